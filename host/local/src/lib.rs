@@ -1,0 +1,1 @@
+//! The Vers platform on this machine.
