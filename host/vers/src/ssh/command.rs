@@ -1,0 +1,365 @@
+//! What to run on a VM, and how it is written down for the VM's shell.
+//!
+//! sshd hands an exec request to root's login shell as an argument, where everybody on the VM can read it. So the
+//! request is a fixed text, [`REQUEST`], that reads one line from its standard input and evaluates it. That line, the
+//! *frame*, carries what the caller gave: directory, environment, arguments, script. It is POSIX shell text in which
+//! every byte of the caller stands between single quotes, with quotes and newlines taken out by [`quote`].
+//!
+//! Shells read a line byte by byte (they must not take what belongs to the command's input), which is slow for
+//! megabytes. A long frame is therefore announced by a short line that has `dd` take the rest in one piece:
+//! `iflag=fullblock` because a socket gives less than asked, `count=1` so that nothing of the input behind is taken.
+//!
+//! The program replaces the shell (`exec`), so its process is the session's leader, its exit status and its signals
+//! reach us unchanged, and its process group has the id that the frame reported before.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use crate::error::{Error, Result};
+use crate::secret::Secret;
+
+/// What to run.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Program {
+    /// An argument vector; no shell interprets it. The first is looked up in the VM's `PATH`.
+    Argv(Vec<String>),
+    /// A script for `bash`, or for `sh` on a VM without it. It starts in a fresh shell that read no profile.
+    Shell(String),
+}
+
+/// The value of an environment variable.
+#[derive(Clone, PartialEq, Eq)]
+pub enum EnvValue {
+    /// Not worth hiding.
+    Plain(String),
+    /// Absent from `Debug`.
+    Secret(Secret),
+}
+
+impl EnvValue {
+    fn expose(&self) -> &str {
+        match self {
+            Self::Plain(value) => value,
+            Self::Secret(value) => value.expose(),
+        }
+    }
+}
+
+impl From<&str> for EnvValue {
+    fn from(value: &str) -> Self {
+        Self::Plain(value.to_owned())
+    }
+}
+
+impl From<String> for EnvValue {
+    fn from(value: String) -> Self {
+        Self::Plain(value)
+    }
+}
+
+impl From<Secret> for EnvValue {
+    fn from(value: Secret) -> Self {
+        Self::Secret(value)
+    }
+}
+
+/// A command for a VM. Every text may hold any character but NUL, newlines and quotes included.
+#[derive(Clone)]
+pub struct Command {
+    /// What to run.
+    pub program: Program,
+    /// Variables set for it, besides those of root's sessions. Never part of a command line on the VM.
+    pub env: Vec<(String, EnvValue)>,
+    /// The directory it starts in; root's home directory unless given.
+    pub cwd: Option<String>,
+    /// Both outputs in one stream, in the order they were written: joined on the VM (`2>&1`).
+    pub merge_output: bool,
+    /// Whether [`Child::take_stdin`](super::Child::take_stdin) gives its input. Otherwise the input is empty.
+    pub stdin: bool,
+    /// After this long its process group is stopped, and waiting for it fails with [`Kind::TimedOut`](crate::Kind).
+    pub timeout: Option<Duration>,
+}
+
+impl Command {
+    /// Runs an argument vector.
+    pub fn argv<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
+        Self::of(Program::Argv(argv.into_iter().map(Into::into).collect()))
+    }
+
+    /// Runs a script.
+    pub fn shell(script: impl Into<String>) -> Self {
+        Self::of(Program::Shell(script.into()))
+    }
+
+    fn of(program: Program) -> Self {
+        Self {
+            program,
+            env: Vec::new(),
+            cwd: None,
+            merge_output: false,
+            stdin: false,
+            timeout: None,
+        }
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: impl Into<String>, value: impl Into<EnvValue>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Sets the directory.
+    pub fn cwd(mut self, directory: impl Into<String>) -> Self {
+        self.cwd = Some(directory.into());
+        self
+    }
+
+    /// Joins both outputs.
+    pub fn merged(mut self) -> Self {
+        self.merge_output = true;
+        self
+    }
+
+    /// Asks for its input.
+    pub fn with_stdin(mut self) -> Self {
+        self.stdin = true;
+        self
+    }
+
+    /// Sets the time limit.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+}
+
+impl fmt::Debug for Command {
+    /// Says what sort of command it is. Its texts may hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let program = match &self.program {
+            Program::Argv(argv) => format!(
+                "{} and {} arguments",
+                argv.first().map_or("", String::as_str),
+                argv.len().saturating_sub(1)
+            ),
+            Program::Shell(script) => format!("script of {} bytes", script.len()),
+        };
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("Command")
+            .field("program", &program)
+            .field("env", &env)
+            .field("cwd", &self.cwd)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a command ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code (0 to 255).
+    Code(i32),
+    /// By a signal, named without its prefix: `KILL`.
+    Signal(String),
+}
+
+impl Exit {
+    /// Whether it ended by itself with code 0.
+    pub fn is_success(&self) -> bool {
+        *self == Self::Code(0)
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(name) => write!(f, "signal {name}"),
+        }
+    }
+}
+
+/// Signals that a command's process group can be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// `INT`
+    Interrupt,
+    /// `TERM`
+    Terminate,
+    /// `KILL`
+    Kill,
+    /// `HUP`
+    HangUp,
+    /// `USR1`
+    User1,
+    /// `USR2`
+    User2,
+    /// `STOP`
+    Stop,
+    /// `CONT`
+    Continue,
+}
+
+impl Signal {
+    /// The name for `kill -s`.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Interrupt => "INT",
+            Self::Terminate => "TERM",
+            Self::Kill => "KILL",
+            Self::HangUp => "HUP",
+            Self::User1 => "USR1",
+            Self::User2 => "USR2",
+            Self::Stop => "STOP",
+            Self::Continue => "CONT",
+        }
+    }
+}
+
+/// The exec request. `tag` is ours: hexadecimal digits, dashes and dots. It stands in the environment from the first
+/// process on, which is how what left the process group is found again.
+pub(super) fn request(tag: &str) -> String {
+    format!(
+        "{MARKER_VARIABLE}={tag}; export {MARKER_VARIABLE}; \
+         if command -v bash >/dev/null 2>&1; then exec bash --norc -c {READ} bash; else exec sh -c {READ} sh; fi"
+    )
+}
+
+/// The environment variable that marks the processes of a command.
+pub(super) const MARKER_VARIABLE: &str = "VERS_EXEC_ID";
+const READ: &str = r#"'IFS= read -r f && eval "$f"'"#;
+
+/// Comes first on both outputs, before anything of the command: what root's profile printed lies before it.
+/// On standard output the process id follows, ended by the same byte.
+pub(super) const START: &[u8] = b"\x1evers-start ";
+/// In its place on standard output if the directory cannot be entered.
+pub(super) const NO_DIRECTORY: &[u8] = b"\x1evers-nodir ";
+pub(super) const START_END: u8 = 0x1e;
+
+/// A frame longer than this is not read byte by byte.
+const SHORT_FRAME: usize = 4096;
+/// A frame beyond this is refused: the VM's shell holds it in memory several times.
+const MAX_FRAME: usize = 64 << 20;
+/// Ends a long frame, so that a part of one is never run.
+const LONG_END: &[u8] = b" #vers-end";
+
+/// What goes over the channel's input before the command's own.
+pub(super) fn frame(command: &Command) -> Result<Bytes> {
+    let body = body(command)?;
+    if body.len() > MAX_FRAME {
+        let mib = MAX_FRAME >> 20;
+        return Err(Error::new(
+            crate::Kind::Limit,
+            format!(
+                "start command: arguments, environment and script exceed {mib} MiB; put them into a file"
+            ),
+        ));
+    }
+    let mut frame = BytesMut::with_capacity(body.len() + 256);
+    frame.put_slice(b"n=${IFS#??};");
+    if body.len() <= SHORT_FRAME {
+        frame.put_slice(&body);
+        frame.put_u8(b'\n');
+    } else {
+        let length = body.len() + LONG_END.len();
+        frame.put_slice(
+            format!("f=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null);").as_bytes(),
+        );
+        frame.put_slice(br#"case $f in *"#);
+        frame.put_slice(b"'");
+        frame.put_slice(LONG_END);
+        frame.put_slice(b"'");
+        frame.put_slice(b") eval \"$f\";; *) echo 'vers: the command arrived incomplete; is dd missing on this VM?' >&2; exit 255;; esac\n");
+        frame.put_slice(&body);
+        frame.put_slice(LONG_END);
+    }
+    Ok(frame.freeze())
+}
+
+fn body(command: &Command) -> Result<BytesMut> {
+    let mut body = BytesMut::new();
+    let nul = |what: &str| {
+        Error::invalid(format!(
+            "start command: {what} holds a NUL character, which no program can be given"
+        ))
+    };
+    if let Some(directory) = &command.cwd {
+        if directory.is_empty() {
+            return Err(Error::invalid(
+                "start command: the directory is empty; leave it out for the home directory",
+            ));
+        }
+        body.put_slice(b"cd -- ");
+        // `cd -` means something else.
+        let directory = if directory == "-" {
+            "./-"
+        } else {
+            directory.as_str()
+        };
+        quote(&mut body, directory).map_err(|_| nul("the directory"))?;
+        body.put_slice(br" >/dev/null 2>&1 || { printf '\036vers-nodir \036'; exit 1; };");
+    }
+    body.put_slice(br#"printf '\036vers-start %s\036' "$$"; printf '\036vers-start ' >&2;"#);
+    for (name, value) in &command.env {
+        if !is_name(name) {
+            return Err(Error::invalid(format!(
+                "start command: {:?} cannot be the name of a variable",
+                crate::error::shown(name)
+            )));
+        }
+        body.put_slice(b"export ");
+        body.put_slice(name.as_bytes());
+        body.put_u8(b'=');
+        quote(&mut body, value.expose()).map_err(|_| nul(&format!("the variable {name}")))?;
+        body.put_u8(b';');
+    }
+    if !command.stdin {
+        body.put_slice(b"exec </dev/null;");
+    }
+    if command.merge_output {
+        body.put_slice(b"exec 2>&1;");
+    }
+    match &command.program {
+        Program::Argv(argv) => {
+            if argv.first().is_none_or(String::is_empty) {
+                return Err(Error::invalid("start command: there is no program to run"));
+            }
+            // `exec` and `--` would be read by bash's `exec`, and dash knows no `--`; `env` has neither problem but
+            // takes NAME=value. `command` finds programs only where `exec` does.
+            body.put_slice(b"exec");
+            for argument in argv {
+                body.put_u8(b' ');
+                quote(&mut body, argument).map_err(|_| nul("an argument"))?;
+            }
+        }
+        Program::Shell(script) => {
+            body.put_slice(b"unset f; eval ");
+            quote(&mut body, script).map_err(|_| nul("the script"))?;
+        }
+    }
+    Ok(body)
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// There is no way to write NUL.
+struct Nul;
+
+/// One shell word that means exactly `text`, on one line; `$n` is a newline.
+fn quote(out: &mut BytesMut, text: &str) -> Result<(), Nul> {
+    out.put_u8(b'\'');
+    for byte in text.bytes() {
+        match byte {
+            0 => return Err(Nul),
+            b'\'' => out.put_slice(br"'\''"),
+            b'\n' => out.put_slice(br#"'"$n"'"#),
+            other => out.put_u8(other),
+        }
+    }
+    out.put_u8(b'\'');
+    Ok(())
+}
