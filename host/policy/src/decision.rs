@@ -54,7 +54,13 @@ pub struct Fix {
 
 impl Denial {
     fn line(&self) -> String {
-        let Self { extension, what, why, fix, .. } = self;
+        let Self {
+            extension,
+            what,
+            why,
+            fix,
+            ..
+        } = self;
         let mut line = format!("{} may not {what}", visible(extension));
         if let Some(why) = why {
             line += &format!(" ({why})");
@@ -77,8 +83,15 @@ pub struct Question {
 
 impl fmt::Display for Question {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "May {} {}?", visible(&self.refused.extension), self.refused.what)?;
-        self.details.iter().try_for_each(|(name, value)| write!(f, "\n  {name}: {value}"))
+        write!(
+            f,
+            "May {} {}?",
+            visible(&self.refused.extension),
+            self.refused.what
+        )?;
+        self.details
+            .iter()
+            .try_for_each(|(name, value)| write!(f, "\n  {name}: {value}"))
     }
 }
 
@@ -94,7 +107,11 @@ fn is_deceptive(c: char) -> bool {
 pub fn visible(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if is_deceptive(c) { out.extend(c.escape_unicode()) } else { out.push(c) }
+        if is_deceptive(c) {
+            out.extend(c.escape_unicode())
+        } else {
+            out.push(c)
+        }
     }
     out
 }
@@ -124,6 +141,13 @@ pub(crate) fn quoted(text: &str) -> String {
 
 /// `[extension.NAME]`
 pub(crate) fn section(name: &str) -> String {
-    let bare = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
-    if bare { format!("[extension.{name}]") } else { format!("[extension.{}]", quoted(name)) }
+    let bare = !name.is_empty()
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if bare {
+        format!("[extension.{name}]")
+    } else {
+        format!("[extension.{}]", quoted(name))
+    }
 }

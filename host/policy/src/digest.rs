@@ -57,7 +57,12 @@ impl FromStr for Digest {
         }
         let mut bytes = [0; 32];
         for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
-            *byte = pair.iter().try_fold(0, |sum, digit| Some(sum * 16 + (*digit as char).to_digit(16)? as u8)).ok_or(DigestError)?;
+            *byte = pair
+                .iter()
+                .try_fold(0, |sum, digit| {
+                    Some(sum * 16 + (*digit as char).to_digit(16)? as u8)
+                })
+                .ok_or(DigestError)?;
         }
         Ok(Self(bytes))
     }

@@ -15,7 +15,12 @@ pub enum Unit {
     Count,
 }
 
-const BYTES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const BYTES: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
 const TIMES: [(&str, u64); 4] = [("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1)];
 
 impl Unit {
@@ -45,12 +50,20 @@ impl Unit {
             (Self::Count, "") => 1,
             (_, unit) => self.table().iter().find(|(name, _)| *name == unit)?.1,
         };
-        number.parse::<u64>().ok()?.checked_mul(factor).filter(|value| *value > 0)
+        number
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(factor)
+            .filter(|value| *value > 0)
     }
 
     /// The shortest exact form that [`Unit::parse`] reads back.
     pub fn format(self, value: u64) -> String {
-        match self.table().iter().find(|(_, factor)| value.is_multiple_of(*factor)) {
+        match self
+            .table()
+            .iter()
+            .find(|(_, factor)| value.is_multiple_of(*factor))
+        {
             Some((name, factor)) => format!("{} {name}", value / factor),
             None => value.to_string(),
         }
@@ -134,7 +147,11 @@ impl Limits {
     pub fn changed(&self) -> Vec<(&'static str, String)> {
         LIMITS
             .iter()
-            .filter_map(|limit| self.get(limit.name).filter(|value| *value != limit.default).map(|value| (limit.name, limit.unit.format(value))))
+            .filter_map(|limit| {
+                self.get(limit.name)
+                    .filter(|value| *value != limit.default)
+                    .map(|value| (limit.name, limit.unit.format(value)))
+            })
             .collect()
     }
 }

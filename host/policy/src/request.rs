@@ -77,8 +77,20 @@ impl VmVerb {
     /// Whether the verb acts on one existing VM, which then has to be in scope.
     pub const fn needs_vm(self) -> bool {
         match self {
-            Self::Get | Self::Delete | Self::Branch | Self::Commit | Self::State | Self::Labels | Self::Resize => true,
-            Self::List | Self::Resolve | Self::Create | Self::Restore | Self::Commits | Self::DeleteCommit | Self::Publish => false,
+            Self::Get
+            | Self::Delete
+            | Self::Branch
+            | Self::Commit
+            | Self::State
+            | Self::Labels
+            | Self::Resize => true,
+            Self::List
+            | Self::Resolve
+            | Self::Create
+            | Self::Restore
+            | Self::Commits
+            | Self::DeleteCommit
+            | Self::Publish => false,
         }
     }
 }
@@ -223,26 +235,51 @@ pub enum Request<'a> {
     /// A function of `vms` on one VM. `get`, and `delete`, `branch`, `commit`, `set-state`, `resize-disk`.
     Vm { verb: VmVerb, vm: Vm<'a> },
     /// `vms.set-labels`.
-    VmLabels { vm: Vm<'a>, labels: &'a [(String, String)] },
+    VmLabels {
+        vm: Vm<'a>,
+        labels: &'a [(String, String)],
+    },
     /// `shell.connect` and `disconnect`.
     ShellConnect { vm: Vm<'a> },
     /// `shell.spawn`; `env` are the names of the variables. Secrets among them are asked for one by one besides.
-    ShellSpawn { vm: Vm<'a>, command: Command<'a>, working_directory: Option<&'a str>, env: &'a [&'a str] },
+    ShellSpawn {
+        vm: Vm<'a>,
+        command: Command<'a>,
+        working_directory: Option<&'a str>,
+        env: &'a [&'a str],
+    },
     /// `shell.follow`.
     ShellFollow { vm: Vm<'a>, path: &'a str },
     /// `shell.forward-port`.
-    ForwardPort { vm: Vm<'a>, remote: u16, local: Option<u16> },
+    ForwardPort {
+        vm: Vm<'a>,
+        remote: u16,
+        local: Option<u16>,
+    },
     /// `files` on a VM.
-    VmFile { vm: Vm<'a>, path: &'a str, access: Access },
+    VmFile {
+        vm: Vm<'a>,
+        path: &'a str,
+        access: Access,
+    },
     /// `process.spawn`. `program` is resolved and absolute, `args` without it, `working_directory` absolute and normalised.
     /// A `shell(script)` is asked for as what runs: `/bin/sh` with `-c` and the script.
-    Process { program: &'a Path, args: &'a [String], working_directory: &'a Path, env: &'a [&'a str] },
+    Process {
+        program: &'a Path,
+        args: &'a [String],
+        working_directory: &'a Path,
+        env: &'a [&'a str],
+    },
     /// `files` on this machine; absolute and normalised, see [`crate::normalise`].
     LocalFile { path: &'a Path, access: Access },
     /// `http.send`, at every hop, before its name is resolved.
     Http { method: &'a str, url: &'a Url },
     /// `http.send`, at every hop, for the address about to be dialled.
-    HttpAddress { method: &'a str, url: &'a Url, address: IpAddr },
+    HttpAddress {
+        method: &'a str,
+        url: &'a Url,
+        address: IpAddr,
+    },
     /// A secret's way out.
     Secret { name: &'a str, to: SecretUse<'a> },
     /// `store`.
@@ -265,8 +302,29 @@ pub enum Request<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(missing_docs, reason = "see Request")]
 pub enum Kind {
-    Log, Timers, OwnHandle, Vms, Vm, VmLabels, ShellConnect, ShellSpawn, ShellFollow, ForwardPort, VmFile, Process, LocalFile,
-    Http, HttpAddress, Secret, Store, Ui, Session, Bus, Event, ReplaceTool, Fleet,
+    Log,
+    Timers,
+    OwnHandle,
+    Vms,
+    Vm,
+    VmLabels,
+    ShellConnect,
+    ShellSpawn,
+    ShellFollow,
+    ForwardPort,
+    VmFile,
+    Process,
+    LocalFile,
+    Http,
+    HttpAddress,
+    Secret,
+    Store,
+    Ui,
+    Session,
+    Bus,
+    Event,
+    ReplaceTool,
+    Fleet,
 }
 
 impl Request<'_> {
