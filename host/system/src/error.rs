@@ -34,7 +34,10 @@ pub struct Error {
 impl Error {
     /// An error of this kind; the message says what failed, on what, why, and what to do next.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self {
+            kind,
+            message: message.into(),
+        }
     }
 
     /// Which of the contract's reasons this is.
@@ -55,9 +58,13 @@ impl Error {
         let kind = match error.kind() {
             Io::NotFound => Kind::NotFound,
             Io::AlreadyExists | Io::DirectoryNotEmpty => Kind::Conflict,
-            Io::InvalidInput | Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename => Kind::Invalid,
+            Io::InvalidInput | Io::NotADirectory | Io::IsADirectory | Io::InvalidFilename => {
+                Kind::Invalid
+            }
             Io::TimedOut => Kind::TimedOut,
-            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::ArgumentListTooLong => Kind::Limit,
+            Io::StorageFull | Io::QuotaExceeded | Io::FileTooLarge | Io::ArgumentListTooLong => {
+                Kind::Limit
+            }
             _ => Kind::Other,
         };
         Self::new(kind, format!("{doing} failed: {error}"))
