@@ -1,0 +1,98 @@
+//! What an extension of pi-vers is written against, in Rust.
+//!
+//! The contract is the WIT world `vers:extension/extension`; its bindings are made once, here, and every
+//! extension uses these ([`bindings`], or the shorter [`harness`], [`platform`], [`system`]). Around them
+//! are the few things that each extension would otherwise write again: reading a stream with a bound,
+//! decoding text across chunk borders, typed arguments, results, and errors in words for people.
+//!
+//! An extension is a type that implements [`Extension`], given to [`export!`]:
+//!
+//! ```
+//! use pi_vers_sdk::{Extension, ExtensionInfo, Hints, Tool, ToolCall, ToolError, ToolResult, outcome};
+//!
+//! struct Hello;
+//!
+//! impl Extension for Hello {
+//!     fn describe() -> ExtensionInfo {
+//!         ExtensionInfo {
+//!             name: "hello".into(),
+//!             version: "0.1.0".into(),
+//!             summary: "Says hello".into(),
+//!             tools: vec![Tool {
+//!                 name: "hello".into(),
+//!                 label: "Hello".into(),
+//!                 description: "Says hello.".into(),
+//!                 parameters: r#"{"type":"object","properties":{},"additionalProperties":false}"#.into(),
+//!                 output: None,
+//!                 hints: Hints::READ_ONLY | Hints::IDEMPOTENT,
+//!                 only_replaces: false,
+//!             }],
+//!             commands: vec![],
+//!             shortcuts: vec![],
+//!             flags: vec![],
+//!             subscriptions: vec![],
+//!             topics: vec![],
+//!         }
+//!     }
+//!
+//!     async fn run(_call: ToolCall) -> Result<ToolResult, ToolError> {
+//!         Ok(outcome::text("hello"))
+//!     }
+//! }
+//!
+//! pi_vers_sdk::export!(Hello);
+//! # fn main() {}
+//! ```
+//!
+//! Two rules of the platform, because breaking them is easy in Rust:
+//! * Never block: `std::thread::sleep` and the like stop every call of the extension. Use
+//!   [`harness::timers::sleep`].
+//! * A long computation stops the other calls too; put [`wit_bindgen::yield_async`] into its loop.
+
+pub mod args;
+pub mod call;
+pub mod digest;
+mod extension;
+pub mod outcome;
+pub mod stream;
+pub mod text;
+
+/// The contract's bindings, generated: one module for each package and interface of the WIT.
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_code,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::restriction
+)]
+pub mod bindings {
+    wit_bindgen::generate!({
+        world: "vers:extension/extension",
+        path: "../../wit",
+        generate_all,
+        pub_export_macro: true,
+        default_bindings_module: "pi_vers_sdk::bindings",
+    });
+}
+
+/// What extension and harness say to each other: `types`, `call`, `session`, `ui`, `timers`, `log`, `bus`.
+pub use bindings::vers::harness;
+/// The Vers platform: `vms`, `shell`, `fleet`.
+pub use bindings::vers::platform;
+/// The machine and its surroundings: `process`, `files`, `http`, `store`.
+pub use bindings::vers::system;
+
+pub use bindings::exports::vers::harness::commands::Completion;
+pub use bindings::exports::vers::harness::description::{
+    Command, ExtensionInfo, Flag, Hints, Shortcut, Tool,
+};
+pub use bindings::exports::vers::harness::events::{Answer, Event};
+pub use bindings::exports::vers::harness::lifecycle::Reason;
+pub use bindings::vers::harness::call::ToolCall;
+pub use bindings::vers::harness::types::{
+    Content, CustomMessage, Error, FlagValue, Image, ToolError, ToolResult,
+};
+pub use extension::Extension;
+/// The exact version that the bindings were made with: tasks work across crates only with one version.
+pub use wit_bindgen;

@@ -1,0 +1,94 @@
+//! Results and errors of tool calls.
+
+use serde_json::Value;
+
+use crate::{Content, Error, ToolError, ToolResult};
+
+/// A result of one text.
+#[must_use]
+pub fn text(text: impl Into<String>) -> ToolResult {
+    ToolResult {
+        content: vec![Content::Text(text.into())],
+        details: None,
+        structured: None,
+    }
+}
+
+/// A result of one text, with details for the user interface and other extensions.
+#[must_use]
+pub fn text_with(text: impl Into<String>, details: &Value) -> ToolResult {
+    ToolResult {
+        content: vec![Content::Text(text.into())],
+        details: Some(details.to_string()),
+        structured: None,
+    }
+}
+
+/// A failure that the model reads.
+#[must_use]
+pub fn failed(message: impl Into<String>) -> ToolError {
+    ToolError::Failed(text(message))
+}
+
+/// A failure that the model reads, with details.
+#[must_use]
+pub fn failed_with(message: impl Into<String>, details: &Value) -> ToolError {
+    ToolError::Failed(text_with(message, details))
+}
+
+/// The end of a call that a capability's error ended. A refusal of the policy goes on as it is, for
+/// the front end to explain; cancelled stays cancelled; anything else becomes `{what}: {why}`.
+#[must_use]
+pub fn ended(what: &str, error: Error) -> ToolError {
+    match error {
+        Error::Cancelled => ToolError::Cancelled,
+        Error::Denied(_) => ToolError::Capability(error),
+        other => failed(format!("{what}: {}", explain(&other))),
+    }
+}
+
+/// An error in words for people. Says what kind it is where the host's message may leave that open.
+#[must_use]
+pub fn explain(error: &Error) -> String {
+    let (kind, message) = match error {
+        Error::Denied(m) => ("not allowed by the policy", m),
+        Error::Invalid(m) => ("malformed request", m),
+        Error::NotFound(m) => ("not found", m),
+        Error::Conflict(m) => ("conflict", m),
+        Error::TimedOut(m) => ("timed out", m),
+        Error::Unavailable(m) => ("unreachable", m),
+        Error::Limit(m) => ("limit reached", m),
+        Error::Other(m) => ("failed", m),
+        Error::Cancelled => return "cancelled".into(),
+    };
+    let message = message.trim();
+    if message.is_empty() {
+        kind.into()
+    } else {
+        message.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_without_a_message_still_says_something() {
+        assert_eq!(explain(&Error::Unavailable(String::new())), "unreachable");
+        assert_eq!(
+            explain(&Error::Unavailable("no route to host\n".into())),
+            "no route to host"
+        );
+        assert_eq!(explain(&Error::Cancelled), "cancelled");
+    }
+
+    #[test]
+    fn a_refusal_is_handed_on_unchanged() {
+        match ended("Cannot list VMs", Error::Denied("vms.read".into())) {
+            ToolError::Capability(Error::Denied(rule)) => assert_eq!(rule, "vms.read"),
+            other => unreachable!("{other:?}"),
+        }
+        assert!(matches!(ended("x", Error::Cancelled), ToolError::Cancelled));
+    }
+}
