@@ -1,0 +1,80 @@
+//! `vers:harness/call`: one running tool call, as its extension sees it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use wasmtime::component::{Accessor, HasSelf, Resource};
+
+use crate::bindings::vers::harness::call::{Host, HostToolCall, HostToolCallWithStore};
+use crate::bindings::vers::harness::types::Content;
+use crate::guest::{Guest, Has};
+use crate::owner::Owner;
+use crate::types::{Progress, contents, json, visible};
+
+/// The resource behind `tool-call`.
+pub struct ToolCall {
+    pub(crate) id: String,
+    pub(crate) tool: String,
+    pub(crate) arguments: String,
+    pub(crate) owner: Arc<Owner>,
+}
+
+impl Host for Guest {}
+
+impl HostToolCall for Guest {
+    fn id(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&call)?.id.clone())
+    }
+
+    fn tool(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&call)?.tool.clone())
+    }
+
+    fn arguments(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<String> {
+        Ok(self.table.get(&call)?.arguments.clone())
+    }
+
+    fn update(&mut self, call: Resource<ToolCall>, content: Vec<Content>, details: Option<String>) -> wasmtime::Result<()> {
+        let call = self.table.get(&call)?;
+        let details = details.and_then(|text| json(&text, "`details`").ok());
+        if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
+            // A watch channel keeps the newest only: that is the coalescing the contract promises.
+            updates.send_modify(|update| {
+                update.content = contents(content);
+                update.details = details;
+            });
+        }
+        Ok(())
+    }
+
+    fn progress(&mut self, call: Resource<ToolCall>, done: f64, total: Option<f64>, caption: String) -> wasmtime::Result<()> {
+        let call = self.table.get(&call)?;
+        if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
+            let caption = visible(&caption);
+            updates.send_modify(|update| update.progress = Some(Progress { done, total, caption }));
+        }
+        Ok(())
+    }
+
+    fn is_cancelled(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<bool> {
+        Ok(self.table.get(&call)?.owner.ended().is_some())
+    }
+
+    fn remaining(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<Option<u64>> {
+        let deadline = self.table.get(&call)?.owner.deadline();
+        Ok(deadline.map(|at| u64::try_from(at.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)))
+    }
+
+    fn drop(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<()> {
+        self.table.delete(call)?;
+        Ok(())
+    }
+}
+
+impl HostToolCallWithStore<Guest> for HasSelf<Guest> {
+    async fn cancelled(accessor: &Accessor<Guest, Has>, call: Resource<ToolCall>) -> wasmtime::Result<()> {
+        let token = accessor.with(|mut access| access.get().table.get(&call).map(|call| call.owner.token().clone()))?;
+        token.cancelled().await;
+        Ok(())
+    }
+}

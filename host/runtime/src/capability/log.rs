@@ -1,0 +1,35 @@
+//! `vers:harness/log`: lines of a guest, tagged with its name and call, bounded, secrets removed.
+
+use wasmtime::AsContextMut;
+use wasmtime::component::{Access, HasSelf};
+
+use crate::bindings::vers::harness::log::{Host, HostWithStore, Level};
+use crate::guest::{Guest, Has};
+use crate::types::visible;
+
+impl Host for Guest {}
+
+impl HostWithStore<Guest> for HasSelf<Guest> {
+    fn write(mut access: Access<'_, Guest, Has>, level: Level, message: String) -> wasmtime::Result<()> {
+        let oldest = access.as_context_mut().async_call_stack().ok().and_then(Iterator::last);
+        let guest = access.get();
+        let owner = guest.owner_of(oldest);
+        if !owner.may_log(message.len(), guest.limits.log) {
+            return Ok(());
+        }
+        let message = visible(&message);
+        let message = match &guest.services {
+            Some(services) => services.secrets.redact(&message).into_owned(),
+            None => message,
+        };
+        let (extension, call) = (&*guest.name, owner.what());
+        match level {
+            Level::Trace => tracing::trace!(target: "extension", extension, call, "{message}"),
+            Level::Debug => tracing::debug!(target: "extension", extension, call, "{message}"),
+            Level::Info => tracing::info!(target: "extension", extension, call, "{message}"),
+            Level::Warn => tracing::warn!(target: "extension", extension, call, "{message}"),
+            Level::Error => tracing::error!(target: "extension", extension, call, "{message}"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,304 @@
+//! `vers:system/process`: processes of this machine, and the `child` that VMs share.
+//!
+//! A child belongs to the call that started it: when that call is given up, the child's group is
+//! stopped and seen to be gone before the call returns. It also belongs to the guest's handle: when
+//! that is dropped, or the whole instance, the group is stopped in the background. Only `detach`
+//! lets it live on.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use pi_vers_policy::{Request, SecretUse};
+use pi_vers_system::process as local;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::mpsc;
+use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
+
+use super::streams::{self, Output};
+use crate::bindings::vers::harness::types::Error;
+use crate::bindings::vers::system::process::{Command, EnvValue, Exit, Host, HostChild, HostChildWithStore, HostWithStore, OutputMode, Program, Signal};
+use crate::guest::{Ask, Guest, Has};
+use crate::owner::Stoppable;
+
+/// How long a group has between the polite signal and the other one.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How long stopping may take altogether before the host reports that it could not.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The resource behind `child`.
+pub struct Child {
+    running: Option<Arc<Running>>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+}
+
+/// A process somewhere.
+pub(super) struct Running {
+    what: String,
+    place: Place,
+    over: OnceLock<()>,
+}
+
+pub(super) enum Place {
+    Here(local::Child),
+    OnVm(vers_client::Child),
+}
+
+impl Running {
+    pub(super) fn new(what: String, place: Place) -> Arc<Self> {
+        Arc::new(Self { what, place, over: OnceLock::new() })
+    }
+
+    async fn wait(&self) -> Result<Exit, Error> {
+        let exit = match &self.place {
+            Place::Here(child) => child.wait().await.map_err(Error::from).map(|exit| match exit {
+                local::Exit::Code(code) => Exit::Code(code),
+                local::Exit::Signal(name) => Exit::Signal(name),
+            }),
+            Place::OnVm(child) => child.wait().await.map_err(Error::from).map(|exit| match exit {
+                vers_client::Exit::Code(code) => Exit::Code(code),
+                vers_client::Exit::Signal(name) => Exit::Signal(name),
+            }),
+        };
+        let _ = self.over.set(());
+        exit
+    }
+
+    async fn halt(&self) -> Result<(), Error> {
+        match &self.place {
+            Place::Here(child) => child.stop(GRACE).await.map_err(Error::from),
+            Place::OnVm(child) => child.stop(GRACE).await.map(|_| ()).map_err(Error::from),
+        }
+    }
+}
+
+impl Stoppable for Running {
+    fn what(&self) -> String {
+        self.what.clone()
+    }
+
+    fn stop(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            if self.over.get().is_some() {
+                return false;
+            }
+            match tokio::time::timeout(STOP_DEADLINE, self.halt()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(why)) => tracing::warn!("{} could not be stopped: {why:?}", self.what),
+                Err(_) => tracing::warn!("{} did not stop within {STOP_DEADLINE:?}", self.what),
+            }
+            true
+        })
+    }
+}
+
+/// Puts a started process into the guest's hands, and its input on its way.
+pub(super) fn adopt(
+    accessor: &Accessor<Guest, Has>,
+    ask: &Ask,
+    running: Arc<Running>,
+    stdout: Option<Output>,
+    stderr: Option<Output>,
+) -> wasmtime::Result<Resource<Child>> {
+    let weak = Arc::downgrade(&running);
+    ask.owner.started(weak);
+    accessor.with(|mut access| Ok(access.get().table.push(Child { running: Some(running), stdout, stderr })?))
+}
+
+/// Pumps what the guest writes into a process until either ends.
+pub(super) fn feed(mut from: mpsc::Receiver<Bytes>, mut to: impl tokio::io::AsyncWrite + Send + Unpin + 'static) {
+    tokio::spawn(async move {
+        while let Some(chunk) = from.recv().await {
+            if to.write_all(&chunk).await.is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown().await;
+    });
+}
+
+/// What people are told runs: the program and the number of arguments, never the arguments' text.
+pub(super) fn name(program: &Program) -> String {
+    match program {
+        Program::Argv(argv) => {
+            let program = argv.first().map_or("", String::as_str);
+            crate::types::visible(Path::new(program).file_name().map_or(program, |name| name.to_str().unwrap_or(program)))
+        }
+        Program::Shell(_) => "a shell script".into(),
+    }
+}
+
+impl Host for Guest {}
+
+impl HostChild for Guest {
+    fn id(&mut self, child: Resource<Child>) -> wasmtime::Result<Option<u32>> {
+        Ok(self.table.get(&child)?.running.as_ref().and_then(|running| match &running.place {
+            Place::Here(child) => Some(child.id()),
+            Place::OnVm(child) => child.id(),
+        }))
+    }
+
+    fn detach(&mut self, child: Resource<Child>) -> wasmtime::Result<()> {
+        // Whoever still waits for it holds it too; then it stays attached to that wait.
+        if let Some(running) = self.table.get_mut(&child)?.running.take().and_then(Arc::into_inner) {
+            match running.place {
+                Place::Here(child) => child.detach(),
+                Place::OnVm(child) => child.detach(),
+            }
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, child: Resource<Child>) -> wasmtime::Result<()> {
+        // The last reference stops the group in the background.
+        self.table.delete(child)?;
+        Ok(())
+    }
+}
+
+fn taken(which: &str) -> Error {
+    Error::Conflict(format!("{which} of this process was taken before"))
+}
+
+impl HostChildWithStore<Guest> for HasSelf<Guest> {
+    fn stdout(mut access: Access<'_, Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
+        match access.get().table.get_mut(&child)?.stdout.take() {
+            Some(output) => streams::outgoing(access, output).map(Ok),
+            None => Ok(Err(taken("stdout"))),
+        }
+    }
+
+    fn stderr(mut access: Access<'_, Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
+        match access.get().table.get_mut(&child)?.stderr.take() {
+            Some(output) => streams::outgoing(access, output).map(Ok),
+            None => Ok(Err(taken("stderr"))),
+        }
+    }
+
+    async fn wait(accessor: &Accessor<Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<Exit, Error>> {
+        let running = accessor.with(|mut access| access.get().table.get(&child).map(|child| child.running.clone()))?;
+        let (ask, running) = match (Ask::of(accessor), running) {
+            (Ok(ask), Some(running)) => (ask, running),
+            (Err(denied), _) => return Ok(Err(denied)),
+            (_, None) => return Ok(Err(Error::Conflict("the process was detached".into()))),
+        };
+        Ok(ask.race(running.wait()).await)
+    }
+
+    async fn signal(accessor: &Accessor<Guest, Has>, child: Resource<Child>, signal: Signal) -> wasmtime::Result<Result<(), Error>> {
+        let running = accessor.with(|mut access| access.get().table.get(&child).map(|child| child.running.clone()))?;
+        let (ask, running) = match (Ask::of(accessor), running) {
+            (Ok(ask), Some(running)) => (ask, running),
+            (Err(denied), _) => return Ok(Err(denied)),
+            (_, None) => return Ok(Err(Error::Conflict("the process was detached".into()))),
+        };
+        Ok(ask
+            .race(async {
+                match &running.place {
+                    Place::Here(child) => child.signal(here(signal)).map_err(Error::from),
+                    Place::OnVm(child) => child.signal(on_vm(signal)).await.map_err(Error::from),
+                }
+            })
+            .await)
+    }
+}
+
+fn here(signal: Signal) -> local::Signal {
+    match signal {
+        Signal::Interrupt => local::Signal::Interrupt,
+        Signal::Terminate => local::Signal::Terminate,
+        Signal::Kill => local::Signal::Kill,
+        Signal::HangUp => local::Signal::HangUp,
+        Signal::User1 => local::Signal::User1,
+        Signal::User2 => local::Signal::User2,
+        Signal::Stop => local::Signal::Stop,
+        Signal::Continue => local::Signal::Continue,
+    }
+}
+
+fn on_vm(signal: Signal) -> vers_client::Signal {
+    use vers_client::Signal as S;
+    match signal {
+        Signal::Interrupt => S::Interrupt,
+        Signal::Terminate => S::Terminate,
+        Signal::Kill => S::Kill,
+        Signal::HangUp => S::HangUp,
+        Signal::User1 => S::User1,
+        Signal::User2 => S::User2,
+        Signal::Stop => S::Stop,
+        Signal::Continue => S::Continue,
+    }
+}
+
+impl HostWithStore<Guest> for HasSelf<Guest> {
+    async fn spawn(accessor: &Accessor<Guest, Has>, command: Command, stdin: Option<StreamReader<u8>>) -> wasmtime::Result<Result<Resource<Child>, Error>> {
+        let stdin = stdin.map(|reader| accessor.with(|access| streams::incoming(access, reader))).transpose()?;
+        let ask = match Ask::of(accessor) {
+            Ok(ask) => ask,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let (running, stdout, stderr) = match start(&ask, command, stdin).await {
+            Ok(started) => started,
+            Err(why) => return Ok(Err(why)),
+        };
+        adopt(accessor, &ask, running, stdout, stderr).map(Ok)
+    }
+}
+
+type Started = (Arc<Running>, Option<Output>, Option<Output>);
+
+async fn start(ask: &Ask, command: Command, stdin: Option<mpsc::Receiver<Bytes>>) -> Result<Started, Error> {
+    let what = name(&command.program);
+    let directory = directory(ask, command.working_directory.as_deref())?;
+    // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
+    let argv = match command.program {
+        Program::Argv(argv) => argv,
+        Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script],
+    };
+    let (program, arguments) = argv.split_first().ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
+    let program = local::resolve_program(program, &ask.services.path())?;
+    let names: Vec<&str> = command.env.iter().map(|variable| variable.name.as_str()).collect();
+    ask.permit(&Request::Process { program: &program, args: arguments, working_directory: &directory, env: &names }).await?;
+    let mut env = ask.services.basic_environment();
+    for variable in &command.env {
+        let value = match &variable.value {
+            EnvValue::Plain(value) => value.clone(),
+            EnvValue::Secret(name) => {
+                ask.permit(&Request::Secret { name, to: SecretUse::ChildEnv { program: &program } }).await?;
+                ask.services.secret(name)?
+            }
+        };
+        env.retain(|(name, _)| *name != variable.name);
+        env.push((variable.name.clone(), value));
+    }
+    let mut full = vec![program.to_string_lossy().into_owned()];
+    full.extend(arguments.iter().cloned());
+    let child = local::spawn(local::Command {
+        program: local::Program::Argv(full),
+        env,
+        cwd: directory,
+        timeout: command.timeout.map(Duration::from_millis),
+        merge_output: matches!(command.output, OutputMode::Merged),
+        stdin: stdin.is_some(),
+    })?;
+    if let (Some(from), Some(to)) = (stdin, child.take_stdin()) {
+        feed(from, to);
+    }
+    let (stdout, stderr) = (child.take_stdout().map(bytes), child.take_stderr().map(bytes));
+    Ok((Running::new(what, Place::Here(child)), stdout, stderr))
+}
+
+/// The bytes of an output; an error ends it, and `wait` tells of it.
+fn bytes(output: pi_vers_system::ByteStream) -> Output {
+    output.take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|chunk| std::future::ready(chunk.ok())).boxed()
+}
+
+fn directory(ask: &Ask, given: Option<&str>) -> Result<PathBuf, Error> {
+    let base = ask.services.directory();
+    pi_vers_policy::normalise(&base, given.unwrap_or(".")).map_err(|why| Error::Invalid(why.to_string()))
+}

@@ -1,0 +1,126 @@
+//! `vers:platform/shell`: commands on VMs over one shared connection each. The keys stay here.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use pi_vers_policy::{Command as PolicyCommand, Request, SecretUse, Vm};
+use vers_client::ssh::EnvValue as ClientValue;
+use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, StreamReader};
+
+use super::process::{Child, Place, Running, adopt, feed, name};
+use super::streams;
+use super::vms::{Facts, facts};
+use crate::bindings::vers::harness::types::Error;
+use crate::bindings::vers::platform::shell::{Forward, Host, HostWithStore, Line};
+use crate::bindings::vers::system::process::{Command, EnvValue, OutputMode, Program};
+use crate::guest::{Ask, Guest, Has};
+
+/// What this host version does not offer yet, said as such.
+fn not_offered(what: &str) -> Error {
+    Error::Unavailable(format!("this version of the host does not offer {what}"))
+}
+
+impl Host for Guest {}
+
+impl HostWithStore<Guest> for HasSelf<Guest> {
+    async fn connect(accessor: &Accessor<Guest, Has>, vm: String, patience: u64) -> wasmtime::Result<Result<(), Error>> {
+        Ok(async {
+            let ask = Ask::of(accessor)?;
+            let facts = facts(&ask, &vm).await?;
+            ask.permit(&Request::ShellConnect { vm: facts.vm() }).await?;
+            ask.race(ask.services.ssh.connect(facts.id, Duration::from_millis(patience))).await
+        }
+        .await)
+    }
+
+    async fn disconnect(accessor: &Accessor<Guest, Has>, vm: String) -> wasmtime::Result<Result<(), Error>> {
+        Ok(async {
+            let ask = Ask::of(accessor)?;
+            let facts = facts(&ask, &vm).await?;
+            ask.permit(&Request::ShellConnect { vm: facts.vm() }).await?;
+            ask.owner.race(ask.services.ssh.disconnect(facts.id)).await
+        }
+        .await)
+    }
+
+    async fn spawn(
+        accessor: &Accessor<Guest, Has>,
+        vm: String,
+        command: Command,
+        stdin: Option<StreamReader<u8>>,
+    ) -> wasmtime::Result<Result<Resource<Child>, Error>> {
+        let stdin = stdin.map(|reader| accessor.with(|access| streams::incoming(access, reader))).transpose()?;
+        let ask = match Ask::of(accessor) {
+            Ok(ask) => ask,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        let started = async {
+            let facts = facts(&ask, &vm).await?;
+            let what = format!("{} on VM {}", name(&command.program), facts.id);
+            let command = translate(&ask, &facts, command, stdin.is_some()).await?;
+            let mut child = ask.race(ask.services.ssh.spawn(facts.id, command)).await?;
+            let (to, stdout, stderr) = (child.take_stdin(), child.take_stdout(), child.take_stderr());
+            Ok((Running::new(what, Place::OnVm(child)), to, stdout, stderr))
+        }
+        .await;
+        match started {
+            Err(why) => Ok(Err(why)),
+            Ok((running, to, stdout, stderr)) => {
+                if let (Some(from), Some(to)) = (stdin, to) {
+                    feed(from, to);
+                }
+                adopt(accessor, &ask, running, stdout.map(StreamExt::boxed), stderr.map(StreamExt::boxed)).map(Ok)
+            }
+        }
+    }
+
+    fn follow(
+        mut access: Access<'_, Guest, Has>,
+        _vm: String,
+        _path: String,
+        _start: u64,
+    ) -> wasmtime::Result<(StreamReader<Line>, FutureReader<Result<(), Error>>)> {
+        let stream = StreamReader::new(&mut access, Vec::<Line>::new())?;
+        let done = FutureReader::new(&mut access, async { wasmtime::Result::<_>::Ok(Err(not_offered("shell.follow"))) })?;
+        Ok((stream, done))
+    }
+
+    async fn forward_port(_: &Accessor<Guest, Has>, _vm: String, _remote: u16, _local: Option<u16>) -> wasmtime::Result<Result<Forward, Error>> {
+        Ok(Err(not_offered("shell.forward-port")))
+    }
+}
+
+/// Asks the policy about a command and puts secrets where they belong.
+async fn translate(ask: &Ask, facts: &Facts, command: Command, stdin: bool) -> Result<vers_client::Command, Error> {
+    let names: Vec<&str> = command.env.iter().map(|variable| variable.name.as_str()).collect();
+    let vm: Vm<'_> = facts.vm();
+    let working_directory = command.working_directory.as_deref();
+    let asked = match &command.program {
+        Program::Argv(argv) => PolicyCommand::Argv(argv),
+        Program::Shell(script) => PolicyCommand::Shell(script),
+    };
+    ask.permit(&Request::ShellSpawn { vm, command: asked, working_directory, env: &names }).await?;
+    let mut env = Vec::with_capacity(command.env.len());
+    for variable in command.env {
+        let value = match variable.value {
+            EnvValue::Plain(value) => ClientValue::Plain(value),
+            EnvValue::Secret(name) => {
+                ask.permit(&Request::Secret { name: &name, to: SecretUse::VmEnv }).await?;
+                ClientValue::Secret(vers_client::Secret::new(ask.services.secret(&name)?))
+            }
+        };
+        env.push((variable.name, value));
+    }
+    Ok(vers_client::Command {
+        program: match command.program {
+            Program::Argv(argv) => vers_client::Program::Argv(argv),
+            Program::Shell(script) => vers_client::Program::Shell(script),
+        },
+        env,
+        cwd: command.working_directory,
+        merge_output: matches!(command.output, OutputMode::Merged),
+        stdin,
+        timeout: command.timeout.map(Duration::from_millis),
+    })
+}
+

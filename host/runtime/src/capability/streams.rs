@@ -1,0 +1,195 @@
+//! Byte streams across the border, both ways, with back-pressure and bounds.
+//!
+//! Outwards (host to guest) the guest's reads pull chunks from a host stream: what nobody reads stays
+//! where it is. Inwards the guest's writes go through a channel of a few chunks. A guest that drops
+//! its end drops the host's end with it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures::stream::{BoxStream, Stream, StreamExt};
+use tokio::sync::{mpsc, oneshot};
+use wasmtime::component::{Access, Destination, FutureReader, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult};
+use wasmtime::{AsContextMut, StoreContextMut};
+
+use crate::bindings::vers::harness::types::Error as WitError;
+use crate::guest::{Guest, Has};
+use crate::owner::Owner;
+use std::sync::Arc;
+
+/// The most that moves in one step.
+const CHUNK: usize = 64 << 10;
+
+/// Chunks that wait between a guest's write and the host's use of them.
+const CHUNKS: usize = 4;
+
+/// Bytes for a guest.
+pub(super) type Output = BoxStream<'static, Bytes>;
+
+/// Gives the guest a stream to read.
+pub(super) fn outgoing(mut access: Access<'_, Guest, Has>, source: Output) -> wasmtime::Result<StreamReader<u8>> {
+    StreamReader::new(&mut access, Producer { source, current: Bytes::new() })
+}
+
+/// A stream to read together with a future that says whether all of it came. The stream ends early
+/// with its owner.
+pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
+    mut access: Access<'_, Guest, Has>,
+    owner: Arc<Owner>,
+    source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
+    let (done, outcome) = oneshot::channel();
+    let source = Checked { source: Box::pin(source), ended: Box::pin(ended(owner)), done: Some(done) };
+    let stream = StreamReader::new(&mut access, Producer { source: source.boxed(), current: Bytes::new() })?;
+    let future = FutureReader::new(&mut access, async move {
+        // The sender is gone when the guest dropped the stream before its end.
+        wasmtime::Result::<_>::Ok(outcome.await.unwrap_or(Err(WitError::Cancelled)))
+    })?;
+    Ok((stream, future))
+}
+
+/// A stream that failed before it began.
+pub(super) fn failed(
+    mut access: Access<'_, Guest, Has>,
+    why: WitError,
+) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
+    let stream = StreamReader::new(&mut access, Vec::<u8>::new())?;
+    let future = FutureReader::new(&mut access, async move { wasmtime::Result::<_>::Ok(Err(why)) })?;
+    Ok((stream, future))
+}
+
+async fn ended(owner: Arc<Owner>) -> WitError {
+    owner.token().cancelled().await;
+    owner.error()
+}
+
+/// What the guest writes, as a stream of the host. Ends when the guest closes its end.
+pub(super) fn incoming(mut access: Access<'_, Guest, Has>, reader: StreamReader<u8>) -> wasmtime::Result<mpsc::Receiver<Bytes>> {
+    let (to, from) = mpsc::channel(CHUNKS);
+    reader.pipe(&mut access, Consumer { to, room: None })?;
+    Ok(from)
+}
+
+/// The receiver of [`incoming`] as a stream.
+pub(super) fn stream(from: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send + 'static {
+    futures::stream::unfold(from, |mut from| async move { from.recv().await.map(|chunk| (chunk, from)) })
+}
+
+/// Passes a fallible stream on, and reports how it ended.
+struct Checked<S> {
+    source: Pin<Box<S>>,
+    ended: Pin<Box<dyn Future<Output = WitError> + Send>>,
+    done: Option<oneshot::Sender<Result<(), WitError>>>,
+}
+
+impl<S> Checked<S> {
+    fn finish(&mut self, how: Result<(), WitError>) -> Poll<Option<Bytes>> {
+        if let Some(done) = self.done.take() {
+            let _ = done.send(how);
+        }
+        Poll::Ready(None)
+    }
+}
+
+impl<S, E> Stream for Checked<S>
+where
+    S: Stream<Item = Result<Bytes, E>>,
+    E: Into<WitError>,
+{
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.done.is_none() {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(why) = self.ended.as_mut().poll(context) {
+            return self.finish(Err(why));
+        }
+        match ready!(self.source.as_mut().poll_next(context)) {
+            Some(Ok(chunk)) => Poll::Ready(Some(chunk)),
+            Some(Err(why)) => self.finish(Err(why.into())),
+            None => self.finish(Ok(())),
+        }
+    }
+}
+
+struct Producer {
+    source: Output,
+    current: Bytes,
+}
+
+impl StreamProducer<Guest> for Producer {
+    type Item = u8;
+    type Buffer = BytesMut;
+
+    fn poll_produce<'a>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut store: StoreContextMut<'a, Guest>,
+        destination: Destination<'a, u8, BytesMut>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        while self.current.is_empty() {
+            match self.source.as_mut().poll_next(context) {
+                Poll::Ready(Some(chunk)) => self.current = chunk,
+                Poll::Ready(None) => return Poll::Ready(Ok(StreamResult::Dropped)),
+                Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if destination.remaining(store.as_context_mut()) == Some(0) {
+            return Poll::Ready(Ok(StreamResult::Completed));
+        }
+        let mut direct = destination.as_direct(store, self.current.len().min(CHUNK));
+        let room = direct.remaining();
+        let count = room.len().min(self.current.len());
+        if let (Some(room), Some(bytes)) = (room.get_mut(..count), self.current.get(..count)) {
+            room.copy_from_slice(bytes);
+        }
+        self.current.advance(count);
+        direct.mark_written(count);
+        Poll::Ready(Ok(StreamResult::Completed))
+    }
+}
+
+type Room = Result<mpsc::OwnedPermit<Bytes>, mpsc::error::SendError<()>>;
+
+struct Consumer {
+    to: mpsc::Sender<Bytes>,
+    room: Option<Pin<Box<dyn Future<Output = Room> + Send>>>,
+}
+
+impl StreamConsumer<Guest> for Consumer {
+    type Item = u8;
+
+    /// Room first, bytes second: at the end of the stream a consumer is dropped without another poll, so
+    /// bytes it had taken and not passed on would be lost.
+    fn poll_consume(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        store: StoreContextMut<'_, Guest>,
+        source: Source<'_, u8>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        let to = self.to.clone();
+        let room = self.room.get_or_insert_with(|| Box::pin(to.reserve_owned()));
+        match room.as_mut().poll(context) {
+            Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Err(_)) => Poll::Ready(Ok(StreamResult::Dropped)),
+            Poll::Ready(Ok(permit)) => {
+                self.room = None;
+                let mut direct = source.as_direct(store);
+                let bytes = direct.remaining();
+                let count = bytes.len().min(CHUNK);
+                let chunk = bytes.get(..count).map_or_else(Bytes::new, Bytes::copy_from_slice);
+                direct.mark_read(count);
+                if !chunk.is_empty() {
+                    permit.send(chunk);
+                }
+                Poll::Ready(Ok(StreamResult::Completed))
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Stops guests that do not give way.
+//!
+//! While guest code runs, nothing else of its store does: not the actor's loop, not a timer in it. So
+//! the judge sits in the epoch callback, which wasmtime calls from inside the running guest every
+//! tick. It yields each time, so that other tasks of the thread get their turn, and interrupts the
+//! guest when
+//!
+//! - it has run longer than its CPU slice without the actor's loop getting a turn, or
+//! - it has run a quarter of a second so, and some call of the extension is past its deadline.
+//!
+//! A guest that computes for long but yields in between is never interrupted: its loop gets turns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use wasmtime::{Store, UpdateDeadline};
+
+use super::ticker::TICK;
+
+/// How long a guest may have hogged its store before an overdue call costs it its life.
+const HOG: Duration = Duration::from_millis(250);
+
+/// Beats whenever the actor's own loop gets a turn.
+#[derive(Default)]
+pub(crate) struct Pulse(AtomicU64);
+
+impl Pulse {
+    pub(crate) fn beat(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn beats(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// When the most urgent call of an extension is over: microseconds on a clock of its own.
+pub(crate) struct Overdue {
+    start: Instant,
+    at: AtomicU64,
+}
+
+impl Overdue {
+    pub(crate) fn new() -> Self {
+        Self { start: Instant::now(), at: AtomicU64::new(u64::MAX) }
+    }
+
+    /// From this moment on some call is overdue; `None`: none will be.
+    pub(crate) fn set(&self, at: Option<Instant>) {
+        let micros = at.map_or(u64::MAX, |at| {
+            u64::try_from(at.saturating_duration_since(self.start).as_micros()).unwrap_or(u64::MAX)
+        });
+        self.at.store(micros, Ordering::Relaxed);
+    }
+
+    fn is_past(&self) -> bool {
+        let now = u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX);
+        now >= self.at.load(Ordering::Relaxed)
+    }
+}
+
+/// Makes a store's guest interruptible. Call it before anything is instantiated in the store.
+pub(crate) fn watch<T: 'static>(store: &mut Store<T>, slice: Duration, pulse: Arc<Pulse>, overdue: Arc<Overdue>) {
+    let mut last = u64::MAX;
+    let mut since = Instant::now();
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(move |_| {
+        let beats = pulse.beats();
+        if beats != last {
+            last = beats;
+            since = Instant::now();
+        }
+        let hogged = since.elapsed() + TICK;
+        if hogged > slice || (hogged > HOG.min(slice) && overdue.is_past()) {
+            return Ok(UpdateDeadline::Interrupt);
+        }
+        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+    });
+}

@@ -1,0 +1,108 @@
+//! Asks a component what it offers, on an instance that is denied everything and then thrown away,
+//! and judges the answer: names that a model or a shell could misread are refused.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use pi_vers_policy::{Grants, Limits};
+use tokio_util::sync::CancellationToken;
+use wasmtime::Store;
+use wasmtime::component::InstancePre;
+
+use crate::actor::crash;
+use crate::bindings::exports::vers::harness::description;
+use crate::engine::{Engine, Overdue, Pulse, watch};
+use crate::error::Error;
+use crate::guest::Guest;
+use crate::owner::Owner;
+use crate::types::ExtensionInfo;
+
+/// A description takes microseconds; a guest that takes longer than this is looping.
+const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// More tools than this help no model.
+const MOST: usize = 256;
+
+pub(super) async fn describe(engine: &Engine, pre: &InstancePre<Guest>, origin: &str) -> Result<ExtensionInfo, Error> {
+    let wrong = |why: String| Error::Description { origin: origin.into(), why };
+    let limits = Limits::default();
+    let root = Owner::new("describe".into(), &CancellationToken::new(), None, None);
+    let guest = Guest::new("describing".into(), Arc::new(Grants::describing("describing")), limits, None, root);
+    let mut store = Store::new(engine.wasm(), guest);
+    store.limiter(|guest| &mut guest.limiter);
+    watch(&mut store, DEADLINE, Arc::new(Pulse::default()), Arc::new(Overdue::new()));
+
+    let run = async {
+        let _running = engine.ticker().enter();
+        let instance = pre.instantiate_async(&mut store).await?;
+        let indices = description::GuestIndices::new(pre)?;
+        let guest = indices.load(&mut store, &instance)?;
+        store.run_concurrent(async move |accessor| guest.call_describe(accessor).await).await?
+    };
+    let answer = tokio::time::timeout(DEADLINE * 2, run).await;
+    let info = match answer {
+        Ok(Ok(info)) => info,
+        Ok(Err(why)) => return Err(wrong(crash(&why, store.data().limiter.refused()))),
+        Err(_) => return Err(wrong("it did not answer in time".into())),
+    };
+    let info = ExtensionInfo::try_from(info).map_err(wrong)?;
+    check(&info).map_err(wrong)?;
+    Ok(info)
+}
+
+fn check(info: &ExtensionInfo) -> Result<(), String> {
+    name("the extension's name", &info.name)?;
+    let mut seen = HashSet::new();
+    for tool in &info.tools {
+        name("a tool's name", &tool.name)?;
+        if !seen.insert(&tool.name) {
+            return Err(format!("it offers the tool {} twice", tool.name));
+        }
+    }
+    seen.clear();
+    for command in &info.commands {
+        name("a command's name", &command.name)?;
+        if !seen.insert(&command.name) {
+            return Err(format!("it offers the command {} twice", command.name));
+        }
+    }
+    for flag in &info.flags {
+        name("a flag's name", &flag.name)?;
+    }
+    for shortcut in &info.shortcuts {
+        if !info.commands.iter().any(|command| command.name == shortcut.command) {
+            return Err(format!("the shortcut {} runs {}, which is no command of it", shortcut.key, shortcut.command));
+        }
+    }
+    match info.tools.len().max(info.commands.len()).max(info.flags.len()).max(info.subscriptions.len()).max(info.topics.len()) {
+        count if count > MOST => Err(format!("it offers {count} of one kind; {MOST} are the most")),
+        _ => Ok(()),
+    }
+}
+
+/// What every model API takes as a name.
+fn name(what: &str, name: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && !name.starts_with('-');
+    if fits {
+        return Ok(());
+    }
+    let shown: String = crate::types::visible(name).chars().take(80).collect();
+    Err(format!("{what} is {shown:?}: use 1 to 64 letters, digits, _ and -"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_could_be_misread_are_refused() {
+        for bad in ["", "a b", "a\u{1b}[2J", "-rf", "ä", "a/b", &"x".repeat(65)] {
+            assert!(name("a tool's name", bad).is_err(), "{bad:?}");
+        }
+        for good in ["bash", "vers_vm_use", "my-tool", "X9"] {
+            assert!(name("a tool's name", good).is_ok(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! An extension: one component, checked, compiled and described, ready to be put into sessions.
+//!
+//! Loading has four steps, each with its own sentence when it fails, and none runs with a grant:
+//! read what the bytes import and export (nothing is compiled), compile or take from the cache, link,
+//! and ask it to describe itself on an instance that is denied everything and thrown away.
+
+mod anatomy;
+mod describe;
+mod schema;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub use anatomy::Anatomy;
+use pi_vers_policy::Digest;
+use wasmtime::component::InstancePre;
+
+use crate::engine::{Cache, Engine};
+use crate::error::{Error, Problem};
+use crate::guest::Guest;
+use crate::types::ExtensionInfo;
+use schema::Schema;
+
+/// The largest component that is looked at.
+pub const LARGEST: usize = 128 << 20;
+
+/// A loaded extension. Cheap to clone; holds no instance.
+#[derive(Clone)]
+pub struct Extension(Arc<Parts>);
+
+struct Parts {
+    origin: String,
+    digest: Digest,
+    anatomy: Anatomy,
+    pre: InstancePre<Guest>,
+    info: ExtensionInfo,
+    schemas: HashMap<String, Schema>,
+    from_cache: bool,
+}
+
+impl std::fmt::Debug for Extension {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Extension").field("name", &self.0.info.name).field("digest", &self.0.digest).finish_non_exhaustive()
+    }
+}
+
+impl Extension {
+    pub(crate) async fn load(
+        engine: &Engine,
+        linker: &wasmtime::component::Linker<Guest>,
+        cache: Option<Arc<Cache>>,
+        origin: &str,
+        wasm: Arc<[u8]>,
+    ) -> Result<Self, Error> {
+        let digest = Digest::of(&wasm);
+        let anatomy = Anatomy::of(origin, &wasm)?;
+        anatomy.check(origin)?;
+        let (component, from_cache) = {
+            let (engine, bytes) = (engine.wasm().clone(), Arc::clone(&wasm));
+            let compile = move || match cache {
+                Some(cache) => cache.load(&engine, &digest, &bytes),
+                None => wasmtime::component::Component::from_binary(&engine, &bytes).map(|component| (component, false)),
+            };
+            tokio::task::spawn_blocking(compile)
+                .await
+                .map_err(|why| Error::Engine(format!("the compiler did not finish: {why}")))?
+                .map_err(|why| Error::NotAComponent { origin: origin.into(), why: format!("{why:#}") })?
+        };
+        let pre = linker.instantiate_pre(&component).map_err(|why| Error::OtherWorld {
+            origin: origin.into(),
+            why: format!("{why:#}; build it with the `wit/` of this host (`pi-vers inspect` shows what it imports)"),
+        })?;
+        let info = describe::describe(engine, &pre, origin).await?;
+        let mut schemas = HashMap::new();
+        for tool in &info.tools {
+            let wrong = |why| Error::Description { origin: origin.into(), why };
+            schemas.insert(tool.name.clone(), Schema::compile(tool).map_err(wrong)?);
+        }
+        Ok(Self(Arc::new(Parts { origin: origin.into(), digest, anatomy, pre, info, schemas, from_cache })))
+    }
+
+    /// The name it gave itself; policy, store and audit know it by name and digest.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.info.name
+    }
+
+    /// What it offers.
+    #[must_use]
+    pub fn info(&self) -> &ExtensionInfo {
+        &self.0.info
+    }
+
+    /// SHA-256 of its bytes.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.0.digest
+    }
+
+    /// Where it came from, for messages.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.0.origin
+    }
+
+    /// What it imports and exports.
+    #[must_use]
+    pub fn anatomy(&self) -> &Anatomy {
+        &self.0.anatomy
+    }
+
+    /// Whether its code came from the cache instead of the compiler.
+    #[must_use]
+    pub fn from_cache(&self) -> bool {
+        self.0.from_cache
+    }
+
+    pub(crate) fn pre(&self) -> &InstancePre<Guest> {
+        &self.0.pre
+    }
+
+    /// Everything that is wrong with these arguments; empty: they fit.
+    #[must_use]
+    pub fn problems(&self, tool: &str, arguments: &serde_json::Value) -> Vec<Problem> {
+        self.0.schemas.get(tool).map_or_else(Vec::new, |schema| schema.problems(arguments))
+    }
+
+    pub(crate) fn check_structured(&self, tool: &str, structured: &serde_json::Value) -> Vec<Problem> {
+        self.0.schemas.get(tool).map_or_else(Vec::new, |schema| schema.output_problems(structured))
+    }
+}

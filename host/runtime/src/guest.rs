@@ -1,0 +1,257 @@
+//! What a store holds for its guest: who it is, what it may, and whom its calls belong to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use pi_vers_policy::{Decision, Grants, Limits, Request};
+use wasmtime::component::{Access, Accessor, GuestTaskId, HasSelf, ResourceTable};
+use wasmtime::{AsContextMut, ResourceLimiter};
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+
+use crate::bindings::vers::harness::types::Error as WitError;
+use crate::owner::Owner;
+use crate::services::Services;
+
+/// How the binding reaches the store's data.
+pub(crate) type Has = HasSelf<Guest>;
+
+/// The data of one store: one instance of one extension in one session.
+pub(crate) struct Guest {
+    pub(crate) name: Arc<str>,
+    pub(crate) table: ResourceTable,
+    pub(crate) limiter: Limiter,
+    pub(crate) limits: Limits,
+    pub(crate) grants: Arc<Grants>,
+    /// `None` while the extension describes itself: then everything is denied.
+    pub(crate) services: Option<Arc<Services>>,
+    owners: HashMap<GuestTaskId, Arc<Owner>>,
+    root: Arc<Owner>,
+    wasi: WasiCtx,
+}
+
+impl Guest {
+    pub(crate) fn new(name: Arc<str>, grants: Arc<Grants>, limits: Limits, services: Option<Arc<Services>>, root: Arc<Owner>) -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
+        Self {
+            name,
+            table,
+            limiter: Limiter::new(&limits),
+            limits,
+            grants,
+            services,
+            owners: HashMap::new(),
+            root,
+            // Nothing behind it: no arguments, environment, files or sockets.
+            wasi: WasiCtx::builder().build(),
+        }
+    }
+
+    pub(crate) fn own(&mut self, task: GuestTaskId, owner: Arc<Owner>) {
+        self.owners.insert(task, owner);
+    }
+
+    pub(crate) fn disown(&mut self, task: GuestTaskId) {
+        self.owners.remove(&task);
+    }
+
+    /// The owner of a call stack: of its oldest task, or the extension itself.
+    pub(crate) fn owner_of(&self, oldest: Option<GuestTaskId>) -> Arc<Owner> {
+        oldest.and_then(|task| self.owners.get(&task)).unwrap_or(&self.root).clone()
+    }
+
+    /// The policy's word on a request that needs no facts from elsewhere.
+    pub(crate) fn judge(&self, request: &Request<'_>) -> Result<(), WitError> {
+        if self.services.is_none() {
+            return Err(WitError::Denied("an extension may do nothing while it describes itself".into()));
+        }
+        permit(&self.name, &self.grants, request)
+    }
+
+    /// The session's services, or the denial of the describing phase.
+    pub(crate) fn services(&self) -> Result<Arc<Services>, WitError> {
+        self.services.clone().ok_or_else(|| WitError::Denied("an extension may do nothing while it describes itself".into()))
+    }
+}
+
+/// Asks the policy and writes the answer down. What the policy leaves open counts as no here; imports
+/// that can wait ask the harness instead, see [`Ask::permit`].
+fn permit(name: &str, grants: &Grants, request: &Request<'_>) -> Result<(), WitError> {
+    match grants.decide(request) {
+        Decision::Allow => {
+            tracing::trace!(target: "audit", extension = name, request = ?request.kind(), "allowed");
+            Ok(())
+        }
+        Decision::Deny(denial) => {
+            tracing::info!(target: "audit", extension = name, request = ?request.kind(), %denial, "denied");
+            Err(WitError::Denied(denial.to_string()))
+        }
+        Decision::Ask(question) => {
+            tracing::info!(target: "audit", extension = name, request = ?request.kind(), %question, "denied: nobody to ask");
+            Err(WitError::Denied(question.refused.to_string()))
+        }
+    }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+/// Everything an import that waits needs: taken from the store before the first `await`.
+pub(crate) struct Ask {
+    pub(crate) name: Arc<str>,
+    pub(crate) owner: Arc<Owner>,
+    pub(crate) grants: Arc<Grants>,
+    pub(crate) limits: Limits,
+    pub(crate) services: Arc<Services>,
+}
+
+impl Ask {
+    /// Of a concurrent import. Must be called before its first `await`.
+    pub(crate) fn of(accessor: &Accessor<Guest, Has>) -> Result<Self, WitError> {
+        accessor.with(|mut access| Self::with(&mut access))
+    }
+
+    /// Of an import that has the store at hand.
+    pub(crate) fn with(access: &mut Access<'_, Guest, Has>) -> Result<Self, WitError> {
+        let oldest = access.as_context_mut().async_call_stack().ok().and_then(Iterator::last);
+        let guest = access.get();
+        Ok(Self {
+            name: guest.name.clone(),
+            owner: guest.owner_of(oldest),
+            grants: guest.grants.clone(),
+            limits: guest.limits,
+            services: guest.services()?,
+        })
+    }
+
+    /// The policy's word; what it leaves open, the harness's user decides.
+    pub(crate) async fn permit(&self, request: &Request<'_>) -> Result<(), WitError> {
+        if let Decision::Ask(question) = self.grants.decide(request) {
+            let asked = self.services.harness.approve(&self.name, &question.to_string());
+            let yes = self.owner.race(asked).await?;
+            tracing::info!(target: "audit", extension = &*self.name, request = ?request.kind(), %question, yes, "asked");
+            return if yes { Ok(()) } else { Err(WitError::Denied(format!("nobody approved it: {}", question.refused))) };
+        }
+        permit(&self.name, &self.grants, request)
+    }
+
+    /// Waits for `work`, or for the end of the call that asked for it.
+    pub(crate) async fn race<T, E: Into<WitError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, WitError> {
+        self.owner.race(work).await?.map_err(Into::into)
+    }
+}
+
+/// Bounds memory and tables over all instances of a store, and remembers what was refused, so that
+/// the trap that follows can be explained.
+pub(crate) struct Limiter {
+    memory: u64,
+    memory_limit: u64,
+    elements: u64,
+    element_limit: u64,
+    parts: usize,
+    refused: Option<String>,
+}
+
+impl Limiter {
+    fn new(limits: &Limits) -> Self {
+        Self {
+            memory: 0,
+            memory_limit: limits.memory,
+            elements: 0,
+            element_limit: limits.table_elements,
+            parts: usize::try_from(limits.instances).unwrap_or(usize::MAX),
+            refused: None,
+        }
+    }
+
+    /// The limit that was hit last, as a sentence.
+    pub(crate) fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// Linear memory in use, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.memory
+    }
+}
+
+/// The new total if it stays within the limit.
+fn grown(total: u64, current: usize, desired: usize, limit: u64) -> Option<u64> {
+    let (current, desired) = (u64::try_from(current).ok()?, u64::try_from(desired).ok()?);
+    let total = total.checked_sub(current)?.checked_add(desired)?;
+    (total <= limit).then_some(total)
+}
+
+impl ResourceLimiter for Limiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        match grown(self.memory, current, desired, self.memory_limit) {
+            Some(total) => {
+                self.memory = total;
+                Ok(true)
+            }
+            None => {
+                self.refused = Some(format!(
+                    "it wanted more than the {} MiB of memory that its limit `memory` allows",
+                    self.memory_limit >> 20
+                ));
+                Ok(false)
+            }
+        }
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        match grown(self.elements, current, desired, self.element_limit) {
+            Some(total) => {
+                self.elements = total;
+                Ok(true)
+            }
+            None => {
+                self.refused = Some(format!(
+                    "it wanted more than the {} table elements that its limit `table-elements` allows",
+                    self.element_limit
+                ));
+                Ok(false)
+            }
+        }
+    }
+
+    fn instances(&self) -> usize {
+        self.parts
+    }
+
+    fn tables(&self) -> usize {
+        self.parts
+    }
+
+    fn memories(&self) -> usize {
+        self.parts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn memory_counts_over_all_memories_of_a_guest() {
+        let limits = Limits { memory: 3 << 16, table_elements: 10, ..Limits::default() };
+        let mut limiter = Limiter::new(&limits);
+        assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
+        assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());
+        assert!(!limiter.memory_growing(1 << 16, 2 << 16, None).unwrap());
+        assert!(limiter.refused().unwrap().contains("`memory`"));
+        assert!(limiter.table_growing(0, 10, None).unwrap());
+        assert!(!limiter.table_growing(0, 1, None).unwrap());
+        assert_eq!(limiter.memory(), 3 << 16);
+    }
+}

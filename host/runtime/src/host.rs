@@ -1,0 +1,205 @@
+//! The host: one for a process. Holds the engine, the policy, the platform's client and the secrets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use pi_vers_policy::{Grants, Lookup, Policy};
+use pi_vers_system::secrets::Secrets;
+use tokio::sync::mpsc;
+use vers_client::{Api, Environment, Overrides, Settings, Ssh, SshOptions};
+use wasmtime::component::Linker;
+
+use crate::capability;
+use crate::engine::{Cache, Engine};
+use crate::error::Error;
+use crate::extension::{Extension, LARGEST};
+use crate::guest::Guest;
+use crate::harness::Harness;
+use crate::services::{Message, Services};
+use crate::session::Session;
+use crate::types::FlagValue;
+
+/// A host. Cheap to clone.
+#[derive(Clone)]
+pub struct Host(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    linker: Linker<Guest>,
+    cache: Option<Arc<Cache>>,
+    policy: Policy,
+    api: Api,
+    ssh: Ssh,
+    secrets: Arc<Secrets>,
+    state: PathBuf,
+}
+
+impl std::fmt::Debug for Host {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Host").field("state", &self.0.state).finish_non_exhaustive()
+    }
+}
+
+/// Builds a [`Host`]. Everything has a default: no grants, no cache, the platform of the environment.
+#[derive(Default)]
+pub struct HostBuilder {
+    cache: Option<PathBuf>,
+    state: Option<PathBuf>,
+    policy: Policy,
+    settings: Option<Settings>,
+    secrets: Option<Arc<Secrets>>,
+}
+
+impl std::fmt::Debug for HostBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HostBuilder").field("cache", &self.cache).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl HostBuilder {
+    /// Where compiled components are kept. Without it each start compiles.
+    #[must_use]
+    pub fn cache(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.cache = Some(directory.into());
+        self
+    }
+
+    /// Where extensions' stores and host keys are kept. Without it: a directory that goes with the process.
+    #[must_use]
+    pub fn state(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.state = Some(directory.into());
+        self
+    }
+
+    /// What extensions may do. Without it: nothing but log, wait and show.
+    #[must_use]
+    pub fn policy(mut self, policy: Policy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Which platform, with which key. Without it: as the environment and the user's files say.
+    #[must_use]
+    pub fn platform(mut self, settings: Settings) -> Self {
+        self.settings = Some(settings);
+        self
+    }
+
+    /// The secrets extensions may use by name. Without it: none.
+    #[must_use]
+    pub fn secrets(mut self, secrets: Arc<Secrets>) -> Self {
+        self.secrets = Some(secrets);
+        self
+    }
+
+    /// Builds the host. Connects nowhere and runs nothing yet.
+    ///
+    /// # Errors
+    /// When the engine, the cache or the client can't be set up.
+    pub fn build(self) -> Result<Host, Error> {
+        let engine = Engine::new()?;
+        let linker = capability::linker(&engine)?;
+        let cache = self.cache.map(|directory| engine.cache(&directory)).transpose()?.map(Arc::new);
+        let platform = |why: vers_client::Error| Error::Platform(why.to_string());
+        let settings = match self.settings {
+            Some(settings) => settings,
+            None => Settings::discover(Environment::process(), Overrides::default()).map_err(platform)?,
+        };
+        let state = self.state.unwrap_or_else(|| std::env::temp_dir().join(format!("pi-vers-{}", std::process::id())));
+        let mut options = SshOptions::default();
+        options.known_hosts = Some(state.join("known-hosts.json"));
+        let api = Api::new(settings).map_err(platform)?;
+        let ssh = Ssh::new(api.clone(), options).map_err(platform)?;
+        let secrets = self.secrets.unwrap_or_default();
+        Ok(Host(Arc::new(Inner { engine, linker, cache, policy: self.policy, api, ssh, secrets, state })))
+    }
+}
+
+impl Host {
+    /// Begins to build a host.
+    #[must_use]
+    pub fn builder() -> HostBuilder {
+        HostBuilder::default()
+    }
+
+    /// Loads an extension: checks, compiles (or takes from the cache), links and describes it. `origin` names it
+    /// in messages.
+    ///
+    /// # Errors
+    /// One sentence for each way a component can be wrong.
+    pub async fn load(&self, origin: &str, wasm: impl Into<Arc<[u8]>>) -> Result<Extension, Error> {
+        let inner = &self.0;
+        Extension::load(&inner.engine, &inner.linker, inner.cache.clone(), origin, wasm.into()).await
+    }
+
+    /// Loads an extension from a file.
+    ///
+    /// # Errors
+    /// As [`Host::load`], and when the file can't be read.
+    pub async fn load_file(&self, path: &Path) -> Result<Extension, Error> {
+        let origin = path.display().to_string();
+        let unread = |why: std::io::Error| Error::Read { origin: origin.clone(), why: why.to_string() };
+        let size = tokio::fs::metadata(path).await.map_err(unread)?.len();
+        if size > LARGEST as u64 {
+            return Err(Error::NotAComponent { origin, why: format!("{} MiB is more than a component may have", size >> 20) });
+        }
+        let wasm = tokio::fs::read(path).await.map_err(unread)?;
+        self.load(&path.display().to_string(), wasm).await
+    }
+
+    /// Opens a session of these extensions behind a front end. Nothing runs before [`Session::start`] or the
+    /// first call.
+    ///
+    /// # Errors
+    /// When two extensions claim the same tool or command.
+    pub fn session(&self, harness: Arc<dyn Harness>, extensions: Vec<Extension>) -> Result<Session, Error> {
+        Session::new(self.clone(), harness, extensions)
+    }
+
+    /// What the policy says of an extension.
+    #[must_use]
+    pub fn lookup(&self, extension: &Extension) -> Lookup {
+        self.0.policy.grants(extension.name(), &extension.digest())
+    }
+
+    /// The platform's REST API, with the host's key.
+    #[must_use]
+    pub fn api(&self) -> &Api {
+        &self.0.api
+    }
+
+    /// The connections to VMs that all sessions share.
+    #[must_use]
+    pub fn ssh(&self) -> &Ssh {
+        &self.0.ssh
+    }
+
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// What an extension may do in a session in this directory. Grants of other bytes do not hold.
+    pub(crate) fn grants(&self, extension: &Extension, directory: &Path) -> Arc<Grants> {
+        let grants = match self.lookup(extension) {
+            Lookup::Granted(grants) => grants,
+            Lookup::Changed { granted_to, .. } => {
+                tracing::warn!(target: "audit", extension = extension.name(), %granted_to, now = %extension.digest(), "its bytes changed: its grants do not hold");
+                Grants::nothing(extension.name())
+            }
+            Lookup::Unknown => Grants::nothing(extension.name()),
+        };
+        let home = std::env::home_dir();
+        Arc::new(grants.at(directory, home.as_deref()))
+    }
+
+    pub(crate) fn services(
+        &self,
+        harness: Arc<dyn Harness>,
+        flags: HashMap<String, BTreeMap<String, FlagValue>>,
+    ) -> (Services, mpsc::Receiver<Message>) {
+        let inner = &self.0;
+        Services::new(harness, (inner.api.clone(), inner.ssh.clone()), inner.secrets.clone(), inner.state.clone(), flags)
+    }
+}
+

@@ -1,0 +1,157 @@
+//! Who a host call works for: the tool call, command or event that made the guest ask.
+//!
+//! wasmtime 48 has no way to cancel a guest's task. So cancelling works from the host's side: each
+//! import call is attributed to an owner, each wait in it races the owner's end, and processes
+//! remember which owner started them. An owner ends once: given up, past its deadline, or because
+//! the whole extension stops. Work that a guest spawned and that outlives its call belongs to the
+//! extension's own owner, which has no deadline.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::Instant;
+
+use futures::future::BoxFuture;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::bindings::vers::harness::types::Error as WitError;
+use crate::types::Update;
+
+/// Why an owner's waits end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The caller gave the call up.
+    Cancelled,
+    /// The deadline passed.
+    TimedOut,
+    /// The extension or the session stops.
+    Stopped,
+}
+
+/// Something that an owner started and that must stop with it.
+pub(crate) trait Stoppable: Send + Sync {
+    /// What it is, for the report.
+    fn what(&self) -> String;
+    /// Stops it and waits until it is gone; `false`: it was over already.
+    fn stop(&self) -> BoxFuture<'_, bool>;
+}
+
+pub(crate) struct Owner {
+    what: String,
+    token: CancellationToken,
+    end: OnceLock<End>,
+    deadline: Option<Instant>,
+    updates: Option<watch::Sender<Update>>,
+    started: Mutex<Vec<Weak<dyn Stoppable>>>,
+    logged: AtomicU64,
+}
+
+impl Owner {
+    /// An owner that ends with `parent` at the latest.
+    pub(crate) fn new(
+        what: String,
+        parent: &CancellationToken,
+        deadline: Option<Instant>,
+        updates: Option<watch::Sender<Update>>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            what,
+            token: parent.child_token(),
+            end: OnceLock::new(),
+            deadline,
+            updates,
+            started: Mutex::new(Vec::new()),
+            logged: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn what(&self) -> &str {
+        &self.what
+    }
+
+    pub(crate) fn token(&self) -> &CancellationToken {
+        &self.token
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    pub(crate) fn updates(&self) -> Option<&watch::Sender<Update>> {
+        self.updates.as_ref()
+    }
+
+    /// Ends the owner's waits. The first reason counts.
+    pub(crate) fn finish(&self, why: End) {
+        let _ = self.end.set(why);
+        self.token.cancel();
+    }
+
+    pub(crate) fn ended(&self) -> Option<End> {
+        self.token.is_cancelled().then(|| self.end.get().copied().unwrap_or(End::Stopped))
+    }
+
+    /// The error that a wait of this owner ends with.
+    pub(crate) fn error(&self) -> WitError {
+        match self.ended() {
+            Some(End::TimedOut) => WitError::TimedOut(format!("{} reached its time limit", self.what)),
+            Some(End::Cancelled | End::Stopped) | None => WitError::Cancelled,
+        }
+    }
+
+    /// Waits for `work` or for the end of the owner, whatever comes first. `work` is dropped at the end.
+    pub(crate) async fn race<T>(&self, work: impl Future<Output = T>) -> Result<T, WitError> {
+        tokio::select! {
+            biased;
+            () = self.token.cancelled() => Err(self.error()),
+            value = work => Ok(value),
+        }
+    }
+
+    /// Remembers what to stop when the call is given up.
+    pub(crate) fn started(&self, work: Weak<dyn Stoppable>) {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        started.retain(|work| work.strong_count() > 0);
+        started.push(work);
+    }
+
+    /// Stops all that was started and waits until it is gone. Returns what was still running.
+    pub(crate) async fn stop_started(&self) -> Vec<String> {
+        let started = std::mem::take(&mut *self.started.lock().unwrap_or_else(PoisonError::into_inner));
+        let running: Vec<Arc<dyn Stoppable>> = started.iter().filter_map(Weak::upgrade).collect();
+        let stops = running.iter().map(|work| async { work.stop().await.then(|| work.what()) });
+        futures::future::join_all(stops).await.into_iter().flatten().collect()
+    }
+
+    /// Counts log bytes; `false` once the budget is used up.
+    pub(crate) fn may_log(&self, bytes: usize, budget: u64) -> bool {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.logged.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= budget
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wait_ends_with_its_owner_and_says_why() {
+        let parent = CancellationToken::new();
+        let owner = Owner::new("call".into(), &parent, None, None);
+        assert!(matches!(owner.race(async { 1 }).await, Ok(1)));
+        owner.finish(End::TimedOut);
+        owner.finish(End::Cancelled);
+        assert!(matches!(owner.race(std::future::pending::<()>()).await, Err(WitError::TimedOut(_))));
+        let other = Owner::new("other".into(), &parent, None, None);
+        parent.cancel();
+        assert!(matches!(other.race(std::future::pending::<()>()).await, Err(WitError::Cancelled)));
+        assert_eq!(other.ended(), Some(End::Stopped));
+    }
+
+    #[test]
+    fn log_lines_beyond_the_budget_are_refused() {
+        let owner = Owner::new("call".into(), &CancellationToken::new(), None, None);
+        assert!(owner.may_log(60, 100));
+        assert!(!owner.may_log(60, 100));
+    }
+}

@@ -1,0 +1,167 @@
+//! What the capabilities of one session stand on: the front end, the platform, secrets, stores, the bus.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use pi_vers_system::secrets::Secrets;
+use pi_vers_system::store::Store;
+use tokio::sync::mpsc;
+use vers_client::{Api, Ssh, VmId};
+
+use crate::bindings::vers::harness::types::Error as WitError;
+use crate::harness::Harness;
+use crate::types::FlagValue;
+
+/// Variables that every process started here gets, if the host has them: where things are and which
+/// language they speak, nothing that changes what a program does.
+const BASIC: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"];
+
+/// Messages of the bus that wait for their subscribers.
+const BUS_QUEUE: usize = 1024;
+
+pub(crate) struct Services {
+    pub(crate) harness: Arc<dyn Harness>,
+    pub(crate) api: Api,
+    pub(crate) ssh: Ssh,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) bus: Bus,
+    state: PathBuf,
+    /// The flags each extension declared, with their defaults.
+    flags: HashMap<String, BTreeMap<String, FlagValue>>,
+    tools: OnceLock<Vec<String>>,
+    own: Mutex<HashMap<Arc<str>, HashSet<VmId>>>,
+    stores: Mutex<HashMap<Arc<str>, Store>>,
+}
+
+impl Services {
+    pub(crate) fn new(
+        harness: Arc<dyn Harness>,
+        (api, ssh): (Api, Ssh),
+        secrets: Arc<Secrets>,
+        state: PathBuf,
+        flags: HashMap<String, BTreeMap<String, FlagValue>>,
+    ) -> (Self, mpsc::Receiver<Message>) {
+        let (bus, messages) = mpsc::channel(BUS_QUEUE);
+        let services = Self {
+            harness,
+            api,
+            ssh,
+            secrets,
+            bus: Bus(bus),
+            state,
+            flags,
+            tools: OnceLock::new(),
+            own: Mutex::new(HashMap::new()),
+            stores: Mutex::new(HashMap::new()),
+        };
+        (services, messages)
+    }
+
+    /// Names of all tools of the session.
+    pub(crate) fn all_tools(&self) -> Vec<String> {
+        self.tools.get().cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn set_tools(&self, names: Vec<String>) {
+        let _ = self.tools.set(names);
+    }
+
+    /// The value of a flag that this extension declared: the user's, or the default.
+    pub(crate) fn flag(&self, extension: &str, name: &str) -> Option<FlagValue> {
+        let default = self.flags.get(extension)?.get(name)?;
+        let given = self.harness.flag(name).and_then(|value| coerce(value, default));
+        Some(given.unwrap_or_else(|| default.clone()))
+    }
+
+    /// Whether this extension made the VM in this session.
+    pub(crate) fn is_own(&self, extension: &Arc<str>, vm: VmId) -> bool {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.get(extension).is_some_and(|vms| vms.contains(&vm))
+    }
+
+    pub(crate) fn made(&self, extension: &Arc<str>, vm: VmId) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.entry(extension.clone()).or_default().insert(vm);
+    }
+
+    /// The value of a secret by its name.
+    pub(crate) fn secret(&self, name: &str) -> Result<String, WitError> {
+        match self.secrets.get(name) {
+            Some(secret) => Ok(secret.expose().to_owned()),
+            None => Err(WitError::NotFound(format!("the host holds no secret named {}", crate::types::visible(name)))),
+        }
+    }
+
+    /// The session's directory, absolute.
+    pub(crate) fn directory(&self) -> PathBuf {
+        let directory = self.harness.working_directory();
+        std::path::absolute(&directory).unwrap_or(directory)
+    }
+
+    /// Where programs are looked up: the host's own `PATH`, absolute parts only.
+    pub(crate) fn path(&self) -> Vec<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).filter(|part| part.is_absolute()).collect()
+    }
+
+    pub(crate) fn basic_environment(&self) -> Vec<(String, String)> {
+        BASIC.iter().filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value))).collect()
+    }
+
+    /// The store of an extension, opened once.
+    pub(crate) fn store(&self, extension: &Arc<str>, most: u64) -> Result<Store, WitError> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(store) = stores.get(extension) {
+            return Ok(store.clone());
+        }
+        let store = Store::open(&self.state, extension, most)?;
+        stores.insert(extension.clone(), store.clone());
+        Ok(store)
+    }
+}
+
+/// A flag's value in the type of its default: some harnesses pass numbers as texts.
+fn coerce(value: FlagValue, default: &FlagValue) -> Option<FlagValue> {
+    match (value, default) {
+        (FlagValue::Text(text), FlagValue::Number(_)) => text.trim().parse().ok().filter(|n: &f64| n.is_finite()).map(FlagValue::Number),
+        (FlagValue::Text(text), FlagValue::Boolean(_)) => text.trim().parse().ok().map(FlagValue::Boolean),
+        (value @ FlagValue::Number(_), FlagValue::Number(_))
+        | (value @ FlagValue::Boolean(_), FlagValue::Boolean(_))
+        | (value @ FlagValue::Text(_), FlagValue::Text(_)) => Some(value),
+        _ => None,
+    }
+}
+
+/// A message between extensions.
+pub(crate) struct Message {
+    pub(crate) from: Arc<str>,
+    pub(crate) topic: String,
+    pub(crate) data: String,
+}
+
+/// The sending side of the bus.
+pub(crate) struct Bus(mpsc::Sender<Message>);
+
+impl Bus {
+    pub(crate) fn emit(&self, from: &Arc<str>, topic: String, data: String) {
+        let message = Message { from: from.clone(), topic, data };
+        if let Err(why) = self.0.try_send(message) {
+            tracing::warn!("a message of {from} on the bus was dropped: {why}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_take_the_type_of_their_default() {
+        let number = FlagValue::Number(120.0);
+        assert_eq!(coerce(FlagValue::Text("30".into()), &number), Some(FlagValue::Number(30.0)));
+        assert_eq!(coerce(FlagValue::Text("soon".into()), &number), None);
+        assert_eq!(coerce(FlagValue::Text("NaN".into()), &number), None);
+        assert_eq!(coerce(FlagValue::Text("true".into()), &FlagValue::Boolean(false)), Some(FlagValue::Boolean(true)));
+    }
+}

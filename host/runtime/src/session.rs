@@ -1,0 +1,533 @@
+//! A session: the extensions of one conversation, behind one front end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::actor::{Job, Reply};
+use crate::bindings::vers::harness::types as wit;
+use crate::capability::call::ToolCall;
+use crate::capability::refusal;
+use crate::error::{CallError, Error};
+use crate::events::{Event, Reaction};
+use crate::extension::Extension;
+use crate::host::Host;
+use crate::owner::{End, Owner};
+use crate::services::{Message, Services};
+use crate::slot::{Ended, Slot};
+use crate::types::{Command, Completion, FlagValue, StartReason, Tool, ToolOutput, Update};
+
+/// How long an extension may take over one event before the harness goes on without it.
+const EVENT: Duration = Duration::from_secs(30);
+
+/// How long completions may take.
+const COMPLETE: Duration = Duration::from_secs(5);
+
+/// A session. Cheap to clone; ends with [`Session::end`], or when the last clone is dropped.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    slots: Vec<Arc<Slot>>,
+    tools: HashMap<String, usize>,
+    commands: HashMap<String, usize>,
+    services: Arc<Services>,
+    calls: TaskTracker,
+    /// Gives every open call up.
+    give_up: CancellationToken,
+    /// Drops everything.
+    end: CancellationToken,
+    /// Keeps the engine and its clock alive.
+    host: Host,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names: Vec<&str> = self.0.slots.iter().map(|slot| slot.name()).collect();
+        f.debug_struct("Session").field("extensions", &names).finish_non_exhaustive()
+    }
+}
+
+/// A tool of a session and who offers it.
+#[derive(Debug, Clone)]
+pub struct Offer<T> {
+    /// The extension's name.
+    pub extension: String,
+    /// What it offers.
+    pub item: T,
+}
+
+impl Session {
+    pub(crate) fn new(host: Host, harness: Arc<dyn crate::harness::Harness>, extensions: Vec<Extension>) -> Result<Self, Error> {
+        let flags = extensions.iter().map(|extension| {
+            let flags: BTreeMap<String, FlagValue> =
+                extension.info().flags.iter().map(|flag| (flag.name.clone(), flag.default.clone())).collect();
+            (extension.name().to_owned(), flags)
+        });
+        let (services, messages) = host.services(harness, flags.collect());
+        let services = Arc::new(services);
+        let end = CancellationToken::new();
+        let directory = services.directory();
+        let slots: Vec<Arc<Slot>> = extensions
+            .into_iter()
+            .map(|extension| {
+                let grants = host.grants(&extension, &directory);
+                let stop = end.child_token();
+                Arc::new(Slot::new(host.engine().clone(), extension, grants, services.clone(), stop))
+            })
+            .collect();
+        let built_ins = services.harness.built_ins();
+        let (tools, commands) = names(&slots, &built_ins)?;
+        let mut all: Vec<String> = tools.keys().cloned().chain(built_ins).collect();
+        all.sort();
+        all.dedup();
+        services.set_tools(all);
+        let calls = TaskTracker::new();
+        calls.spawn(deliver(slots.clone(), messages, end.clone()));
+        Ok(Self(Arc::new(Inner { slots, tools, commands, services, calls, give_up: end.child_token(), end, host })))
+    }
+
+    /// The tools offered, in the order the extensions were loaded and described them.
+    #[must_use]
+    pub fn tools(&self) -> Vec<Offer<Tool>> {
+        self.offers(&self.0.tools, |slot| &slot.extension.info().tools, |tool| &tool.name)
+    }
+
+    /// The commands offered.
+    #[must_use]
+    pub fn commands(&self) -> Vec<Offer<Command>> {
+        self.offers(&self.0.commands, |slot| &slot.extension.info().commands, |command| &command.name)
+    }
+
+    fn offers<T: Clone>(&self, taken: &HashMap<String, usize>, all: fn(&Slot) -> &Vec<T>, name: fn(&T) -> &String) -> Vec<Offer<T>> {
+        let mut offers = Vec::new();
+        for (index, slot) in self.0.slots.iter().enumerate() {
+            let items = all(slot).iter().filter(|item| taken.get(name(item)) == Some(&index));
+            offers.extend(items.map(|item| Offer { extension: slot.name().to_owned(), item: item.clone() }));
+        }
+        offers
+    }
+
+    /// The extensions of the session.
+    pub fn extensions(&self) -> impl Iterator<Item = &Extension> {
+        self.0.slots.iter().map(|slot| &slot.extension)
+    }
+
+    /// Memory of the running instances, in bytes, by extension; those not started yet are left out.
+    #[must_use]
+    pub fn memory(&self) -> BTreeMap<String, u64> {
+        self.0.slots.iter().filter_map(|slot| Some((slot.name().to_owned(), slot.memory()?))).collect()
+    }
+
+    /// Starts every extension that wants to know of the session's start, side by side. Without it each starts
+    /// at its first call.
+    ///
+    /// # Errors
+    /// The first crash; the other extensions have started all the same.
+    pub async fn start(&self, reason: StartReason) -> Result<(), CallError> {
+        let starts = self.0.slots.iter().map(|slot| async {
+            slot.set_reason(reason);
+            slot.actor().await.map(|_| ())
+        });
+        futures::future::join_all(starts).await.into_iter().collect()
+    }
+
+    /// Calls a tool. The call runs at once, whether or not anybody awaits it, and is given up when the
+    /// returned handle is dropped.
+    #[must_use]
+    pub fn call(&self, tool: &str, arguments: Value) -> Call {
+        self.call_with_id(&uuid::Uuid::new_v4().to_string(), tool, arguments)
+    }
+
+    /// The same, under the harness's id of the call.
+    #[must_use]
+    pub fn call_with_id(&self, id: &str, tool: &str, arguments: Value) -> Call {
+        let (updates, seen) = watch::channel(Update::default());
+        let (done, outcome) = oneshot::channel();
+        let cancel = self.0.give_up.child_token();
+        let work = run_tool(self.clone(), id.to_owned(), tool.to_owned(), arguments, updates, cancel.clone());
+        self.0.calls.spawn(async move {
+            // Nobody may be waiting: the handle was dropped, which cancelled the call.
+            let _ = done.send(work.await);
+        });
+        Call { id: id.to_owned(), updates: seen, outcome, cancel: Some(cancel) }
+    }
+
+    /// Runs a slash command with the text that followed its name.
+    ///
+    /// # Errors
+    /// Like a tool call's. Cancel-safe: dropping the future gives the command up.
+    pub async fn command(&self, name: &str, arguments: &str) -> Result<(), CallError> {
+        let slot = self.slot("command", &self.0.commands, name)?;
+        let owner = Owner::new(format!("/{name}"), slot.token(), Some(Instant::now() + slot.limit()), None);
+        let job = Job::Command { name: name.to_owned(), arguments: arguments.to_owned() };
+        match self.give(slot, owner.clone(), job).await? {
+            Ended { reply: Some(Reply::Done(Ok(()))), end: None, .. } => Ok(()),
+            Ended { reply: Some(Reply::Done(Err(why))), end: None, .. } => Err(refused(why)),
+            ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
+        }
+    }
+
+    /// Completions of a command's argument text.
+    ///
+    /// # Errors
+    /// Like a tool call's.
+    pub async fn complete(&self, name: &str, prefix: &str) -> Result<Vec<Completion>, CallError> {
+        let slot = self.slot("command", &self.0.commands, name)?;
+        let owner = Owner::new(format!("completions of /{name}"), slot.token(), Some(Instant::now() + COMPLETE), None);
+        let job = Job::Complete { name: name.to_owned(), prefix: prefix.to_owned() };
+        match self.give(slot, owner.clone(), job).await? {
+            Ended { reply: Some(Reply::Completions(found)), end: None, .. } => Ok(found
+                .into_iter()
+                .map(|one| Completion { value: one.value, label: one.label, description: one.description })
+                .collect()),
+            ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
+        }
+    }
+
+    /// Tells the subscribers of an event, one after another, and says what the harness shall do. An extension
+    /// that fails or takes longer than 30 s counts as having nothing to say.
+    pub async fn event(&self, mut event: Event) -> Reaction {
+        let mut reaction = Reaction::default();
+        for slot in &self.0.slots {
+            if !slot.extension.info().subscriptions.iter().any(|name| name == event.name()) {
+                continue;
+            }
+            let request = pi_vers_policy::Request::Event { name: event.name() };
+            if !slot.grants.decide(&request).is_allowed() {
+                tracing::info!(target: "audit", extension = slot.name(), event = event.name(), "not delivered: not granted");
+                continue;
+            }
+            let owner = Owner::new(format!("event {}", event.name()), slot.token(), Some(Instant::now() + EVENT), None);
+            let answer = match self.give(slot, owner, Job::Event((&event).into())).await {
+                Ok(Ended { reply: Some(Reply::Answer(answer)), end: None, .. }) => answer,
+                Ok(_) => {
+                    tracing::warn!(extension = slot.name(), event = event.name(), "no answer in time");
+                    continue;
+                }
+                Err(why) => {
+                    tracing::warn!(extension = slot.name(), event = event.name(), "{why}");
+                    continue;
+                }
+            };
+            if let Err(why) = reaction.take(&mut event, answer) {
+                tracing::warn!(extension = slot.name(), "{why}");
+            }
+            if reaction.is_final() {
+                break;
+            }
+        }
+        reaction
+    }
+
+    /// Ends the session: open calls are given up, every extension is told and then dropped with all it holds.
+    /// Returns when that is done, after seconds at most.
+    pub async fn end(self) {
+        let inner = &self.0;
+        inner.give_up.cancel();
+        inner.calls.close();
+        let stops = inner.slots.iter().map(|slot| slot.stop());
+        futures::future::join_all(stops).await;
+        inner.end.cancel();
+        inner.calls.wait().await;
+    }
+
+    fn slot(&self, what: &'static str, taken: &HashMap<String, usize>, name: &str) -> Result<&Arc<Slot>, CallError> {
+        taken.get(name).and_then(|index| self.0.slots.get(*index)).ok_or_else(|| CallError::Unknown {
+            what,
+            name: crate::types::visible(name).chars().take(80).collect(),
+            near: nearest(name, taken.keys()),
+        })
+    }
+
+    /// Gives an order whose caller may simply stop waiting.
+    async fn give(&self, slot: &Arc<Slot>, owner: Arc<Owner>, job: Job) -> Result<Ended, CallError> {
+        let _place = slot.place().await?;
+        let _guard = FinishOnDrop(owner.clone());
+        slot.run(owner, job, &CancellationToken::new()).await
+    }
+
+    /// The host this session belongs to.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.0.host
+    }
+}
+
+/// A wait that is dropped ends the waits of the guest with it.
+struct FinishOnDrop(Arc<Owner>);
+
+impl Drop for FinishOnDrop {
+    fn drop(&mut self) {
+        self.0.finish(End::Cancelled);
+    }
+}
+
+/// A running call of a tool. Dropping it gives the call up.
+#[derive(Debug)]
+pub struct Call {
+    id: String,
+    updates: watch::Receiver<Update>,
+    outcome: oneshot::Receiver<Result<ToolOutput, CallError>>,
+    cancel: Option<CancellationToken>,
+}
+
+impl Call {
+    /// The harness's id of the call.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// What the call shows of itself while it runs: always the newest, older ones are skipped.
+    #[must_use]
+    pub fn updates(&self) -> watch::Receiver<Update> {
+        self.updates.clone()
+    }
+
+    /// A handle that gives the call up from elsewhere.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        Canceller(self.cancel.clone().unwrap_or_default())
+    }
+
+    /// Waits for the result. Cancel-safe as `&mut`: a wait that is dropped loses nothing.
+    ///
+    /// # Errors
+    /// Why there is no result; see [`CallError`].
+    pub async fn outcome(&mut self) -> Result<ToolOutput, CallError> {
+        let outcome = (&mut self.outcome).await.unwrap_or(Err(CallError::Closed));
+        self.cancel = None;
+        outcome
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        if let Some(cancel) = &self.cancel {
+            cancel.cancel();
+        }
+    }
+}
+
+/// Gives a call up. The call then ends with [`CallError::Cancelled`] once everything it started is gone.
+#[derive(Debug, Clone)]
+pub struct Canceller(CancellationToken);
+
+impl Canceller {
+    /// Gives the call up. More than once is the same as once.
+    pub fn cancel(&self) {
+        self.0.cancel();
+    }
+}
+
+async fn run_tool(
+    session: Session,
+    id: String,
+    tool: String,
+    arguments: Value,
+    updates: watch::Sender<Update>,
+    cancel: CancellationToken,
+) -> Result<ToolOutput, CallError> {
+    let slot = session.slot("tool", &session.0.tools, &tool)?;
+    let problems = slot.extension.problems(&tool, &arguments);
+    if !problems.is_empty() {
+        return Err(CallError::Arguments { tool, problems });
+    }
+    let owner = Owner::new(format!("call of {tool}"), slot.token(), Some(Instant::now() + slot.limit()), Some(updates));
+    let _place = tokio::select! {
+        biased;
+        () = cancel.cancelled() => {
+            owner.finish(End::Cancelled);
+            let ended = Ended { reply: None, end: Some(End::Cancelled), stopped: Vec::new() };
+            return Err(given_up(&owner, slot, ended, ToolOutput::default()));
+        }
+        place = slot.place() => place?,
+    };
+    let call = ToolCall { id, tool: tool.clone(), arguments: arguments.to_string(), owner: owner.clone() };
+    let ended = slot.run(owner.clone(), Job::Tool(call), &cancel).await?;
+    let contract = |why: String| CallError::Contract { extension: slot.name().to_owned(), why };
+    let secrets = &session.0.services.secrets;
+    let scrub = |output: ToolOutput| scrub(secrets, output);
+    match ended {
+        Ended { reply: Some(Reply::Tool(Ok(result))), end: None, .. } => {
+            let output = within(&slot.grants.limits().output, scrub(ToolOutput::try_from(result).map_err(contract)?)).map_err(contract)?;
+            if let Some(structured) = &output.structured
+                && let Some(problem) = slot.extension.check_structured(&tool, structured).first()
+            {
+                return Err(contract(format!("the structured result of {tool} does not fit its schema: {problem}")));
+            }
+            Ok(output)
+        }
+        Ended { reply: Some(Reply::Tool(Err(wit::ToolError::Failed(result)))), end: None, .. } => {
+            let output = within(&slot.grants.limits().output, scrub(ToolOutput::try_from(result).map_err(contract)?)).map_err(contract)?;
+            Err(CallError::Failed(output))
+        }
+        Ended { reply: Some(Reply::Tool(Err(wit::ToolError::Capability(why)))), end: None, .. } => Err(refused(why)),
+        // What the tool said about its own end is worth showing, whatever it called it.
+        mut ended => {
+            let said = match ended.reply.take() {
+                Some(Reply::Tool(Ok(result) | Err(wit::ToolError::Failed(result)))) => ToolOutput::try_from(result).map(scrub).unwrap_or_default(),
+                _ => ToolOutput::default(),
+            };
+            Err(given_up(&owner, slot, ended, said))
+        }
+    }
+}
+
+/// No value of a secret leaves through a tool's words, wherever the guest had it from.
+fn scrub(secrets: &pi_vers_system::secrets::Secrets, mut output: ToolOutput) -> ToolOutput {
+    for block in &mut output.content {
+        if let crate::types::Content::Text(text) = block
+            && let std::borrow::Cow::Owned(clean) = secrets.redact(text)
+        {
+            *text = clean;
+        }
+    }
+    output
+}
+
+/// Refuses a result larger than the extension's limit.
+fn within(limit: &u64, output: ToolOutput) -> Result<ToolOutput, String> {
+    let blocks = output.content.iter().map(|block| match block {
+        crate::types::Content::Text(text) => text.len(),
+        crate::types::Content::Image(image) => image.data.len(),
+    });
+    let size = blocks.fold(0_usize, usize::saturating_add);
+    if u64::try_from(size).unwrap_or(u64::MAX) > *limit {
+        return Err(format!("its result has {size} bytes, more than the {limit} that its limit `output` allows"));
+    }
+    Ok(output)
+}
+
+fn refused(why: wit::Error) -> CallError {
+    let (kind, message) = refusal(why);
+    CallError::Refused { kind, message: crate::types::visible(&message) }
+}
+
+fn given_up(owner: &Owner, slot: &Slot, ended: Ended, output: ToolOutput) -> CallError {
+    let what = owner.what().to_owned();
+    match ended.end {
+        Some(End::TimedOut) => CallError::TimedOut { what, after: slot.limit().as_secs(), output },
+        Some(End::Stopped) => CallError::Closed,
+        // Without an end of the host's, the guest itself said `cancelled`.
+        Some(End::Cancelled) | None => CallError::Cancelled { what, stopped: ended.stopped, output },
+    }
+}
+
+/// Who offers which name. `only-replaces` tools count only where the harness has that built-in, and
+/// replacing a built-in takes a grant.
+fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(HashMap<String, usize>, HashMap<String, usize>), Error> {
+    let (mut tools, mut commands) = (HashMap::new(), HashMap::new());
+    for (index, slot) in slots.iter().enumerate() {
+        let info = slot.extension.info();
+        for tool in &info.tools {
+            let built_in = built_ins.contains(&tool.name);
+            if tool.only_replaces && !built_in {
+                continue;
+            }
+            if built_in && !slot.grants.decide(&pi_vers_policy::Request::ReplaceTool { name: &tool.name }).is_allowed() {
+                tracing::warn!(target: "audit", extension = slot.name(), tool = tool.name, "may not replace a built-in tool");
+                continue;
+            }
+            claim("tool", &mut tools, slots, &tool.name, index)?;
+        }
+        for command in &info.commands {
+            claim("command", &mut commands, slots, &command.name, index)?;
+        }
+    }
+    Ok((tools, commands))
+}
+
+fn claim(what: &'static str, taken: &mut HashMap<String, usize>, slots: &[Arc<Slot>], name: &str, index: usize) -> Result<(), Error> {
+    let owner = |index: usize| slots.get(index).map_or_else(String::new, |slot| slot.name().to_owned());
+    match taken.insert(name.to_owned(), index) {
+        None => Ok(()),
+        Some(first) => Err(Error::Clash { what, name: name.to_owned(), first: owner(first), second: owner(index) }),
+    }
+}
+
+/// Passes messages of the bus on to their subscribers, in order.
+async fn deliver(slots: Vec<Arc<Slot>>, mut messages: mpsc::Receiver<Message>, end: CancellationToken) {
+    let work = async {
+        while let Some(message) = messages.recv().await {
+            let Ok(data) = serde_json::from_str::<Value>(&message.data) else {
+                tracing::warn!(extension = &*message.from, "a message on the bus is no JSON");
+                continue;
+            };
+            let event = Event::Bus { topic: message.topic, data };
+            let Event::Bus { topic, .. } = &event else { continue };
+            for slot in &slots {
+                let wants = slot.name() != &*message.from && slot.extension.info().topics.contains(topic);
+                if !wants || !slot.grants.decide(&pi_vers_policy::Request::Bus { topic }).is_allowed() {
+                    continue;
+                }
+                let owner = Owner::new(format!("message on {topic}"), slot.token(), Some(Instant::now() + EVENT), None);
+                if let Err(why) = slot.run(owner, Job::Event((&event).into()), &CancellationToken::new()).await {
+                    tracing::warn!(extension = slot.name(), "{why}");
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = work => {}
+    }
+}
+
+/// The name most like the one asked for, if any is like it at all.
+fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a String>) -> Option<String> {
+    let name: String = name.chars().take(64).collect();
+    let (distance, found) = names.map(|known| (distance(&name, known), known)).min()?;
+    (distance <= known_slack(found)).then(|| found.clone())
+}
+
+fn known_slack(name: &str) -> usize {
+    (name.len() / 3).max(1)
+}
+
+/// Levenshtein distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = i;
+        let mut left = i + 1;
+        for (cell, y) in row.iter_mut().skip(1).zip(&b) {
+            let above = *cell;
+            let best = if x == *y { diagonal } else { 1 + diagonal.min(above).min(left) };
+            diagonal = above;
+            *cell = best;
+            left = best;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = i + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_name_is_offered_and_a_far_one_is_not() {
+        let names: Vec<String> = ["bash", "vers_vm_use", "vers_vms"].map(String::from).into();
+        assert_eq!(nearest("vers_vm_us", names.iter()), Some("vers_vm_use".into()));
+        assert_eq!(nearest("bsh", names.iter()), Some("bash".into()));
+        assert_eq!(nearest("frobnicate", names.iter()), None);
+        assert_eq!(distance("kitten", "sitting"), 3);
+    }
+}
