@@ -46,7 +46,8 @@ pub struct Denial {
 pub struct Fix {
     /// What to do, in words: `add "delete" to vms`.
     pub text: String,
-    /// The line of the section `[extension.NAME]`, as if nothing was there yet: `vms = ["delete"]`.
+    /// The line of the section `[extension.NAME]`: the whole new line for `vms`, `shell`, `ui`, `session` and `fleet`
+    /// (`vms = ["list", "delete"]`), for the other lists one with the new item alone.
     pub rule: String,
     /// The file that refuses.
     pub origin: String,
@@ -66,7 +67,7 @@ impl Denial {
             line += &format!(" ({why})");
         }
         if let Some(Fix { text, origin, .. }) = fix {
-            line += &format!(": {text} of {} in {origin}", section(extension));
+            line += &format!(": {text} of {} in {}", section(extension), visible(origin));
         }
         line
     }

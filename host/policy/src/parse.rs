@@ -5,13 +5,12 @@
 //! the words of the policy.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
 use std::path::PathBuf;
 
-use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::argv::ArgPattern;
+use crate::decision::visible;
 use crate::limits::LIMITS;
 use crate::paths::{Place, absolute};
 use crate::policy::{Error, Pin, Policy, Section};
@@ -43,11 +42,9 @@ const KEYS: [&str; 16] = [
     "bus", "events", "replace", "store", "ask", "limits",
 ];
 
-/// A message and where in the text it belongs.
-struct Fault(Range<usize>, String);
+mod tree;
 
-type Node<'a> = Spanned<DeValue<'a>>;
-type Result<T, E = Fault> = std::result::Result<T, E>;
+use tree::{Fault, Node, Result, expected, items, known_keys, needed, table, text, unknown};
 
 pub(crate) fn policy(text: &str, origin: &str, project: bool) -> Result<Policy, Error> {
     read(text, origin, project).map_err(|Fault(span, message)| {
@@ -80,11 +77,13 @@ fn read(text: &str, origin: &str, project: bool) -> Result<Policy> {
         let (name, span) = (name.get_ref().to_string(), name.span());
         if name.is_empty()
             || name.len() > 128
-            || name.chars().any(|c| c.is_control() || c.is_whitespace())
+            || name.contains(char::is_whitespace)
+            || visible(&name) != name
         {
             return Err(Fault(
                 span,
-                "an extension's name has 1 to 128 characters, none of them blank".into(),
+                "an extension's name has 1 to 128 characters, none of them blank or invisible"
+                    .into(),
             ));
         }
         let body = table(node, "a section such as [extension.my-tool]")?;
@@ -295,7 +294,7 @@ fn process(node: &Node<'_>) -> Result<ProcessRule> {
     )?;
     known_keys(body, &["program", "args", "env", "directories"], "process")?;
     let directories = match body.get("directories") {
-        Some(node) => items(node, "a list of directories", |node| place(node))?,
+        Some(node) => items(node, "a list of directories", place)?,
         None => Place::parse(".").into_iter().collect(),
     };
     Ok(ProcessRule {
@@ -570,96 +569,4 @@ fn verbs<T: Copy + Ord>(
         }
     };
     Ok(items(node, &what, verb)?.into_iter().collect())
-}
-
-fn items<T>(node: &Node<'_>, what: &str, read: impl Fn(&Node<'_>) -> Result<T>) -> Result<Vec<T>> {
-    match node.get_ref() {
-        DeValue::Array(nodes) => nodes.iter().map(read).collect(),
-        _ => Err(expected(node, what)),
-    }
-}
-
-fn table<'n, 'a>(node: &'n Node<'a>, what: &str) -> Result<&'n DeTable<'a>> {
-    match node.get_ref() {
-        DeValue::Table(body) => Ok(body),
-        _ => Err(expected(node, what)),
-    }
-}
-
-fn text<'n>(node: &'n Node<'_>, what: &str) -> Result<&'n str> {
-    match node.get_ref() {
-        DeValue::String(text) if !text.contains('\0') => Ok(text),
-        _ => Err(expected(node, what)),
-    }
-}
-
-fn needed<'n, 'a>(node: &Node<'_>, body: &'n DeTable<'a>, key: &str) -> Result<&'n Node<'a>> {
-    body.get(key)
-        .ok_or_else(|| Fault(node.span(), format!("`{key}` is missing here")))
-}
-
-fn expected(node: &Node<'_>, what: &str) -> Fault {
-    let found = match node.get_ref() {
-        DeValue::String(text) => crate::decision::brief(&format!("{:?}", text)),
-        DeValue::Integer(number) => number.to_string(),
-        DeValue::Float(_) => "a number with a fraction".into(),
-        DeValue::Boolean(value) => value.to_string(),
-        DeValue::Datetime(_) => "a date".into(),
-        DeValue::Array(_) => "a list".into(),
-        DeValue::Table(_) => "a table".into(),
-    };
-    Fault(node.span(), format!("expected {what}, found {found}"))
-}
-
-fn known_keys(body: &DeTable<'_>, known: &[&str], place: &str) -> Result<()> {
-    match body
-        .keys()
-        .find(|key| !known.contains(&key.get_ref().as_ref()))
-    {
-        None => Ok(()),
-        Some(key) => Err(Fault(
-            key.span(),
-            unknown("key", key.get_ref(), known, place),
-        )),
-    }
-}
-
-/// `unknown key "shel" in …: did you mean "shell"?`
-fn unknown(what: &str, word: &str, known: &[&str], place: &str) -> String {
-    let near = known
-        .iter()
-        .map(|name| (distance(word, name), name))
-        .filter(|(far, name)| *far <= 1 + name.len() / 4)
-        .min();
-    let word = crate::decision::brief(&format!("{word:?}"));
-    match near {
-        Some((_, name)) => format!("unknown {what} {word}: did you mean \"{name}\"?"),
-        None => format!(
-            "unknown {what} {word} in {place}: known are {}",
-            known.join(", ")
-        ),
-    }
-}
-
-/// Edits from one word to the other.
-fn distance(a: &str, b: &str) -> usize {
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut corner = i;
-        let mut left = i + 1;
-        for (cell, to) in row.iter_mut().skip(1).zip(b.chars()) {
-            let next = (corner + usize::from(from != to))
-                .min(left + 1)
-                .min(*cell + 1);
-            (corner, left) = (*cell, next);
-            *cell = next;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
 }

@@ -90,6 +90,10 @@ fn plain_url(text: &str) -> Result<Url, String> {
     {
         return Err("a pattern has no user, password, query or fragment".into());
     }
+    // The URL standard allows a star in a name; here it would look like a pattern.
+    if url.host_str().is_some_and(|host| host.contains('*')) {
+        return Err("`*` cannot stand in this host".into());
+    }
     Ok(url)
 }
 
@@ -216,7 +220,7 @@ pub(crate) fn ambiguous(path: &str) -> Option<&'static str> {
 /// The origin a secret may go to: `https://host[:port]`.
 pub(crate) fn secret_origin(text: &str) -> Result<Url, String> {
     let url = plain_url(text)?;
-    if url.as_str().trim_end_matches('/') != text {
+    if url.origin().ascii_serialization() != text {
         return Err(format!(
             "expected an origin in its normal form: {}",
             url.origin().ascii_serialization()

@@ -1,0 +1,260 @@
+//! Every import function of the contract has a decision, and without grants the answer is no.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod common;
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use pi_vers_policy::*;
+use wit_parser::{Resolve, WorldItem};
+
+fn imports() -> BTreeSet<String> {
+    let mut resolve = Resolve::default();
+    let (package, _) = resolve
+        .push_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit"))
+        .unwrap();
+    let mut functions = BTreeSet::new();
+    for world in resolve.packages[package].worlds.values() {
+        for item in resolve.worlds[*world].imports.values() {
+            match item {
+                WorldItem::Interface { id, .. } => {
+                    let interface = &resolve.interfaces[*id];
+                    let name = &resolve.packages[interface.package.unwrap()].name;
+                    for function in interface.functions.keys() {
+                        functions.insert(format!(
+                            "{}:{}/{}#{function}",
+                            name.namespace,
+                            name.name,
+                            interface.name.as_ref().unwrap()
+                        ));
+                    }
+                }
+                WorldItem::Type { .. } => {}
+                WorldItem::Function(function) => {
+                    panic!("a bare import has no row: {}", function.name)
+                }
+            }
+        }
+    }
+    functions
+}
+
+#[test]
+fn every_import_function_has_a_row() {
+    let rows: BTreeSet<String> = REQUESTS
+        .iter()
+        .map(|(function, _)| (*function).to_owned())
+        .collect();
+    assert_eq!(rows.len(), REQUESTS.len(), "a function has two rows");
+    let imports = imports();
+    assert!(imports.len() > 60, "the contract was not read: {imports:?}");
+    assert_eq!(
+        imports.difference(&rows).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "no decision for these"
+    );
+    assert_eq!(
+        rows.difference(&imports).collect::<Vec<_>>(),
+        Vec::<&String>::new(),
+        "the contract has no such functions"
+    );
+    assert!(REQUESTS.iter().all(|(_, kinds)| !kinds.is_empty()));
+}
+
+/// Requests of every kind, each verb of it, that no default allows.
+fn with_samples(test: impl Fn(&Request<'_>, bool)) {
+    let labels = common::labels(&[]);
+    let vm = common::vm(common::ID, &labels, true);
+    let argv = common::strings(&["true"]);
+    let url = url::Url::parse("https://example.com/").unwrap();
+    let path = Path::new("/usr/bin/true");
+    let address = "127.0.0.1".parse().unwrap();
+    let command = Command::Argv(&argv);
+    test(&Request::Log, true);
+    test(&Request::Timers, true);
+    test(&Request::OwnHandle, true);
+    test(&Request::Store, true);
+    for &verb in VmVerb::ALL {
+        test(
+            &if verb.needs_vm() {
+                Request::Vm { verb, vm }
+            } else {
+                Request::Vms { verb }
+            },
+            false,
+        );
+    }
+    for &verb in UiVerb::ALL {
+        test(
+            &Request::Ui { verb },
+            !matches!(verb, UiVerb::Input | UiVerb::Edit),
+        );
+    }
+    for &verb in SessionVerb::ALL {
+        use SessionVerb::*;
+        test(
+            &Request::Session { verb },
+            !matches!(
+                verb,
+                SendMessage | SendUserMessage | SetActiveTools | RunBuiltIn
+            ),
+        );
+    }
+    for &verb in FleetVerb::ALL {
+        test(&Request::Fleet { verb }, verb == FleetVerb::Available);
+    }
+    for request in [
+        Request::VmLabels {
+            vm,
+            labels: &labels,
+        },
+        Request::ShellConnect { vm },
+        Request::ShellSpawn {
+            vm,
+            command,
+            working_directory: None,
+            env: &[],
+        },
+        Request::ShellFollow { vm, path: "log" },
+        Request::ForwardPort {
+            vm,
+            remote: 80,
+            local: None,
+        },
+        Request::VmFile {
+            vm,
+            path: "x",
+            access: Access::Read,
+        },
+        Request::Process {
+            program: path,
+            args: &[],
+            working_directory: Path::new("/work"),
+            env: &[],
+        },
+        Request::LocalFile {
+            path: Path::new("/work/x"),
+            access: Access::Read,
+        },
+        Request::Http {
+            method: "GET",
+            url: &url,
+        },
+        Request::HttpAddress {
+            method: "GET",
+            url: &url,
+            address,
+        },
+        Request::Secret {
+            name: "KEY",
+            to: SecretUse::VmEnv,
+        },
+        Request::Secret {
+            name: "KEY",
+            to: SecretUse::ChildEnv { program: path },
+        },
+        Request::Secret {
+            name: "KEY",
+            to: SecretUse::HttpHeader { url: &url },
+        },
+        Request::Bus { topic: "t" },
+        Request::Event { name: "context" },
+        Request::ReplaceTool { name: "bash" },
+    ] {
+        test(&request, false);
+    }
+}
+
+#[test]
+fn samples_cover_every_kind_of_the_table() {
+    let seen = std::cell::RefCell::new(BTreeSet::new());
+    with_samples(|request, _| {
+        seen.borrow_mut().insert(request.kind());
+    });
+    let seen = seen.into_inner();
+    assert!(
+        REQUESTS
+            .iter()
+            .flat_map(|(_, kinds)| *kinds)
+            .all(|kind| seen.contains(kind))
+    );
+}
+
+#[test]
+fn without_grants_only_the_documented_defaults_are_allowed() {
+    for grants in [Grants::nothing("x"), common::grants("")] {
+        with_samples(|request, by_default| {
+            let decision = grants.decide(request);
+            assert_eq!(
+                decision.is_allowed(),
+                by_default,
+                "{request:?}: {decision:?}"
+            );
+            if let Decision::Deny(denial) = decision {
+                let line = denial.to_string();
+                assert!(
+                    line.starts_with("x may not ") && !line.contains('\n'),
+                    "{line}"
+                );
+            }
+        });
+    }
+}
+
+#[test]
+fn describing_allows_the_log_alone() {
+    let grants = Grants::describing("x");
+    with_samples(|request, _| {
+        assert_eq!(
+            grants.decide(request).is_allowed(),
+            request.kind() == Kind::Log,
+            "{request:?}"
+        )
+    });
+    assert!(!grants.sees(&common::vm(common::ID, &[], true)));
+}
+
+#[test]
+fn adding_the_rule_that_a_denial_names_allows_the_request() {
+    with_samples(|request, by_default| {
+        if by_default
+            || matches!(
+                request,
+                Request::VmLabels { .. }
+                    | Request::Vm {
+                        verb: VmVerb::Labels,
+                        ..
+                    }
+            )
+        {
+            return;
+        }
+        let denial = common::denial(common::grants("").decide(request));
+        let rule = denial.fix.expect("a rule").rule;
+        let decision = common::grants(&rule).decide(request);
+        assert!(decision.is_allowed(), "{rule}: {decision:?}");
+    });
+}
+
+#[test]
+fn everything_can_be_left_to_a_human_and_is_then_no_permission() {
+    let families = "ask = [\"vms\", \"shell\", \"process\", \"files\", \"http\", \"secrets\", \"fleet\", \"ui\", \"session\", \"bus\"]";
+    let grants = common::grants(families);
+    with_samples(|request, by_default| match grants.decide(request) {
+        Decision::Allow => assert!(by_default, "{request:?}"),
+        Decision::Ask(question) => assert!(
+            !by_default && question.to_string().starts_with("May x "),
+            "{question}"
+        ),
+        Decision::Deny(denial) => assert!(
+            denial.fix.is_none() || matches!(request.kind(), Kind::Event | Kind::ReplaceTool),
+            "{denial}"
+        ),
+    });
+}
