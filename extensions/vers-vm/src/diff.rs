@@ -36,7 +36,10 @@ struct Hunk {
 #[must_use]
 pub fn render(file: &[u8], changes: &[Change]) -> Diff {
     let hunks = hunks(file, changes);
-    let removed: u64 = hunks.iter().map(|h| newlines(file.get(h.old.clone()).unwrap_or_default())).sum();
+    let removed: u64 = hunks
+        .iter()
+        .map(|h| newlines(file.get(h.old.clone()).unwrap_or_default()))
+        .sum();
     let added: u64 = hunks.iter().map(|h| newlines(&h.new)).sum();
     let most = newlines(file) + 1 + added.saturating_sub(removed);
     let mut out = Render {
@@ -48,7 +51,11 @@ pub fn render(file: &[u8], changes: &[Change]) -> Diff {
     };
     let mut from = 0;
     for (i, hunk) in hunks.iter().enumerate() {
-        out.gap(file.get(from..hunk.old.start).unwrap_or_default(), i > 0, true);
+        out.gap(
+            file.get(from..hunk.old.start).unwrap_or_default(),
+            i > 0,
+            true,
+        );
         out.block(file.get(hunk.old.clone()).unwrap_or_default(), &hunk.new);
         from = hunk.old.end;
     }
@@ -61,7 +68,10 @@ pub fn render(file: &[u8], changes: &[Change]) -> Diff {
     while text.ends_with('\n') {
         text.pop();
     }
-    Diff { text, first_changed: out.first_changed.unwrap_or(1) }
+    Diff {
+        text,
+        first_changed: out.first_changed.unwrap_or(1),
+    }
 }
 
 /// Widens changes to whole lines and joins those that share a line.
@@ -83,14 +93,24 @@ fn hunks(file: &[u8], changes: &[Change]) -> Vec<Hunk> {
                 last.old.end = end;
             }
             _ => {
-                let mut new = file.get(start..change.range.start).unwrap_or_default().to_vec();
+                let mut new = file
+                    .get(start..change.range.start)
+                    .unwrap_or_default()
+                    .to_vec();
                 new.extend_from_slice(&change.with);
                 new.extend_from_slice(rest);
-                hunks.push(Hunk { old: start..end, new });
+                hunks.push(Hunk {
+                    old: start..end,
+                    new,
+                });
             }
         }
     }
-    hunks.into_iter().map(|hunk| trimmed(file, hunk)).filter(|hunk| !(hunk.old.is_empty() && hunk.new.is_empty())).collect()
+    hunks
+        .into_iter()
+        .map(|hunk| trimmed(file, hunk))
+        .filter(|hunk| !(hunk.old.is_empty() && hunk.new.is_empty()))
+        .collect()
 }
 
 /// Without the lines at both ends that stay as they are.
@@ -98,12 +118,27 @@ fn trimmed(file: &[u8], mut hunk: Hunk) -> Hunk {
     let old = file.get(hunk.old.clone()).unwrap_or_default();
     let (old_lines, new_lines) = (whole_lines(old), whole_lines(&hunk.new));
     let same = |(a, b): &(&&[u8], &&[u8])| a == b;
-    let head: Vec<usize> = old_lines.iter().zip(&new_lines).take_while(same).map(|(a, _)| a.len()).collect();
+    let head: Vec<usize> = old_lines
+        .iter()
+        .zip(&new_lines)
+        .take_while(same)
+        .map(|(a, _)| a.len())
+        .collect();
     let rest = old_lines.len().min(new_lines.len()) - head.len();
-    let tail = old_lines.iter().rev().zip(new_lines.iter().rev()).take(rest).take_while(same).map(|(a, _)| a.len());
+    let tail = old_lines
+        .iter()
+        .rev()
+        .zip(new_lines.iter().rev())
+        .take(rest)
+        .take_while(same)
+        .map(|(a, _)| a.len());
     let (head, tail): (usize, usize) = (head.iter().sum(), tail.sum());
     hunk.old = hunk.old.start + head..hunk.old.end - tail;
-    hunk.new = hunk.new.get(head..hunk.new.len() - tail).unwrap_or_default().to_vec();
+    hunk.new = hunk
+        .new
+        .get(head..hunk.new.len() - tail)
+        .unwrap_or_default()
+        .to_vec();
     hunk
 }
 
@@ -139,7 +174,12 @@ impl Render {
         let skipped = count - (head + tail) as u64;
         self.old += skipped;
         self.new += skipped;
-        let mut last: Vec<&[u8]> = bytes.strip_suffix(b"\n").unwrap_or(bytes).rsplit(|b| *b == b'\n').take(tail).collect();
+        let mut last: Vec<&[u8]> = bytes
+            .strip_suffix(b"\n")
+            .unwrap_or(bytes)
+            .rsplit(|b| *b == b'\n')
+            .take(tail)
+            .collect();
         last.reverse();
         for line in last {
             self.same(line);
@@ -175,7 +215,11 @@ impl Render {
     fn line(&mut self, mark: char, number: u64, line: &[u8]) {
         if self.text.len() <= LONGEST {
             let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
-            let _ = writeln!(self.text, "{mark}{number:width$} {line}", width = self.width);
+            let _ = writeln!(
+                self.text,
+                "{mark}{number:width$} {line}",
+                width = self.width
+            );
         }
     }
 }
@@ -187,7 +231,8 @@ fn newlines(bytes: &[u8]) -> u64 {
 /// Lines without their ends; a final line end begins no other line.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let body = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-    body.split(|b| *b == b'\n').filter(move |_| !bytes.is_empty())
+    body.split(|b| *b == b'\n')
+        .filter(move |_| !bytes.is_empty())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -257,7 +302,10 @@ mod tests {
     fn diff(file: &str, edits: &[(&str, &str)]) -> Diff {
         let edits: Vec<Edit> = edits
             .iter()
-            .map(|(old, new)| Edit { old_text: (*old).into(), new_text: (*new).into() })
+            .map(|(old, new)| Edit {
+                old_text: (*old).into(),
+                new_text: (*new).into(),
+            })
             .collect();
         render(file.as_bytes(), &find(file.as_bytes(), &edits).unwrap())
     }
@@ -289,7 +337,10 @@ mod tests {
 
     #[test]
     fn a_removed_line_end_joins_lines() {
-        assert_eq!(diff("a\nb\nc\n", &[("a\nb", "ab")]).text, "-1 a\n-2 b\n+1 ab\n 3 c");
+        assert_eq!(
+            diff("a\nb\nc\n", &[("a\nb", "ab")]).text,
+            "-1 a\n-2 b\n+1 ab\n 3 c"
+        );
         assert_eq!(diff("a\nb", &[("\nb", "")]).text, " 1 a\n-2 b");
     }
 
@@ -298,7 +349,10 @@ mod tests {
         let file: String = (1..=30).map(|i| format!("l{i}.\n")).collect();
         let text = diff(&file, &[("l2.", "two"), ("l25.", "twenty-five")]).text;
         assert_eq!(text.matches("...").count(), 2);
-        assert!(text.contains("\n+25 twenty-five\n") && text.contains("\n+ 2 two\n"), "{text}");
+        assert!(
+            text.contains("\n+25 twenty-five\n") && text.contains("\n+ 2 two\n"),
+            "{text}"
+        );
     }
 
     #[test]
@@ -311,7 +365,13 @@ mod tests {
     fn sides(diff: &str) -> (Vec<String>, Vec<String>) {
         let (mut old, mut new) = (Vec::new(), Vec::new());
         for line in diff.split('\n').filter(|line| !line.trim().is_empty()) {
-            let text = line.get(1..).unwrap().trim_start().split_once(' ').map_or("", |(_, text)| text).to_owned();
+            let text = line
+                .get(1..)
+                .unwrap()
+                .trim_start()
+                .split_once(' ')
+                .map_or("", |(_, text)| text)
+                .to_owned();
             match line.as_bytes().first().unwrap() {
                 b'-' => old.push(text),
                 b'+' => new.push(text),

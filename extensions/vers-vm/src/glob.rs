@@ -52,7 +52,10 @@ impl Glob {
             .iter()
             .map(|alternative| alternative.split(|c| *c == '/').map(name).collect())
             .collect();
-        Some(Self { whole_path, alternatives })
+        Some(Self {
+            whole_path,
+            alternatives,
+        })
     }
 
     /// Whether a path below the searched directory matches.
@@ -61,9 +64,17 @@ impl Glob {
         let names: Vec<Vec<char>> = if self.whole_path {
             path.split('/').map(|name| name.chars().collect()).collect()
         } else {
-            vec![path.rsplit('/').next().unwrap_or_default().chars().collect()]
+            vec![
+                path.rsplit('/')
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .collect(),
+            ]
         };
-        self.alternatives.iter().any(|pattern| sequence(pattern, &names, |p| matches!(p, Name::Any), one_name))
+        self.alternatives
+            .iter()
+            .any(|pattern| sequence(pattern, &names, |p| matches!(p, Name::Any), one_name))
     }
 }
 
@@ -172,7 +183,7 @@ fn class(pattern: &[char]) -> Option<(Part, &[char])> {
     Some((Part::Class(ranges, excluded), body.get(end + 1..)?))
 }
 
-fn one_name(pattern: &Name, name: &Vec<char>) -> bool {
+fn one_name(pattern: &Name, name: &[char]) -> bool {
     match pattern {
         Name::Any => true,
         Name::Parts(parts) => sequence(parts, name, |part| *part == Part::Many, one_char),
@@ -183,13 +194,20 @@ fn one_char(part: &Part, c: &char) -> bool {
     match part {
         Part::Char(wanted) => wanted == c,
         Part::One | Part::Many => true,
-        Part::Class(ranges, excluded) => ranges.iter().any(|(from, to)| (from..=to).contains(&c)) != *excluded,
+        Part::Class(ranges, excluded) => {
+            ranges.iter().any(|(from, to)| (from..=to).contains(&c)) != *excluded
+        }
     }
 }
 
 /// Matches items against a pattern in which some elements stand for any number of items. Going back to the last such element is
 /// enough, so the time is bounded by the product of the lengths.
-fn sequence<P, T>(pattern: &[P], items: &[T], is_many: impl Fn(&P) -> bool, one: impl Fn(&P, &T) -> bool) -> bool {
+fn sequence<P, T>(
+    pattern: &[P],
+    items: &[T],
+    is_many: impl Fn(&P) -> bool,
+    one: impl Fn(&P, &T) -> bool,
+) -> bool {
     let (mut p, mut i) = (0, 0);
     let mut back: Option<(usize, usize)> = None;
     loop {
@@ -226,15 +244,31 @@ mod tests {
         for (pattern, yes, no) in [
             ("*.ts", vec!["a.ts", "src/b.ts", ".ts"], vec!["a.tsx", "ts"]),
             ("**/*.json", vec!["a.json", "x/y/b.json"], vec!["a.jsonc"]),
-            ("src/**/*.spec.ts", vec!["src/a.spec.ts", "src/x/y/b.spec.ts"], vec!["lib/src/a.spec.ts", "src/a.ts"]),
-            ("src/*.rs", vec!["src/a.rs"], vec!["src/x/a.rs", "a/src/b.rs"]),
+            (
+                "src/**/*.spec.ts",
+                vec!["src/a.spec.ts", "src/x/y/b.spec.ts"],
+                vec!["lib/src/a.spec.ts", "src/a.ts"],
+            ),
+            (
+                "src/*.rs",
+                vec!["src/a.rs"],
+                vec!["src/x/a.rs", "a/src/b.rs"],
+            ),
             ("*.{ts,tsx}", vec!["a.ts", "b/c.tsx"], vec!["a.js"]),
             ("{a,b{c,d}}x", vec!["ax", "bcx", "y/bdx"], vec!["bx", "x"]),
-            ("file?.[ch]", vec!["file1.c", "filex.h"], vec!["file.c", "file12.c"]),
+            (
+                "file?.[ch]",
+                vec!["file1.c", "filex.h"],
+                vec!["file.c", "file12.c"],
+            ),
             ("[!a-c]*", vec!["d", "zebra"], vec!["a", "cat"]),
             ("[]x]", vec!["]", "x"], vec!["a"]),
             ("\\*.txt", vec!["*.txt"], vec!["a.txt"]),
-            ("Cargo.toml", vec!["Cargo.toml", "a/Cargo.toml"], vec!["Cargo_toml", "Cargo.toml.bak"]),
+            (
+                "Cargo.toml",
+                vec!["Cargo.toml", "a/Cargo.toml"],
+                vec!["Cargo_toml", "Cargo.toml.bak"],
+            ),
             ("./src/a", vec!["src/a"], vec!["x/src/a"]),
             ("src/**", vec!["src/a", "src/a/b"], vec!["a"]),
             ("a[b", vec!["a[b"], vec!["ab"]),

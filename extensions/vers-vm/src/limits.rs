@@ -6,8 +6,8 @@ pub const MAX_LINES: u64 = 2000;
 pub const MAX_BYTES: usize = 50 * 1024;
 /// Largest picture handed to the model, in bytes: with base64 it stays below the 5 MB that models take.
 pub const MAX_IMAGE: u64 = 3_750_000;
-/// Largest file that `edit` takes, in bytes: it is held whole, with its successor.
-pub const MAX_EDIT: u64 = 64 << 20;
+/// Largest file that `edit` takes, in bytes: up to four copies of it are held, in a memory of 256 MiB by default.
+pub const MAX_EDIT: usize = 32 << 20;
 /// How far `read` counts a file's lines past the page it shows, in bytes.
 pub const MAX_SCAN: u64 = 64 << 20;
 /// How much of a command's output is saved to its log on the VM, in bytes.

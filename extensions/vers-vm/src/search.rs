@@ -62,7 +62,15 @@ pub fn grep(dialect: Dialect, query: &Query, path: &str) -> Vec<String> {
     let mut argv: Vec<String> = Vec::new();
     let mut add = |args: &[&str]| argv.extend(args.iter().map(|&arg| arg.to_owned()));
     if dialect == Dialect::Ripgrep {
-        add(&["rg", "--no-config", "--null", "--line-number", "--with-filename", "--no-heading", "--color=never"]);
+        add(&[
+            "rg",
+            "--no-config",
+            "--null",
+            "--line-number",
+            "--with-filename",
+            "--no-heading",
+            "--color=never",
+        ]);
         add(&["--hidden", "--sort=path"]);
     } else {
         add(&["grep", "-rnHIZ", "--color=never", "--exclude-dir=.git"]);
@@ -100,7 +108,8 @@ pub fn grep(dialect: Dialect, query: &Query, path: &str) -> Vec<String> {
 pub fn list(ripgrep: bool, pattern: &str, path: &str) -> Vec<String> {
     let path = argument(path);
     let args: Vec<&str> = if ripgrep {
-        let options = "rg --no-config --files --hidden --null --color=never --sort=path --glob=!.git --";
+        let options =
+            "rg --no-config --files --hidden --null --color=never --sort=path --glob=!.git --";
         options.split(' ').chain([path.as_str()]).collect()
     } else {
         let mut args = vec!["find", &path];
@@ -123,7 +132,10 @@ fn is_name_pattern(glob: &str) -> bool {
 #[must_use]
 pub fn below<'a>(root: &str, path: &'a str) -> &'a str {
     let root = root.trim_end_matches('/');
-    match path.strip_prefix(root).and_then(|rest| rest.strip_prefix('/')) {
+    match path
+        .strip_prefix(root)
+        .and_then(|rest| rest.strip_prefix('/'))
+    {
         Some(rest) if !rest.is_empty() => rest,
         _ if root == "." => path.strip_prefix("./").unwrap_or(path),
         _ => path.rsplit('/').next().unwrap_or(path),
@@ -196,7 +208,10 @@ impl Matches {
             number: std::str::from_utf8(number).ok()?.parse().ok()?,
             is_match: *mark == b':',
             shortened: shown.is_some(),
-            text: shown.map_or_else(|| text.clone().into_owned(), |shown| format!("{shown}... [truncated]")),
+            text: shown.map_or_else(
+                || text.clone().into_owned(),
+                |shown| format!("{shown}... [truncated]"),
+            ),
         })
     }
 }
@@ -279,7 +294,10 @@ mod tests {
     fn data_stands_behind_the_options() {
         for dialect in [Dialect::Ripgrep, Dialect::Perl, Dialect::Extended] {
             let argv = grep(dialect, &query("--pre=sh"), "-x");
-            assert_eq!(argv.get(argv.len() - 3..).unwrap(), ["--", "--pre=sh", "-x"]);
+            assert_eq!(
+                argv.get(argv.len() - 3..).unwrap(),
+                ["--", "--pre=sh", "-x"]
+            );
         }
         assert!(list(false, "*", "-delete").contains(&"./-delete".to_owned()));
         let argv = list(true, "*", "-x");
@@ -291,26 +309,50 @@ mod tests {
         let mut q = query("x");
         q.glob = Some("src/**/*.rs".into());
         assert!(grep(Dialect::Ripgrep, &q, ".").contains(&"--glob=src/**/*.rs".into()));
-        assert!(!grep(Dialect::Perl, &q, ".").iter().any(|arg| arg.starts_with("--include")));
+        assert!(
+            !grep(Dialect::Perl, &q, ".")
+                .iter()
+                .any(|arg| arg.starts_with("--include"))
+        );
         assert!(list(false, "*.rs", ".").contains(&"*.rs".into()));
         assert!(!list(false, "*.{rs,c}", ".").contains(&"*.{rs,c}".into()));
     }
 
     #[test]
     fn matches_and_context_are_told_apart() {
-        let all = lines(&[b"/a/x:1.rs\x007:let a = 1;\n/a/x:1.rs\x008-next\n--\n/a/y\x00", b"12:z\r\n"]);
-        let seen: Vec<(&str, u64, bool, &str)> =
-            all.iter().map(|l| (l.path.as_str(), l.number, l.is_match, l.text.as_str())).collect();
-        assert_eq!(seen, [("/a/x:1.rs", 7, true, "let a = 1;"), ("/a/x:1.rs", 8, false, "next"), ("/a/y", 12, true, "z")]);
+        let all = lines(&[
+            b"/a/x:1.rs\x007:let a = 1;\n/a/x:1.rs\x008-next\n--\n/a/y\x00",
+            b"12:z\r\n",
+        ]);
+        let seen: Vec<(&str, u64, bool, &str)> = all
+            .iter()
+            .map(|l| (l.path.as_str(), l.number, l.is_match, l.text.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("/a/x:1.rs", 7, true, "let a = 1;"),
+                ("/a/x:1.rs", 8, false, "next"),
+                ("/a/y", 12, true, "z")
+            ]
+        );
     }
 
     #[test]
     fn a_long_line_is_shortened_and_takes_no_room() {
-        let long = [b"f\x001:".to_vec(), "ü".repeat(1_000_000).into_bytes(), b"\n".to_vec()].concat();
+        let long = [
+            b"f\x001:".to_vec(),
+            "ü".repeat(1_000_000).into_bytes(),
+            b"\n".to_vec(),
+        ]
+        .concat();
         let all = lines(&[&long]);
         let line = all.first().unwrap();
         assert!(line.shortened && line.text.ends_with("... [truncated]"));
-        assert_eq!(line.text.chars().count(), MAX_MATCH + "... [truncated]".len());
+        assert_eq!(
+            line.text.chars().count(),
+            MAX_MATCH + "... [truncated]".len()
+        );
     }
 
     #[test]
