@@ -72,9 +72,14 @@ impl Glob {
                     .collect(),
             ]
         };
-        self.alternatives
-            .iter()
-            .any(|pattern| sequence(pattern, &names, |p| matches!(p, Name::Any), one_name))
+        self.alternatives.iter().any(|pattern| {
+            sequence(
+                pattern,
+                &names,
+                |p| matches!(p, Name::Any),
+                |p, name| one_name(p, name),
+            )
+        })
     }
 }
 
