@@ -1,0 +1,1 @@
+//! No code. See this package's `Cargo.toml`.
