@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
-use wasmtime::component::{Accessor, AccessorTask, ComponentNamedList, Lift, Lower, Resource, TypedFunc};
+use wasmtime::component::{
+    Accessor, AccessorTask, ComponentNamedList, Lift, Lower, Resource, TypedFunc,
+};
 
 use crate::bindings::exports::vers::harness as exports;
 use crate::bindings::vers::harness::types as wit;
@@ -34,8 +36,14 @@ const QUEUE: usize = 256;
 /// What an instance is asked to do.
 pub(crate) enum Job {
     Tool(ToolCall),
-    Command { name: String, arguments: String },
-    Complete { name: String, prefix: String },
+    Command {
+        name: String,
+        arguments: String,
+    },
+    Complete {
+        name: String,
+        prefix: String,
+    },
     Event(exports::events::Event),
     Start(exports::lifecycle::Reason),
     Stop,
@@ -84,9 +92,22 @@ impl Actor {
     pub(crate) fn start(engine: &Engine, extension: &Extension, guest: Guest) -> Self {
         let (orders, queue) = mpsc::channel(QUEUE);
         let kill = CancellationToken::new();
-        let (killed_for, crashed) = (Arc::new(OnceLock::<String>::new()), Arc::new(OnceLock::new()));
-        let (pulse, overdue, memory) = (Arc::new(Pulse::default()), Arc::new(Overdue::new()), Arc::new(AtomicU64::new(0)));
-        let life = Life { engine: engine.clone(), extension: extension.clone(), pulse, overdue: overdue.clone(), memory: memory.clone() };
+        let (killed_for, crashed) = (
+            Arc::new(OnceLock::<String>::new()),
+            Arc::new(OnceLock::new()),
+        );
+        let (pulse, overdue, memory) = (
+            Arc::new(Pulse::default()),
+            Arc::new(Overdue::new()),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let life = Life {
+            engine: engine.clone(),
+            extension: extension.clone(),
+            pulse,
+            overdue: overdue.clone(),
+            memory: memory.clone(),
+        };
         let ending = (kill.clone(), killed_for.clone(), crashed.clone());
         tokio::spawn(async move {
             let (kill, killed_for, crashed) = ending;
@@ -99,11 +120,22 @@ impl Actor {
                 let _ = crashed.set(why);
             }
         });
-        Self { orders, kill, killed_for, crashed, urgency: Urgency::new(overdue), memory }
+        Self {
+            orders,
+            kill,
+            killed_for,
+            crashed,
+            urgency: Urgency::new(overdue),
+            memory,
+        }
     }
 
     /// Hands an order over. The receiver fails when the instance ends first; see [`Actor::crashed`].
-    pub(crate) async fn order(&self, owner: Arc<Owner>, job: Job) -> oneshot::Receiver<Result<Reply, NotExported>> {
+    pub(crate) async fn order(
+        &self,
+        owner: Arc<Owner>,
+        job: Job,
+    ) -> oneshot::Receiver<Result<Reply, NotExported>> {
         let (answer, reply) = oneshot::channel();
         // A closed queue drops the answer's sender, which is all the receiver needs to know.
         let _ = self.orders.send(Order { owner, job, answer }).await;
@@ -152,7 +184,11 @@ struct Urgency {
 
 impl Urgency {
     fn new(overdue: Arc<Overdue>) -> Self {
-        Self { overdue, calls: Mutex::new(Vec::new()), next: AtomicU64::new(0) }
+        Self {
+            overdue,
+            calls: Mutex::new(Vec::new()),
+            next: AtomicU64::new(0),
+        }
     }
 
     fn add(&self, at: Instant) -> Overdueness<'_> {
@@ -189,7 +225,8 @@ impl Overdueness<'_> {
 
 impl Drop for Overdueness<'_> {
     fn drop(&mut self) {
-        self.urgency.change(|calls| calls.retain(|(id, _)| *id != self.id));
+        self.urgency
+            .change(|calls| calls.retain(|(id, _)| *id != self.id));
     }
 }
 
@@ -213,14 +250,24 @@ impl Life {
         watch(&mut store, slice, self.pulse.clone(), self.overdue.clone());
         let ended = {
             let work = self.serve(&mut store, &mut queue);
-            Metered { work: pin!(work), ticker: self.engine.ticker() }.await
+            Metered {
+                work: pin!(work),
+                ticker: self.engine.ticker(),
+            }
+            .await
         };
         // Later senders learn that nobody serves any more; orders in the queue lose their answers.
         queue.close();
-        ended.err().map(|why| crash(&why, store.data().limiter.refused()))
+        ended
+            .err()
+            .map(|why| crash(&why, store.data().limiter.refused()))
     }
 
-    async fn serve(&self, store: &mut Store<Guest>, queue: &mut mpsc::Receiver<Order>) -> wasmtime::Result<()> {
+    async fn serve(
+        &self,
+        store: &mut Store<Guest>,
+        queue: &mut mpsc::Receiver<Order>,
+    ) -> wasmtime::Result<()> {
         let instance = self.extension.pre().instantiate_async(&mut *store).await?;
         let exports = Arc::new(Exports::find(&mut *store, &instance, &self.extension)?);
         let (events, mut event_queue) = mpsc::channel::<Order>(QUEUE);
@@ -229,26 +276,41 @@ impl Life {
             .run_concurrent(async move |accessor| {
                 let in_order = async {
                     while let Some(order) = event_queue.recv().await {
-                        Serve { exports: exports.clone(), order }.run(accessor).await?;
+                        Serve {
+                            exports: exports.clone(),
+                            order,
+                        }
+                        .run(accessor)
+                        .await?;
                     }
                     wasmtime::Result::Ok(())
                 };
                 let all = async {
                     while let Some(order) = queue.recv().await {
-                        accessor.with(|mut access| memory.store(access.get().limiter.memory(), Ordering::Relaxed));
+                        accessor.with(|mut access| {
+                            memory.store(access.get().limiter.memory(), Ordering::Relaxed)
+                        });
                         if matches!(order.job, Job::Event(_)) {
                             // A guest that does not keep up loses events rather than memory.
                             if let Err(full) = events.try_send(order) {
                                 tracing::warn!("an event was dropped: {full}");
                             }
                         } else {
-                            accessor.spawn(Serve { exports: exports.clone(), order })?;
+                            accessor.spawn(Serve {
+                                exports: exports.clone(),
+                                order,
+                            })?;
                         }
                     }
                     drop(events);
                     wasmtime::Result::Ok(())
                 };
-                Beating { work: pin!(async { tokio::try_join!(all, in_order) }), pulse: &pulse }.await.map(|_| ())
+                Beating {
+                    work: pin!(async { tokio::try_join!(all, in_order) }),
+                    pulse: &pulse,
+                }
+                .await
+                .map(|_| ())
             })
             .await?
     }
@@ -265,7 +327,11 @@ struct Exports {
 }
 
 impl Exports {
-    fn find(store: &mut Store<Guest>, instance: &wasmtime::component::Instance, extension: &Extension) -> wasmtime::Result<Self> {
+    fn find(
+        store: &mut Store<Guest>,
+        instance: &wasmtime::component::Instance,
+        extension: &Extension,
+    ) -> wasmtime::Result<Self> {
         fn one<P, R>(
             store: &mut Store<Guest>,
             instance: &wasmtime::component::Instance,
@@ -277,17 +343,35 @@ impl Exports {
             P: ComponentNamedList + Lower,
             R: ComponentNamedList + Lift,
         {
-            let Some(name) = extension.anatomy().export(interface) else { return Ok(None) };
-            let Some(outer) = instance.get_export_index(&mut *store, None, name) else { return Ok(None) };
-            let Some(inner) = instance.get_export_index(&mut *store, Some(&outer), function) else { return Ok(None) };
+            let Some(name) = extension.anatomy().export(interface) else {
+                return Ok(None);
+            };
+            let Some(outer) = instance.get_export_index(&mut *store, None, name) else {
+                return Ok(None);
+            };
+            let Some(inner) = instance.get_export_index(&mut *store, Some(&outer), function) else {
+                return Ok(None);
+            };
             instance.get_typed_func(store, &inner).map(Some)
         }
         Ok(Self {
             tool: one(store, instance, extension, "vers:harness/tools", "run")?,
             command: one(store, instance, extension, "vers:harness/commands", "run")?,
-            complete: one(store, instance, extension, "vers:harness/commands", "complete")?,
+            complete: one(
+                store,
+                instance,
+                extension,
+                "vers:harness/commands",
+                "complete",
+            )?,
             event: one(store, instance, extension, "vers:harness/events", "handle")?,
-            start: one(store, instance, extension, "vers:harness/lifecycle", "start")?,
+            start: one(
+                store,
+                instance,
+                extension,
+                "vers:harness/lifecycle",
+                "start",
+            )?,
             stop: one(store, instance, extension, "vers:harness/lifecycle", "stop")?,
         })
     }
@@ -301,22 +385,45 @@ struct Serve {
 impl AccessorTask<Guest> for Serve {
     /// An error here is a trap: it ends the store, and with it every open order.
     async fn run(self, accessor: &Accessor<Guest>) -> wasmtime::Result<()> {
-        let Self { exports, order: Order { owner, job, answer } } = self;
+        let Self {
+            exports,
+            order: Order { owner, job, answer },
+        } = self;
         let reply = match job {
             Job::Tool(call) => {
                 let call = accessor.with(|mut access| access.get().table.push(call))?;
-                invoke(accessor, exports.tool, owner, (call,), "tools").await?.map(|(reply,)| Reply::Tool(reply))
+                invoke(accessor, exports.tool, owner, (call,), "tools")
+                    .await?
+                    .map(|(reply,)| Reply::Tool(reply))
             }
-            Job::Command { name, arguments } => {
-                invoke(accessor, exports.command, owner, (name, arguments), "commands").await?.map(|(reply,)| Reply::Done(reply))
-            }
-            Job::Complete { name, prefix } => {
-                invoke(accessor, exports.complete, owner, (name, prefix), "commands").await?.map(|(reply,)| Reply::Completions(reply))
-            }
-            Job::Event(event) => invoke(accessor, exports.event, owner, (event,), "events").await?.map(|(reply,)| Reply::Answer(reply)),
-            Job::Start(reason) => invoke(accessor, exports.start, owner, (reason,), "lifecycle").await?.map(|(reply,)| Reply::Done(reply)),
+            Job::Command { name, arguments } => invoke(
+                accessor,
+                exports.command,
+                owner,
+                (name, arguments),
+                "commands",
+            )
+            .await?
+            .map(|(reply,)| Reply::Done(reply)),
+            Job::Complete { name, prefix } => invoke(
+                accessor,
+                exports.complete,
+                owner,
+                (name, prefix),
+                "commands",
+            )
+            .await?
+            .map(|(reply,)| Reply::Completions(reply)),
+            Job::Event(event) => invoke(accessor, exports.event, owner, (event,), "events")
+                .await?
+                .map(|(reply,)| Reply::Answer(reply)),
+            Job::Start(reason) => invoke(accessor, exports.start, owner, (reason,), "lifecycle")
+                .await?
+                .map(|(reply,)| Reply::Done(reply)),
             Job::Poke => Ok(Reply::Done(Ok(()))),
-            Job::Stop => invoke(accessor, exports.stop, owner, (), "lifecycle").await?.map(|()| Reply::Done(Ok(()))),
+            Job::Stop => invoke(accessor, exports.stop, owner, (), "lifecycle")
+                .await?
+                .map(|()| Reply::Done(Ok(()))),
         };
         // Nobody may be waiting any more: the call was given up.
         let _ = answer.send(reply);
@@ -336,7 +443,9 @@ where
     P: ComponentNamedList + Lower + Send + Sync + 'static,
     R: ComponentNamedList + Lift + Send + Sync + 'static,
 {
-    let Some(function) = function else { return Ok(Err(NotExported(interface))) };
+    let Some(function) = function else {
+        return Ok(Err(NotExported(interface)));
+    };
     let (call, task) = accessor.with(|mut access| -> wasmtime::Result<_> {
         let call = function.start_call_concurrent(&mut access, parameters)?;
         let task = call.task();

@@ -114,7 +114,11 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let path = if self.path.is_empty() { "/" } else { &self.path };
+        let path = if self.path.is_empty() {
+            "/"
+        } else {
+            &self.path
+        };
         write!(f, "{path}: {}", self.message)
     }
 }
@@ -193,7 +197,8 @@ pub enum CallError {
 }
 
 fn hint(near: &Option<String>) -> String {
-    near.as_ref().map_or_else(String::new, |near| format!("; did you mean {near}?"))
+    near.as_ref()
+        .map_or_else(String::new, |near| format!("; did you mean {near}?"))
 }
 
 fn list(problems: &[Problem]) -> String {
@@ -202,5 +207,9 @@ fn list(problems: &[Problem]) -> String {
 }
 
 fn also_stopped(stopped: &[String]) -> String {
-    if stopped.is_empty() { String::new() } else { format!("; stopped {}", stopped.join(", ")) }
+    if stopped.is_empty() {
+        String::new()
+    } else {
+        format!("; stopped {}", stopped.join(", "))
+    }
 }

@@ -149,15 +149,32 @@ impl Reaction {
             }
             (Event::Input(_), wit::Answer::Handled) => self.handled = true,
             (Event::UserBash(_), wit::Answer::HandledBash(outcome)) => {
-                self.bash = Some(BashOutcome { output: outcome.output, exit_code: outcome.exit_code, truncated: outcome.truncated });
+                self.bash = Some(BashOutcome {
+                    output: outcome.output,
+                    exit_code: outcome.exit_code,
+                    truncated: outcome.truncated,
+                });
             }
-            (Event::BeforeAgentStart(_), wit::Answer::Inject(message)) => self.inject.push(message.try_into()?),
+            (Event::BeforeAgentStart(_), wit::Answer::Inject(message)) => {
+                self.inject.push(message.try_into()?)
+            }
             (Event::Context(messages), wit::Answer::RewriteMessages(new)) => {
-                *messages = new.iter().map(|text| json(text, "a rewritten message")).collect::<Result<_, _>>()?;
+                *messages = new
+                    .iter()
+                    .map(|text| json(text, "a rewritten message"))
+                    .collect::<Result<_, _>>()?;
                 self.messages = Some(messages.clone());
             }
-            (Event::Other { .. }, wit::Answer::Other(text)) => self.other.push(json(&text, "the answer")?),
-            (event, answer) => return Err(format!("it answered {} with {}", event.name(), kind(&answer))),
+            (Event::Other { .. }, wit::Answer::Other(text)) => {
+                self.other.push(json(&text, "the answer")?)
+            }
+            (event, answer) => {
+                return Err(format!(
+                    "it answered {} with {}",
+                    event.name(),
+                    kind(&answer)
+                ));
+            }
         }
         Ok(())
     }
@@ -183,14 +200,28 @@ fn texts(values: &[Value]) -> Vec<String> {
 }
 
 fn tool_use(call_id: &str, tool: &str, arguments: &Value) -> wit::ToolUse {
-    wit::ToolUse { call_id: call_id.into(), tool: tool.into(), arguments: arguments.to_string() }
+    wit::ToolUse {
+        call_id: call_id.into(),
+        tool: tool.into(),
+        arguments: arguments.to_string(),
+    }
 }
 
 impl From<&Event> for wit::Event {
     fn from(event: &Event) -> Self {
         match event {
-            Event::ToolCall { call_id, tool, arguments } => Self::ToolCall(tool_use(call_id, tool, arguments)),
-            Event::ToolResult { call_id, tool, arguments, output, is_error } => Self::ToolResult(wit::ToolOutcome {
+            Event::ToolCall {
+                call_id,
+                tool,
+                arguments,
+            } => Self::ToolCall(tool_use(call_id, tool, arguments)),
+            Event::ToolResult {
+                call_id,
+                tool,
+                arguments,
+                output,
+                is_error,
+            } => Self::ToolResult(wit::ToolOutcome {
                 use_: tool_use(call_id, tool, arguments),
                 result: output.clone().into(),
                 is_error: *is_error,
@@ -219,10 +250,17 @@ mod tests {
     fn rewrites_build_on_each_other_and_misfits_are_refused() {
         let mut event = Event::Input("one".into());
         let mut reaction = Reaction::default();
-        reaction.take(&mut event, wit::Answer::RewriteInput("two".into())).unwrap();
+        reaction
+            .take(&mut event, wit::Answer::RewriteInput("two".into()))
+            .unwrap();
         assert_eq!(event, Event::Input("two".into()));
         assert_eq!(reaction.input.as_deref(), Some("two"));
-        assert!(reaction.take(&mut event, wit::Answer::Block("no".into())).unwrap_err().contains("input with block"));
+        assert!(
+            reaction
+                .take(&mut event, wit::Answer::Block("no".into()))
+                .unwrap_err()
+                .contains("input with block")
+        );
         assert!(!reaction.is_final());
     }
 }

@@ -30,7 +30,13 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    pub(crate) fn new(name: Arc<str>, grants: Arc<Grants>, limits: Limits, services: Option<Arc<Services>>, root: Arc<Owner>) -> Self {
+    pub(crate) fn new(
+        name: Arc<str>,
+        grants: Arc<Grants>,
+        limits: Limits,
+        services: Option<Arc<Services>>,
+        root: Arc<Owner>,
+    ) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         Self {
@@ -57,20 +63,27 @@ impl Guest {
 
     /// The owner of a call stack: of its oldest task, or the extension itself.
     pub(crate) fn owner_of(&self, oldest: Option<GuestTaskId>) -> Arc<Owner> {
-        oldest.and_then(|task| self.owners.get(&task)).unwrap_or(&self.root).clone()
+        oldest
+            .and_then(|task| self.owners.get(&task))
+            .unwrap_or(&self.root)
+            .clone()
     }
 
     /// The policy's word on a request that needs no facts from elsewhere.
     pub(crate) fn judge(&self, request: &Request<'_>) -> Result<(), WitError> {
         if self.services.is_none() {
-            return Err(WitError::Denied("an extension may do nothing while it describes itself".into()));
+            return Err(WitError::Denied(
+                "an extension may do nothing while it describes itself".into(),
+            ));
         }
         permit(&self.name, &self.grants, request)
     }
 
     /// The session's services, or the denial of the describing phase.
     pub(crate) fn services(&self) -> Result<Arc<Services>, WitError> {
-        self.services.clone().ok_or_else(|| WitError::Denied("an extension may do nothing while it describes itself".into()))
+        self.services.clone().ok_or_else(|| {
+            WitError::Denied("an extension may do nothing while it describes itself".into())
+        })
     }
 }
 
@@ -95,7 +108,10 @@ fn permit(name: &str, grants: &Grants, request: &Request<'_>) -> Result<(), WitE
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView {
+            ctx: &mut self.wasi,
+            table: &mut self.table,
+        }
     }
 }
 
@@ -116,7 +132,11 @@ impl Ask {
 
     /// Of an import that has the store at hand.
     pub(crate) fn with(access: &mut Access<'_, Guest, Has>) -> Result<Self, WitError> {
-        let oldest = access.as_context_mut().async_call_stack().ok().and_then(Iterator::last);
+        let oldest = access
+            .as_context_mut()
+            .async_call_stack()
+            .ok()
+            .and_then(Iterator::last);
         let guest = access.get();
         Ok(Self {
             name: guest.name.clone(),
@@ -130,16 +150,29 @@ impl Ask {
     /// The policy's word; what it leaves open, the harness's user decides.
     pub(crate) async fn permit(&self, request: &Request<'_>) -> Result<(), WitError> {
         if let Decision::Ask(question) = self.grants.decide(request) {
-            let asked = self.services.harness.approve(&self.name, &question.to_string());
+            let asked = self
+                .services
+                .harness
+                .approve(&self.name, &question.to_string());
             let yes = self.owner.race(asked).await?;
             tracing::info!(target: "audit", extension = &*self.name, request = ?request.kind(), %question, yes, "asked");
-            return if yes { Ok(()) } else { Err(WitError::Denied(format!("nobody approved it: {}", question.refused))) };
+            return if yes {
+                Ok(())
+            } else {
+                Err(WitError::Denied(format!(
+                    "nobody approved it: {}",
+                    question.refused
+                )))
+            };
         }
         permit(&self.name, &self.grants, request)
     }
 
     /// Waits for `work`, or for the end of the call that asked for it.
-    pub(crate) async fn race<T, E: Into<WitError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, WitError> {
+    pub(crate) async fn race<T, E: Into<WitError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, WitError> {
         self.owner.race(work).await?.map_err(Into::into)
     }
 }
@@ -186,7 +219,12 @@ fn grown(total: u64, current: usize, desired: usize, limit: u64) -> Option<u64> 
 }
 
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -205,7 +243,12 @@ impl ResourceLimiter for Limiter {
         }
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -244,7 +287,11 @@ mod tests {
 
     #[test]
     fn memory_counts_over_all_memories_of_a_guest() {
-        let limits = Limits { memory: 3 << 16, table_elements: 10, ..Limits::default() };
+        let limits = Limits {
+            memory: 3 << 16,
+            table_elements: 10,
+            ..Limits::default()
+        };
         let mut limiter = Limiter::new(&limits);
         assert!(limiter.memory_growing(0, 2 << 16, None).unwrap());
         assert!(limiter.memory_growing(0, 1 << 16, None).unwrap());

@@ -14,7 +14,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{Content, CustomMessage, Delivery, FlagValue, Line, Severity, ToolOutput, Update};
+use crate::types::{
+    Content, CustomMessage, Delivery, FlagValue, Line, Severity, ToolOutput, Update,
+};
 
 /// Why a harness did not do what an extension asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -103,7 +105,13 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// Asks somebody; `None` when nobody is there, the time is over, or the dialog was dismissed.
-    fn ask(&self, from: &str, title: &str, dialog: Dialog, timeout: Option<Duration>) -> BoxFuture<'_, Option<Answer>> {
+    fn ask(
+        &self,
+        from: &str,
+        title: &str,
+        dialog: Dialog,
+        timeout: Option<Duration>,
+    ) -> BoxFuture<'_, Option<Answer>> {
         let _ = (from, title, dialog, timeout);
         Box::pin(async { None })
     }
@@ -152,10 +160,19 @@ pub trait Harness: Send + Sync + 'static {
     }
 
     /// Keeps a value with the session.
-    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>>;
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>>;
 
     /// The extension's entries, oldest first; of one kind, or all.
-    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>>;
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>>;
 
     /// Names of the tools the model is offered; `None`: all of them, and they can't be chosen.
     fn active_tools(&self) -> Option<Vec<String>> {
@@ -226,13 +243,25 @@ impl Harness for Headless {
         self.flags.get(name).cloned()
     }
 
-    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
         let entry = (from.to_owned(), kind.to_owned(), data);
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(entry);
         Box::pin(async { Ok(()) })
     }
 
-    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let found = entries
             .iter()

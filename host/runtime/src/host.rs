@@ -37,7 +37,9 @@ struct Inner {
 
 impl std::fmt::Debug for Host {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("state", &self.0.state).finish_non_exhaustive()
+        f.debug_struct("Host")
+            .field("state", &self.0.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +55,10 @@ pub struct HostBuilder {
 
 impl std::fmt::Debug for HostBuilder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostBuilder").field("cache", &self.cache).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("HostBuilder")
+            .field("cache", &self.cache)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -100,19 +105,35 @@ impl HostBuilder {
     pub fn build(self) -> Result<Host, Error> {
         let engine = Engine::new()?;
         let linker = capability::linker(&engine)?;
-        let cache = self.cache.map(|directory| engine.cache(&directory)).transpose()?.map(Arc::new);
+        let cache = self
+            .cache
+            .map(|directory| engine.cache(&directory))
+            .transpose()?
+            .map(Arc::new);
         let platform = |why: vers_client::Error| Error::Platform(why.to_string());
         let settings = match self.settings {
             Some(settings) => settings,
-            None => Settings::discover(Environment::process(), Overrides::default()).map_err(platform)?,
+            None => Settings::discover(Environment::process(), Overrides::default())
+                .map_err(platform)?,
         };
-        let state = self.state.unwrap_or_else(|| std::env::temp_dir().join(format!("pi-vers-{}", std::process::id())));
+        let state = self.state.unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("pi-vers-{}", std::process::id()))
+        });
         let mut options = SshOptions::default();
         options.known_hosts = Some(state.join("known-hosts.json"));
         let api = Api::new(settings).map_err(platform)?;
         let ssh = Ssh::new(api.clone(), options).map_err(platform)?;
         let secrets = self.secrets.unwrap_or_default();
-        Ok(Host(Arc::new(Inner { engine, linker, cache, policy: self.policy, api, ssh, secrets, state })))
+        Ok(Host(Arc::new(Inner {
+            engine,
+            linker,
+            cache,
+            policy: self.policy,
+            api,
+            ssh,
+            secrets,
+            state,
+        })))
     }
 }
 
@@ -130,7 +151,14 @@ impl Host {
     /// One sentence for each way a component can be wrong.
     pub async fn load(&self, origin: &str, wasm: impl Into<Arc<[u8]>>) -> Result<Extension, Error> {
         let inner = &self.0;
-        Extension::load(&inner.engine, &inner.linker, inner.cache.clone(), origin, wasm.into()).await
+        Extension::load(
+            &inner.engine,
+            &inner.linker,
+            inner.cache.clone(),
+            origin,
+            wasm.into(),
+        )
+        .await
     }
 
     /// Loads an extension from a file.
@@ -139,10 +167,16 @@ impl Host {
     /// As [`Host::load`], and when the file can't be read.
     pub async fn load_file(&self, path: &Path) -> Result<Extension, Error> {
         let origin = path.display().to_string();
-        let unread = |why: std::io::Error| Error::Read { origin: origin.clone(), why: why.to_string() };
+        let unread = |why: std::io::Error| Error::Read {
+            origin: origin.clone(),
+            why: why.to_string(),
+        };
         let size = tokio::fs::metadata(path).await.map_err(unread)?.len();
         if size > LARGEST as u64 {
-            return Err(Error::NotAComponent { origin, why: format!("{} MiB is more than a component may have", size >> 20) });
+            return Err(Error::NotAComponent {
+                origin,
+                why: format!("{} MiB is more than a component may have", size >> 20),
+            });
         }
         let wasm = tokio::fs::read(path).await.map_err(unread)?;
         self.load(&path.display().to_string(), wasm).await
@@ -153,7 +187,11 @@ impl Host {
     ///
     /// # Errors
     /// When two extensions claim the same tool or command.
-    pub fn session(&self, harness: Arc<dyn Harness>, extensions: Vec<Extension>) -> Result<Session, Error> {
+    pub fn session(
+        &self,
+        harness: Arc<dyn Harness>,
+        extensions: Vec<Extension>,
+    ) -> Result<Session, Error> {
         Session::new(self.clone(), harness, extensions)
     }
 
@@ -199,7 +237,12 @@ impl Host {
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
     ) -> (Services, mpsc::Receiver<Message>) {
         let inner = &self.0;
-        Services::new(harness, (inner.api.clone(), inner.ssh.clone()), inner.secrets.clone(), inner.state.clone(), flags)
+        Services::new(
+            harness,
+            (inner.api.clone(), inner.ssh.clone()),
+            inner.secrets.clone(),
+            inner.state.clone(),
+            flags,
+        )
     }
 }
-

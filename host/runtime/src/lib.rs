@@ -43,8 +43,9 @@ pub use harness::{Answer, BuiltInCall, BuiltInError, Dialog, Harness, HarnessErr
 pub use host::{Host, HostBuilder};
 pub use session::{Call, Canceller, Offer, Session};
 pub use types::{
-    Command, Completion, Content, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints, Image, Line, Progress, Role,
-    Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update, visible,
+    Command, Completion, Content, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints,
+    Image, Line, Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update,
+    visible,
 };
 
 pub use pi_vers_policy as policy;

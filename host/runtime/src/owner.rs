@@ -88,13 +88,17 @@ impl Owner {
     }
 
     pub(crate) fn ended(&self) -> Option<End> {
-        self.token.is_cancelled().then(|| self.end.get().copied().unwrap_or(End::Stopped))
+        self.token
+            .is_cancelled()
+            .then(|| self.end.get().copied().unwrap_or(End::Stopped))
     }
 
     /// The error that a wait of this owner ends with.
     pub(crate) fn error(&self) -> WitError {
         match self.ended() {
-            Some(End::TimedOut) => WitError::TimedOut(format!("{} reached its time limit", self.what)),
+            Some(End::TimedOut) => {
+                WitError::TimedOut(format!("{} reached its time limit", self.what))
+            }
             Some(End::Cancelled | End::Stopped) | None => WitError::Cancelled,
         }
     }
@@ -117,16 +121,26 @@ impl Owner {
 
     /// Stops all that was started and waits until it is gone. Returns what was still running.
     pub(crate) async fn stop_started(&self) -> Vec<String> {
-        let started = std::mem::take(&mut *self.started.lock().unwrap_or_else(PoisonError::into_inner));
+        let started =
+            std::mem::take(&mut *self.started.lock().unwrap_or_else(PoisonError::into_inner));
         let running: Vec<Arc<dyn Stoppable>> = started.iter().filter_map(Weak::upgrade).collect();
-        let stops = running.iter().map(|work| async { work.stop().await.then(|| work.what()) });
-        futures::future::join_all(stops).await.into_iter().flatten().collect()
+        let stops = running
+            .iter()
+            .map(|work| async { work.stop().await.then(|| work.what()) });
+        futures::future::join_all(stops)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Counts log bytes; `false` once the budget is used up.
     pub(crate) fn may_log(&self, bytes: usize, budget: u64) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.logged.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes) <= budget
+        self.logged
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes)
+            <= budget
     }
 }
 
@@ -141,10 +155,16 @@ mod tests {
         assert!(matches!(owner.race(async { 1 }).await, Ok(1)));
         owner.finish(End::TimedOut);
         owner.finish(End::Cancelled);
-        assert!(matches!(owner.race(std::future::pending::<()>()).await, Err(WitError::TimedOut(_))));
+        assert!(matches!(
+            owner.race(std::future::pending::<()>()).await,
+            Err(WitError::TimedOut(_))
+        ));
         let other = Owner::new("other".into(), &parent, None, None);
         parent.cancel();
-        assert!(matches!(other.race(std::future::pending::<()>()).await, Err(WitError::Cancelled)));
+        assert!(matches!(
+            other.race(std::future::pending::<()>()).await,
+            Err(WitError::Cancelled)
+        ));
         assert_eq!(other.ended(), Some(End::Stopped));
     }
 

@@ -70,7 +70,10 @@ impl Services {
     /// The value of a flag that this extension declared: the user's, or the default.
     pub(crate) fn flag(&self, extension: &str, name: &str) -> Option<FlagValue> {
         let default = self.flags.get(extension)?.get(name)?;
-        let given = self.harness.flag(name).and_then(|value| coerce(value, default));
+        let given = self
+            .harness
+            .flag(name)
+            .and_then(|value| coerce(value, default));
         Some(given.unwrap_or_else(|| default.clone()))
     }
 
@@ -89,7 +92,10 @@ impl Services {
     pub(crate) fn secret(&self, name: &str) -> Result<String, WitError> {
         match self.secrets.get(name) {
             Some(secret) => Ok(secret.expose().to_owned()),
-            None => Err(WitError::NotFound(format!("the host holds no secret named {}", crate::types::visible(name)))),
+            None => Err(WitError::NotFound(format!(
+                "the host holds no secret named {}",
+                crate::types::visible(name)
+            ))),
         }
     }
 
@@ -102,11 +108,20 @@ impl Services {
     /// Where programs are looked up: the host's own `PATH`, absolute parts only.
     pub(crate) fn path(&self) -> Vec<PathBuf> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).filter(|part| part.is_absolute()).collect()
+        std::env::split_paths(&path)
+            .filter(|part| part.is_absolute())
+            .collect()
     }
 
     pub(crate) fn basic_environment(&self) -> Vec<(String, String)> {
-        BASIC.iter().filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value))).collect()
+        BASIC
+            .iter()
+            .filter_map(|name| {
+                std::env::var(name)
+                    .ok()
+                    .map(|value| ((*name).to_owned(), value))
+            })
+            .collect()
     }
 
     /// The store of an extension, opened once.
@@ -124,8 +139,15 @@ impl Services {
 /// A flag's value in the type of its default: some harnesses pass numbers as texts.
 fn coerce(value: FlagValue, default: &FlagValue) -> Option<FlagValue> {
     match (value, default) {
-        (FlagValue::Text(text), FlagValue::Number(_)) => text.trim().parse().ok().filter(|n: &f64| n.is_finite()).map(FlagValue::Number),
-        (FlagValue::Text(text), FlagValue::Boolean(_)) => text.trim().parse().ok().map(FlagValue::Boolean),
+        (FlagValue::Text(text), FlagValue::Number(_)) => text
+            .trim()
+            .parse()
+            .ok()
+            .filter(|n: &f64| n.is_finite())
+            .map(FlagValue::Number),
+        (FlagValue::Text(text), FlagValue::Boolean(_)) => {
+            text.trim().parse().ok().map(FlagValue::Boolean)
+        }
         (value @ FlagValue::Number(_), FlagValue::Number(_))
         | (value @ FlagValue::Boolean(_), FlagValue::Boolean(_))
         | (value @ FlagValue::Text(_), FlagValue::Text(_)) => Some(value),
@@ -145,7 +167,11 @@ pub(crate) struct Bus(mpsc::Sender<Message>);
 
 impl Bus {
     pub(crate) fn emit(&self, from: &Arc<str>, topic: String, data: String) {
-        let message = Message { from: from.clone(), topic, data };
+        let message = Message {
+            from: from.clone(),
+            topic,
+            data,
+        };
         if let Err(why) = self.0.try_send(message) {
             tracing::warn!("a message of {from} on the bus was dropped: {why}");
         }
@@ -159,9 +185,15 @@ mod tests {
     #[test]
     fn flags_take_the_type_of_their_default() {
         let number = FlagValue::Number(120.0);
-        assert_eq!(coerce(FlagValue::Text("30".into()), &number), Some(FlagValue::Number(30.0)));
+        assert_eq!(
+            coerce(FlagValue::Text("30".into()), &number),
+            Some(FlagValue::Number(30.0))
+        );
         assert_eq!(coerce(FlagValue::Text("soon".into()), &number), None);
         assert_eq!(coerce(FlagValue::Text("NaN".into()), &number), None);
-        assert_eq!(coerce(FlagValue::Text("true".into()), &FlagValue::Boolean(false)), Some(FlagValue::Boolean(true)));
+        assert_eq!(
+            coerce(FlagValue::Text("true".into()), &FlagValue::Boolean(false)),
+            Some(FlagValue::Boolean(true))
+        );
     }
 }

@@ -55,7 +55,9 @@ impl Drop for Inner {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let names: Vec<&str> = self.0.slots.iter().map(|slot| slot.name()).collect();
-        f.debug_struct("Session").field("extensions", &names).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("extensions", &names)
+            .finish_non_exhaustive()
     }
 }
 
@@ -69,10 +71,18 @@ pub struct Offer<T> {
 }
 
 impl Session {
-    pub(crate) fn new(host: Host, harness: Arc<dyn crate::harness::Harness>, extensions: Vec<Extension>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        host: Host,
+        harness: Arc<dyn crate::harness::Harness>,
+        extensions: Vec<Extension>,
+    ) -> Result<Self, Error> {
         let flags = extensions.iter().map(|extension| {
-            let flags: BTreeMap<String, FlagValue> =
-                extension.info().flags.iter().map(|flag| (flag.name.clone(), flag.default.clone())).collect();
+            let flags: BTreeMap<String, FlagValue> = extension
+                .info()
+                .flags
+                .iter()
+                .map(|flag| (flag.name.clone(), flag.default.clone()))
+                .collect();
             (extension.name().to_owned(), flags)
         });
         let (services, messages) = host.services(harness, flags.collect());
@@ -84,7 +94,13 @@ impl Session {
             .map(|extension| {
                 let grants = host.grants(&extension, &directory);
                 let stop = end.child_token();
-                Arc::new(Slot::new(host.engine().clone(), extension, grants, services.clone(), stop))
+                Arc::new(Slot::new(
+                    host.engine().clone(),
+                    extension,
+                    grants,
+                    services.clone(),
+                    stop,
+                ))
             })
             .collect();
         let built_ins = services.harness.built_ins();
@@ -95,26 +111,53 @@ impl Session {
         services.set_tools(all);
         let calls = TaskTracker::new();
         calls.spawn(deliver(slots.clone(), messages, end.clone()));
-        Ok(Self(Arc::new(Inner { slots, tools, commands, services, calls, give_up: end.child_token(), end, host })))
+        Ok(Self(Arc::new(Inner {
+            slots,
+            tools,
+            commands,
+            services,
+            calls,
+            give_up: end.child_token(),
+            end,
+            host,
+        })))
     }
 
     /// The tools offered, in the order the extensions were loaded and described them.
     #[must_use]
     pub fn tools(&self) -> Vec<Offer<Tool>> {
-        self.offers(&self.0.tools, |slot| &slot.extension.info().tools, |tool| &tool.name)
+        self.offers(
+            &self.0.tools,
+            |slot| &slot.extension.info().tools,
+            |tool| &tool.name,
+        )
     }
 
     /// The commands offered.
     #[must_use]
     pub fn commands(&self) -> Vec<Offer<Command>> {
-        self.offers(&self.0.commands, |slot| &slot.extension.info().commands, |command| &command.name)
+        self.offers(
+            &self.0.commands,
+            |slot| &slot.extension.info().commands,
+            |command| &command.name,
+        )
     }
 
-    fn offers<T: Clone>(&self, taken: &HashMap<String, usize>, all: fn(&Slot) -> &Vec<T>, name: fn(&T) -> &String) -> Vec<Offer<T>> {
+    fn offers<T: Clone>(
+        &self,
+        taken: &HashMap<String, usize>,
+        all: fn(&Slot) -> &Vec<T>,
+        name: fn(&T) -> &String,
+    ) -> Vec<Offer<T>> {
         let mut offers = Vec::new();
         for (index, slot) in self.0.slots.iter().enumerate() {
-            let items = all(slot).iter().filter(|item| taken.get(name(item)) == Some(&index));
-            offers.extend(items.map(|item| Offer { extension: slot.name().to_owned(), item: item.clone() }));
+            let items = all(slot)
+                .iter()
+                .filter(|item| taken.get(name(item)) == Some(&index));
+            offers.extend(items.map(|item| Offer {
+                extension: slot.name().to_owned(),
+                item: item.clone(),
+            }));
         }
         offers
     }
@@ -127,7 +170,11 @@ impl Session {
     /// Memory of the running instances, in bytes, by extension; those not started yet are left out.
     #[must_use]
     pub fn memory(&self) -> BTreeMap<String, u64> {
-        self.0.slots.iter().filter_map(|slot| Some((slot.name().to_owned(), slot.memory()?))).collect()
+        self.0
+            .slots
+            .iter()
+            .filter_map(|slot| Some((slot.name().to_owned(), slot.memory()?)))
+            .collect()
     }
 
     /// Starts every extension that wants to know of the session's start, side by side. Without it each starts
@@ -140,7 +187,10 @@ impl Session {
             slot.set_reason(reason);
             slot.actor().await.map(|_| ())
         });
-        futures::future::join_all(starts).await.into_iter().collect()
+        futures::future::join_all(starts)
+            .await
+            .into_iter()
+            .collect()
     }
 
     /// Calls a tool. The call runs at once, whether or not anybody awaits it, and is given up when the
@@ -156,12 +206,24 @@ impl Session {
         let (updates, seen) = watch::channel(Update::default());
         let (done, outcome) = oneshot::channel();
         let cancel = self.0.give_up.child_token();
-        let work = run_tool(self.clone(), id.to_owned(), tool.to_owned(), arguments, updates, cancel.clone());
+        let work = run_tool(
+            self.clone(),
+            id.to_owned(),
+            tool.to_owned(),
+            arguments,
+            updates,
+            cancel.clone(),
+        );
         self.0.calls.spawn(async move {
             // Nobody may be waiting: the handle was dropped, which cancelled the call.
             let _ = done.send(work.await);
         });
-        Call { id: id.to_owned(), updates: seen, outcome, cancel: Some(cancel) }
+        Call {
+            id: id.to_owned(),
+            updates: seen,
+            outcome,
+            cancel: Some(cancel),
+        }
     }
 
     /// Runs a slash command with the text that followed its name.
@@ -170,11 +232,27 @@ impl Session {
     /// Like a tool call's. Cancel-safe: dropping the future gives the command up.
     pub async fn command(&self, name: &str, arguments: &str) -> Result<(), CallError> {
         let slot = self.slot("command", &self.0.commands, name)?;
-        let owner = Owner::new(format!("/{name}"), slot.token(), Some(Instant::now() + slot.limit()), None);
-        let job = Job::Command { name: name.to_owned(), arguments: arguments.to_owned() };
+        let owner = Owner::new(
+            format!("/{name}"),
+            slot.token(),
+            Some(Instant::now() + slot.limit()),
+            None,
+        );
+        let job = Job::Command {
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+        };
         match self.give(slot, owner.clone(), job).await? {
-            Ended { reply: Some(Reply::Done(Ok(()))), end: None, .. } => Ok(()),
-            Ended { reply: Some(Reply::Done(Err(why))), end: None, .. } => Err(refused(why)),
+            Ended {
+                reply: Some(Reply::Done(Ok(()))),
+                end: None,
+                ..
+            } => Ok(()),
+            Ended {
+                reply: Some(Reply::Done(Err(why))),
+                end: None,
+                ..
+            } => Err(refused(why)),
             ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
         }
     }
@@ -185,12 +263,28 @@ impl Session {
     /// Like a tool call's.
     pub async fn complete(&self, name: &str, prefix: &str) -> Result<Vec<Completion>, CallError> {
         let slot = self.slot("command", &self.0.commands, name)?;
-        let owner = Owner::new(format!("completions of /{name}"), slot.token(), Some(Instant::now() + COMPLETE), None);
-        let job = Job::Complete { name: name.to_owned(), prefix: prefix.to_owned() };
+        let owner = Owner::new(
+            format!("completions of /{name}"),
+            slot.token(),
+            Some(Instant::now() + COMPLETE),
+            None,
+        );
+        let job = Job::Complete {
+            name: name.to_owned(),
+            prefix: prefix.to_owned(),
+        };
         match self.give(slot, owner.clone(), job).await? {
-            Ended { reply: Some(Reply::Completions(found)), end: None, .. } => Ok(found
+            Ended {
+                reply: Some(Reply::Completions(found)),
+                end: None,
+                ..
+            } => Ok(found
                 .into_iter()
-                .map(|one| Completion { value: one.value, label: one.label, description: one.description })
+                .map(|one| Completion {
+                    value: one.value,
+                    label: one.label,
+                    description: one.description,
+                })
                 .collect()),
             ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
         }
@@ -201,7 +295,13 @@ impl Session {
     pub async fn event(&self, mut event: Event) -> Reaction {
         let mut reaction = Reaction::default();
         for slot in &self.0.slots {
-            if !slot.extension.info().subscriptions.iter().any(|name| name == event.name()) {
+            if !slot
+                .extension
+                .info()
+                .subscriptions
+                .iter()
+                .any(|name| name == event.name())
+            {
                 continue;
             }
             let request = pi_vers_policy::Request::Event { name: event.name() };
@@ -209,11 +309,24 @@ impl Session {
                 tracing::info!(target: "audit", extension = slot.name(), event = event.name(), "not delivered: not granted");
                 continue;
             }
-            let owner = Owner::new(format!("event {}", event.name()), slot.token(), Some(Instant::now() + EVENT), None);
+            let owner = Owner::new(
+                format!("event {}", event.name()),
+                slot.token(),
+                Some(Instant::now() + EVENT),
+                None,
+            );
             let answer = match self.give(slot, owner, Job::Event((&event).into())).await {
-                Ok(Ended { reply: Some(Reply::Answer(answer)), end: None, .. }) => answer,
+                Ok(Ended {
+                    reply: Some(Reply::Answer(answer)),
+                    end: None,
+                    ..
+                }) => answer,
                 Ok(_) => {
-                    tracing::warn!(extension = slot.name(), event = event.name(), "no answer in time");
+                    tracing::warn!(
+                        extension = slot.name(),
+                        event = event.name(),
+                        "no answer in time"
+                    );
                     continue;
                 }
                 Err(why) => {
@@ -243,16 +356,29 @@ impl Session {
         inner.calls.wait().await;
     }
 
-    fn slot(&self, what: &'static str, taken: &HashMap<String, usize>, name: &str) -> Result<&Arc<Slot>, CallError> {
-        taken.get(name).and_then(|index| self.0.slots.get(*index)).ok_or_else(|| CallError::Unknown {
-            what,
-            name: crate::types::visible(name).chars().take(80).collect(),
-            near: nearest(name, taken.keys()),
-        })
+    fn slot(
+        &self,
+        what: &'static str,
+        taken: &HashMap<String, usize>,
+        name: &str,
+    ) -> Result<&Arc<Slot>, CallError> {
+        taken
+            .get(name)
+            .and_then(|index| self.0.slots.get(*index))
+            .ok_or_else(|| CallError::Unknown {
+                what,
+                name: crate::types::visible(name).chars().take(80).collect(),
+                near: nearest(name, taken.keys()),
+            })
     }
 
     /// Gives an order whose caller may simply stop waiting.
-    async fn give(&self, slot: &Arc<Slot>, owner: Arc<Owner>, job: Job) -> Result<Ended, CallError> {
+    async fn give(
+        &self,
+        slot: &Arc<Slot>,
+        owner: Arc<Owner>,
+        job: Job,
+    ) -> Result<Ended, CallError> {
         let _place = slot.place().await?;
         let _guard = FinishOnDrop(owner.clone());
         slot.run(owner, job, &CancellationToken::new()).await
@@ -345,7 +471,12 @@ async fn run_tool(
     if !problems.is_empty() {
         return Err(CallError::Arguments { tool, problems });
     }
-    let owner = Owner::new(format!("call of {tool}"), slot.token(), Some(Instant::now() + slot.limit()), Some(updates));
+    let owner = Owner::new(
+        format!("call of {tool}"),
+        slot.token(),
+        Some(Instant::now() + slot.limit()),
+        Some(updates),
+    );
     let _place = tokio::select! {
         biased;
         () = cancel.cancelled() => {
@@ -355,30 +486,62 @@ async fn run_tool(
         }
         place = slot.place() => place?,
     };
-    let call = ToolCall { id, tool: tool.clone(), arguments: arguments.to_string(), owner: owner.clone() };
+    let call = ToolCall {
+        id,
+        tool: tool.clone(),
+        arguments: arguments.to_string(),
+        owner: owner.clone(),
+    };
     let ended = slot.run(owner.clone(), Job::Tool(call), &cancel).await?;
-    let contract = |why: String| CallError::Contract { extension: slot.name().to_owned(), why };
+    let contract = |why: String| CallError::Contract {
+        extension: slot.name().to_owned(),
+        why,
+    };
     let secrets = &session.0.services.secrets;
     let scrub = |output: ToolOutput| scrub(secrets, output);
     match ended {
-        Ended { reply: Some(Reply::Tool(Ok(result))), end: None, .. } => {
-            let output = within(&slot.grants.limits().output, scrub(ToolOutput::try_from(result).map_err(contract)?)).map_err(contract)?;
+        Ended {
+            reply: Some(Reply::Tool(Ok(result))),
+            end: None,
+            ..
+        } => {
+            let output = within(
+                &slot.grants.limits().output,
+                scrub(ToolOutput::try_from(result).map_err(contract)?),
+            )
+            .map_err(contract)?;
             if let Some(structured) = &output.structured
                 && let Some(problem) = slot.extension.check_structured(&tool, structured).first()
             {
-                return Err(contract(format!("the structured result of {tool} does not fit its schema: {problem}")));
+                return Err(contract(format!(
+                    "the structured result of {tool} does not fit its schema: {problem}"
+                )));
             }
             Ok(output)
         }
-        Ended { reply: Some(Reply::Tool(Err(wit::ToolError::Failed(result)))), end: None, .. } => {
-            let output = within(&slot.grants.limits().output, scrub(ToolOutput::try_from(result).map_err(contract)?)).map_err(contract)?;
+        Ended {
+            reply: Some(Reply::Tool(Err(wit::ToolError::Failed(result)))),
+            end: None,
+            ..
+        } => {
+            let output = within(
+                &slot.grants.limits().output,
+                scrub(ToolOutput::try_from(result).map_err(contract)?),
+            )
+            .map_err(contract)?;
             Err(CallError::Failed(output))
         }
-        Ended { reply: Some(Reply::Tool(Err(wit::ToolError::Capability(why)))), end: None, .. } => Err(refused(why)),
+        Ended {
+            reply: Some(Reply::Tool(Err(wit::ToolError::Capability(why)))),
+            end: None,
+            ..
+        } => Err(refused(why)),
         // What the tool said about its own end is worth showing, whatever it called it.
         mut ended => {
             let said = match ended.reply.take() {
-                Some(Reply::Tool(Ok(result) | Err(wit::ToolError::Failed(result)))) => ToolOutput::try_from(result).map(scrub).unwrap_or_default(),
+                Some(Reply::Tool(Ok(result) | Err(wit::ToolError::Failed(result)))) => {
+                    ToolOutput::try_from(result).map(scrub).unwrap_or_default()
+                }
                 _ => ToolOutput::default(),
             };
             Err(given_up(&owner, slot, ended, said))
@@ -406,29 +569,45 @@ fn within(limit: &u64, output: ToolOutput) -> Result<ToolOutput, String> {
     });
     let size = blocks.fold(0_usize, usize::saturating_add);
     if u64::try_from(size).unwrap_or(u64::MAX) > *limit {
-        return Err(format!("its result has {size} bytes, more than the {limit} that its limit `output` allows"));
+        return Err(format!(
+            "its result has {size} bytes, more than the {limit} that its limit `output` allows"
+        ));
     }
     Ok(output)
 }
 
 fn refused(why: wit::Error) -> CallError {
     let (kind, message) = refusal(why);
-    CallError::Refused { kind, message: crate::types::visible(&message) }
+    CallError::Refused {
+        kind,
+        message: crate::types::visible(&message),
+    }
 }
 
 fn given_up(owner: &Owner, slot: &Slot, ended: Ended, output: ToolOutput) -> CallError {
     let what = owner.what().to_owned();
     match ended.end {
-        Some(End::TimedOut) => CallError::TimedOut { what, after: slot.limit().as_secs(), output },
+        Some(End::TimedOut) => CallError::TimedOut {
+            what,
+            after: slot.limit().as_secs(),
+            output,
+        },
         Some(End::Stopped) => CallError::Closed,
         // Without an end of the host's, the guest itself said `cancelled`.
-        Some(End::Cancelled) | None => CallError::Cancelled { what, stopped: ended.stopped, output },
+        Some(End::Cancelled) | None => CallError::Cancelled {
+            what,
+            stopped: ended.stopped,
+            output,
+        },
     }
 }
 
 /// Who offers which name. `only-replaces` tools count only where the harness has that built-in, and
 /// replacing a built-in takes a grant.
-fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(HashMap<String, usize>, HashMap<String, usize>), Error> {
+fn names(
+    slots: &[Arc<Slot>],
+    built_ins: &[String],
+) -> Result<(HashMap<String, usize>, HashMap<String, usize>), Error> {
     let (mut tools, mut commands) = (HashMap::new(), HashMap::new());
     for (index, slot) in slots.iter().enumerate() {
         let info = slot.extension.info();
@@ -437,7 +616,12 @@ fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(HashMap<String, u
             if tool.only_replaces && !built_in {
                 continue;
             }
-            if built_in && !slot.grants.decide(&pi_vers_policy::Request::ReplaceTool { name: &tool.name }).is_allowed() {
+            if built_in
+                && !slot
+                    .grants
+                    .decide(&pi_vers_policy::Request::ReplaceTool { name: &tool.name })
+                    .is_allowed()
+            {
                 tracing::warn!(target: "audit", extension = slot.name(), tool = tool.name, "may not replace a built-in tool");
                 continue;
             }
@@ -450,31 +634,76 @@ fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(HashMap<String, u
     Ok((tools, commands))
 }
 
-fn claim(what: &'static str, taken: &mut HashMap<String, usize>, slots: &[Arc<Slot>], name: &str, index: usize) -> Result<(), Error> {
-    let owner = |index: usize| slots.get(index).map_or_else(String::new, |slot| slot.name().to_owned());
+fn claim(
+    what: &'static str,
+    taken: &mut HashMap<String, usize>,
+    slots: &[Arc<Slot>],
+    name: &str,
+    index: usize,
+) -> Result<(), Error> {
+    let owner = |index: usize| {
+        slots
+            .get(index)
+            .map_or_else(String::new, |slot| slot.name().to_owned())
+    };
     match taken.insert(name.to_owned(), index) {
         None => Ok(()),
-        Some(first) => Err(Error::Clash { what, name: name.to_owned(), first: owner(first), second: owner(index) }),
+        Some(first) => Err(Error::Clash {
+            what,
+            name: name.to_owned(),
+            first: owner(first),
+            second: owner(index),
+        }),
     }
 }
 
 /// Passes messages of the bus on to their subscribers, in order.
-async fn deliver(slots: Vec<Arc<Slot>>, mut messages: mpsc::Receiver<Message>, end: CancellationToken) {
+async fn deliver(
+    slots: Vec<Arc<Slot>>,
+    mut messages: mpsc::Receiver<Message>,
+    end: CancellationToken,
+) {
     let work = async {
         while let Some(message) = messages.recv().await {
             let Ok(data) = serde_json::from_str::<Value>(&message.data) else {
-                tracing::warn!(extension = &*message.from, "a message on the bus is no JSON");
+                tracing::warn!(
+                    extension = &*message.from,
+                    "a message on the bus is no JSON"
+                );
                 continue;
             };
-            let event = Event::Bus { topic: message.topic, data };
-            let Event::Bus { topic, .. } = &event else { continue };
+            let event = Event::Bus {
+                topic: message.topic,
+                data,
+            };
+            let Event::Bus { topic, .. } = &event else {
+                continue;
+            };
             for slot in &slots {
-                let wants = slot.name() != &*message.from && slot.extension.info().topics.contains(topic);
-                if !wants || !slot.grants.decide(&pi_vers_policy::Request::Bus { topic }).is_allowed() {
+                let wants =
+                    slot.name() != &*message.from && slot.extension.info().topics.contains(topic);
+                if !wants
+                    || !slot
+                        .grants
+                        .decide(&pi_vers_policy::Request::Bus { topic })
+                        .is_allowed()
+                {
                     continue;
                 }
-                let owner = Owner::new(format!("message on {topic}"), slot.token(), Some(Instant::now() + EVENT), None);
-                if let Err(why) = slot.run(owner, Job::Event((&event).into()), &CancellationToken::new()).await {
+                let owner = Owner::new(
+                    format!("message on {topic}"),
+                    slot.token(),
+                    Some(Instant::now() + EVENT),
+                    None,
+                );
+                if let Err(why) = slot
+                    .run(
+                        owner,
+                        Job::Event((&event).into()),
+                        &CancellationToken::new(),
+                    )
+                    .await
+                {
                     tracing::warn!(extension = slot.name(), "{why}");
                 }
             }
@@ -506,7 +735,11 @@ fn distance(a: &str, b: &str) -> usize {
         let mut left = i + 1;
         for (cell, y) in row.iter_mut().skip(1).zip(&b) {
             let above = *cell;
-            let best = if x == *y { diagonal } else { 1 + diagonal.min(above).min(left) };
+            let best = if x == *y {
+                diagonal
+            } else {
+                1 + diagonal.min(above).min(left)
+            };
             diagonal = above;
             *cell = best;
             left = best;
@@ -525,7 +758,10 @@ mod tests {
     #[test]
     fn the_nearest_name_is_offered_and_a_far_one_is_not() {
         let names: Vec<String> = ["bash", "vers_vm_use", "vers_vms"].map(String::from).into();
-        assert_eq!(nearest("vers_vm_us", names.iter()), Some("vers_vm_use".into()));
+        assert_eq!(
+            nearest("vers_vm_us", names.iter()),
+            Some("vers_vm_use".into())
+        );
         assert_eq!(nearest("bsh", names.iter()), Some("bash".into()));
         assert_eq!(nearest("frobnicate", names.iter()), None);
         assert_eq!(distance("kitten", "sitting"), 3);

@@ -69,8 +69,16 @@ pub(crate) struct Ended {
 }
 
 impl Slot {
-    pub(crate) fn new(engine: Engine, extension: Extension, grants: Arc<Grants>, services: Arc<Services>, stop: CancellationToken) -> Self {
-        let room = usize::try_from(grants.limits().calls).unwrap_or(Semaphore::MAX_PERMITS).min(Semaphore::MAX_PERMITS);
+    pub(crate) fn new(
+        engine: Engine,
+        extension: Extension,
+        grants: Arc<Grants>,
+        services: Arc<Services>,
+        stop: CancellationToken,
+    ) -> Self {
+        let room = usize::try_from(grants.limits().calls)
+            .unwrap_or(Semaphore::MAX_PERMITS)
+            .min(Semaphore::MAX_PERMITS);
         Self {
             extension,
             grants,
@@ -109,7 +117,11 @@ impl Slot {
 
     /// Waits for a place among the calls in flight.
     pub(crate) async fn place(&self) -> Result<OwnedSemaphorePermit, CallError> {
-        self.room.clone().acquire_owned().await.map_err(|_| CallError::Closed)
+        self.room
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| CallError::Closed)
     }
 
     fn running(&self) -> Option<Arc<Actor>> {
@@ -135,7 +147,11 @@ impl Slot {
         }
         let again = state.started.is_some();
         if again {
-            state.crashes = if state.started.is_some_and(|at| at.elapsed() > LIVED) { 0 } else { state.crashes + 1 };
+            state.crashes = if state.started.is_some_and(|at| at.elapsed() > LIVED) {
+                0
+            } else {
+                state.crashes + 1
+            };
             tokio::time::sleep(pause(state.crashes)).await;
         }
         let guest = Guest::new(
@@ -147,18 +163,40 @@ impl Slot {
         );
         let actor = Arc::new(Actor::start(&self.engine, &self.extension, guest));
         state.started = Some(Instant::now());
-        let reason = if again { StartReason::Reload } else { self.reason.get().copied().unwrap_or(StartReason::Startup) };
+        let reason = if again {
+            StartReason::Reload
+        } else {
+            self.reason.get().copied().unwrap_or(StartReason::Startup)
+        };
         let deadline = Instant::now() + START;
-        let owner = Owner::new(format!("start of extension {}", self.name()), &self.stop, Some(deadline), None);
-        let ended = self.drive(&actor, owner, Job::Start(wit_reason(reason)), &CancellationToken::new()).await?;
+        let owner = Owner::new(
+            format!("start of extension {}", self.name()),
+            &self.stop,
+            Some(deadline),
+            None,
+        );
+        let ended = self
+            .drive(
+                &actor,
+                owner,
+                Job::Start(wit_reason(reason)),
+                &CancellationToken::new(),
+            )
+            .await?;
         match ended.reply {
             Some(Reply::Done(Err(why))) => {
                 let (_, message) = crate::capability::refusal(why);
-                self.services.harness.notify(self.name(), &crate::types::visible(&message), Severity::Warning);
+                self.services.harness.notify(
+                    self.name(),
+                    &crate::types::visible(&message),
+                    Severity::Warning,
+                );
             }
             None => {
                 let message = format!("its start was given up after {} s", START.as_secs());
-                self.services.harness.notify(self.name(), &message, Severity::Warning);
+                self.services
+                    .harness
+                    .notify(self.name(), &message, Severity::Warning);
             }
             Some(_) => {}
         }
@@ -168,7 +206,12 @@ impl Slot {
 
     /// Gives an order and sees it through: to its answer, to its deadline, or to its being given up.
     /// When it returns, everything that the order had started and that had to stop is gone.
-    pub(crate) async fn run(&self, owner: Arc<Owner>, job: Job, cancel: &CancellationToken) -> Result<Ended, CallError> {
+    pub(crate) async fn run(
+        &self,
+        owner: Arc<Owner>,
+        job: Job,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, CallError> {
         let actor = tokio::select! {
             biased;
             () = cancel.cancelled() => {
@@ -184,7 +227,13 @@ impl Slot {
         self.drive(&actor, owner, job, cancel).await
     }
 
-    async fn drive(&self, actor: &Arc<Actor>, owner: Arc<Owner>, job: Job, cancel: &CancellationToken) -> Result<Ended, CallError> {
+    async fn drive(
+        &self,
+        actor: &Arc<Actor>,
+        owner: Arc<Owner>,
+        job: Job,
+        cancel: &CancellationToken,
+    ) -> Result<Ended, CallError> {
         let overdue = owner.deadline().map(|at| actor.overdue(at));
         let mut reply = actor.order(owner.clone(), job).await;
         let end = tokio::select! {
@@ -204,7 +253,10 @@ impl Slot {
             None => Some(actor.overdue(give_up)),
         };
         // The guest learns of it by the end of its waits, while what it started is stopped.
-        let (answer, stopped) = tokio::join!(tokio::time::timeout_at(give_up.into(), &mut reply), owner.stop_started());
+        let (answer, stopped) = tokio::join!(
+            tokio::time::timeout_at(give_up.into(), &mut reply),
+            owner.stop_started()
+        );
         drop(hurry);
         let reply = match answer {
             Ok(Ok(Ok(reply))) => Some(reply),
@@ -214,7 +266,11 @@ impl Slot {
                 None
             }
         };
-        Ok(Ended { reply, end: Some(end), stopped })
+        Ok(Ended {
+            reply,
+            end: Some(end),
+            stopped,
+        })
     }
 
     async fn answered(
@@ -224,8 +280,16 @@ impl Slot {
         answer: Result<Result<Reply, NotExported>, tokio::sync::oneshot::error::RecvError>,
     ) -> Result<Ended, CallError> {
         match answer {
-            Ok(Ok(reply)) => Ok(Ended { reply: Some(reply), end: owner.ended(), stopped: Vec::new() }),
-            Ok(Err(NotExported("lifecycle"))) => Ok(Ended { reply: Some(Reply::Done(Ok(()))), end: None, stopped: Vec::new() }),
+            Ok(Ok(reply)) => Ok(Ended {
+                reply: Some(reply),
+                end: owner.ended(),
+                stopped: Vec::new(),
+            }),
+            Ok(Err(NotExported("lifecycle"))) => Ok(Ended {
+                reply: Some(Reply::Done(Ok(()))),
+                end: None,
+                stopped: Vec::new(),
+            }),
             Ok(Err(NotExported(interface))) => Err(CallError::Contract {
                 extension: self.name().into(),
                 why: format!("it offers what it has no {interface} export for"),
@@ -236,7 +300,11 @@ impl Slot {
                 owner.finish(End::Stopped);
                 let stopped = owner.stop_started().await;
                 if owner.deadline().is_some_and(|at| at <= Instant::now()) {
-                    return Ok(Ended { reply: None, end: Some(End::TimedOut), stopped });
+                    return Ok(Ended {
+                        reply: None,
+                        end: Some(End::TimedOut),
+                        stopped,
+                    });
                 }
                 if self.stop.is_cancelled() {
                     return Err(CallError::Closed);
@@ -249,23 +317,41 @@ impl Slot {
     fn crash(&self, actor: &Actor) -> CallError {
         let why = actor.crashed().unwrap_or("its instance ended").to_owned();
         tracing::warn!(extension = self.name(), "crashed: {why}");
-        CallError::Crashed { extension: self.name().into(), why }
+        CallError::Crashed {
+            extension: self.name().into(),
+            why,
+        }
     }
 
     /// A guest that did not answer may wait for something of its own; then it is left alone. One whose loop
     /// does not turn at all blocks every other call, and no epoch reaches it: that instance is dropped.
     async fn kill_if_stuck(&self, actor: &Arc<Actor>, owner: &Owner) {
-        let poke = async { actor.order(Owner::new("poke".into(), &self.stop, None, None), Job::Poke).await.await };
+        let poke = async {
+            actor
+                .order(Owner::new("poke".into(), &self.stop, None, None), Job::Poke)
+                .await
+                .await
+        };
         if tokio::time::timeout(POKE, poke).await.is_err() && !actor.is_over() {
-            actor.kill(format!("{} blocked it and did not stop when told to", owner.what()));
+            actor.kill(format!(
+                "{} blocked it and did not stop when told to",
+                owner.what()
+            ));
         }
     }
 
     /// Tells the instance that the session ends, and drops it.
     pub(crate) async fn stop(&self) {
         if let Some(actor) = self.running() {
-            let owner = Owner::new(format!("stop of extension {}", self.name()), &CancellationToken::new(), Some(Instant::now() + GRACE), None);
-            let _ = self.drive(&actor, owner, Job::Stop, &CancellationToken::new()).await;
+            let owner = Owner::new(
+                format!("stop of extension {}", self.name()),
+                &CancellationToken::new(),
+                Some(Instant::now() + GRACE),
+                None,
+            );
+            let _ = self
+                .drive(&actor, owner, Job::Stop, &CancellationToken::new())
+                .await;
         }
         self.stop.cancel();
         self.set(None);
@@ -275,7 +361,9 @@ impl Slot {
 fn pause(crashes: u32) -> Duration {
     match crashes.checked_sub(2) {
         None => Duration::ZERO,
-        Some(doublings) => FIRST_PAUSE.saturating_mul(1 << doublings.min(16)).min(LONGEST_PAUSE),
+        Some(doublings) => FIRST_PAUSE
+            .saturating_mul(1 << doublings.min(16))
+            .min(LONGEST_PAUSE),
     }
 }
 

@@ -87,7 +87,10 @@ pub struct Progress {
 /// How a stretch of text should look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-#[allow(missing_docs, reason = "the names say it all; the front end's theme decides the rest")]
+#[allow(
+    missing_docs,
+    reason = "the names say it all; the front end's theme decides the rest"
+)]
 pub enum Role {
     Normal,
     Accent,
@@ -278,7 +281,9 @@ pub fn visible(text: &str) -> String {
             '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
             '\u{7f}' => '\u{2421}',
             '\u{80}'..='\u{9f}' => '\u{fffd}',
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                '\u{fffd}'
+            }
             _ => c,
         })
         .collect()
@@ -293,7 +298,10 @@ impl From<wit::Content> for Content {
     fn from(content: wit::Content) -> Self {
         match content {
             wit::Content::Text(text) => Self::Text(text),
-            wit::Content::Image(image) => Self::Image(Image { media_type: image.media_type, data: image.data }),
+            wit::Content::Image(image) => Self::Image(Image {
+                media_type: image.media_type,
+                data: image.data,
+            }),
         }
     }
 }
@@ -302,7 +310,10 @@ impl From<Content> for wit::Content {
     fn from(content: Content) -> Self {
         match content {
             Content::Text(text) => Self::Text(text),
-            Content::Image(image) => Self::Image(wit::Image { media_type: image.media_type, data: image.data }),
+            Content::Image(image) => Self::Image(wit::Image {
+                media_type: image.media_type,
+                data: image.data,
+            }),
         }
     }
 }
@@ -317,8 +328,14 @@ impl TryFrom<wit::ToolResult> for ToolOutput {
     fn try_from(result: wit::ToolResult) -> Result<Self, String> {
         Ok(Self {
             content: contents(result.content),
-            details: result.details.map(|text| json(&text, "`details`")).transpose()?,
-            structured: result.structured.map(|text| json(&text, "`structured`")).transpose()?,
+            details: result
+                .details
+                .map(|text| json(&text, "`details`"))
+                .transpose()?,
+            structured: result
+                .structured
+                .map(|text| json(&text, "`structured`"))
+                .transpose()?,
         })
     }
 }
@@ -380,7 +397,10 @@ impl TryFrom<wit::CustomMessage> for CustomMessage {
             kind: message.kind,
             content: contents(message.content),
             display: message.display,
-            details: message.details.map(|text| json(&text, "`details`")).transpose()?,
+            details: message
+                .details
+                .map(|text| json(&text, "`details`"))
+                .transpose()?,
         })
     }
 }
@@ -390,10 +410,18 @@ impl TryFrom<wit_description::Tool> for Tool {
 
     fn try_from(tool: wit_description::Tool) -> Result<Self, String> {
         use wit_description::Hints as H;
-        let parameters = json(&tool.parameters, &format!("the parameter schema of tool {}", visible(&tool.name)))?;
+        let parameters = json(
+            &tool.parameters,
+            &format!("the parameter schema of tool {}", visible(&tool.name)),
+        )?;
         let output = tool
             .output
-            .map(|text| json(&text, &format!("the output schema of tool {}", visible(&tool.name))))
+            .map(|text| {
+                json(
+                    &text,
+                    &format!("the output schema of tool {}", visible(&tool.name)),
+                )
+            })
             .transpose()?;
         Ok(Self {
             name: tool.name,
@@ -420,7 +448,11 @@ impl TryFrom<wit_description::ExtensionInfo> for ExtensionInfo {
             name: info.name,
             version: visible(&info.version),
             summary: visible(&info.summary),
-            tools: info.tools.into_iter().map(Tool::try_from).collect::<Result<_, _>>()?,
+            tools: info
+                .tools
+                .into_iter()
+                .map(Tool::try_from)
+                .collect::<Result<_, _>>()?,
             commands: info
                 .commands
                 .into_iter()
@@ -467,7 +499,15 @@ mod tests {
 
     #[test]
     fn details_that_are_no_json_are_named() {
-        let result = wit::ToolResult { content: vec![], details: Some("{".into()), structured: None };
-        assert!(ToolOutput::try_from(result).unwrap_err().contains("`details` is no JSON"));
+        let result = wit::ToolResult {
+            content: vec![],
+            details: Some("{".into()),
+            structured: None,
+        };
+        assert!(
+            ToolOutput::try_from(result)
+                .unwrap_err()
+                .contains("`details` is no JSON")
+        );
     }
 }

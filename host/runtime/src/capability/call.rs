@@ -34,7 +34,12 @@ impl HostToolCall for Guest {
         Ok(self.table.get(&call)?.arguments.clone())
     }
 
-    fn update(&mut self, call: Resource<ToolCall>, content: Vec<Content>, details: Option<String>) -> wasmtime::Result<()> {
+    fn update(
+        &mut self,
+        call: Resource<ToolCall>,
+        content: Vec<Content>,
+        details: Option<String>,
+    ) -> wasmtime::Result<()> {
         let call = self.table.get(&call)?;
         let details = details.and_then(|text| json(&text, "`details`").ok());
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
@@ -47,11 +52,23 @@ impl HostToolCall for Guest {
         Ok(())
     }
 
-    fn progress(&mut self, call: Resource<ToolCall>, done: f64, total: Option<f64>, caption: String) -> wasmtime::Result<()> {
+    fn progress(
+        &mut self,
+        call: Resource<ToolCall>,
+        done: f64,
+        total: Option<f64>,
+        caption: String,
+    ) -> wasmtime::Result<()> {
         let call = self.table.get(&call)?;
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
             let caption = visible(&caption);
-            updates.send_modify(|update| update.progress = Some(Progress { done, total, caption }));
+            updates.send_modify(|update| {
+                update.progress = Some(Progress {
+                    done,
+                    total,
+                    caption,
+                })
+            });
         }
         Ok(())
     }
@@ -62,7 +79,10 @@ impl HostToolCall for Guest {
 
     fn remaining(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<Option<u64>> {
         let deadline = self.table.get(&call)?.owner.deadline();
-        Ok(deadline.map(|at| u64::try_from(at.saturating_duration_since(Instant::now()).as_millis()).unwrap_or(u64::MAX)))
+        Ok(deadline.map(|at| {
+            u64::try_from(at.saturating_duration_since(Instant::now()).as_millis())
+                .unwrap_or(u64::MAX)
+        }))
     }
 
     fn drop(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<()> {
@@ -72,8 +92,17 @@ impl HostToolCall for Guest {
 }
 
 impl HostToolCallWithStore<Guest> for HasSelf<Guest> {
-    async fn cancelled(accessor: &Accessor<Guest, Has>, call: Resource<ToolCall>) -> wasmtime::Result<()> {
-        let token = accessor.with(|mut access| access.get().table.get(&call).map(|call| call.owner.token().clone()))?;
+    async fn cancelled(
+        accessor: &Accessor<Guest, Has>,
+        call: Resource<ToolCall>,
+    ) -> wasmtime::Result<()> {
+        let token = accessor.with(|mut access| {
+            access
+                .get()
+                .table
+                .get(&call)
+                .map(|call| call.owner.token().clone())
+        })?;
         token.cancelled().await;
         Ok(())
     }

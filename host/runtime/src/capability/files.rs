@@ -12,7 +12,10 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, StreamReader}
 use super::streams;
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::files::{CopyOptions, CopyProgress, CopySummary, Host, HostWithStore, Kind, Location, Metadata, Range, WriteOptions};
+use crate::bindings::vers::system::files::{
+    CopyOptions, CopyProgress, CopySummary, Host, HostWithStore, Kind, Location, Metadata, Range,
+    WriteOptions,
+};
 use crate::guest::{Ask, Guest, Has};
 
 impl Host for Guest {}
@@ -28,13 +31,26 @@ async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place, Error> {
     match at {
         Location::Vm((vm, path)) => {
             let facts = facts(ask, &vm).await?;
-            ask.permit(&Request::VmFile { vm: facts.vm(), path: &path, access }).await?;
-            Ok(Place::OnVm { files: ask.services.ssh.files(facts.id), path })
+            ask.permit(&Request::VmFile {
+                vm: facts.vm(),
+                path: &path,
+                access,
+            })
+            .await?;
+            Ok(Place::OnVm {
+                files: ask.services.ssh.files(facts.id),
+                path,
+            })
         }
         Location::Local(path) => {
             let base = ask.services.directory();
-            let path = pi_vers_policy::normalise(&base, &path).map_err(|why| Error::Invalid(why.to_string()))?;
-            ask.permit(&Request::LocalFile { path: &path, access }).await?;
+            let path = pi_vers_policy::normalise(&base, &path)
+                .map_err(|why| Error::Invalid(why.to_string()))?;
+            ask.permit(&Request::LocalFile {
+                path: &path,
+                access,
+            })
+            .await?;
             let (root, path) = beneath(ask.grants.file_root(&path, access), &path)?;
             let mode = match access {
                 Want::Read => local::Access::ReadOnly,
@@ -54,12 +70,26 @@ fn beneath(granted: Option<&Path>, path: &Path) -> Result<(PathBuf, String), Err
         _ => path.parent().unwrap_or(Path::new("/")),
     };
     let rest = path.strip_prefix(root).unwrap_or(path);
-    let rest = rest.to_str().ok_or_else(|| Error::Invalid("a path of this machine must be UTF-8".into()))?;
-    Ok((root.to_owned(), if rest.is_empty() { ".".into() } else { rest.to_owned() }))
+    let rest = rest
+        .to_str()
+        .ok_or_else(|| Error::Invalid("a path of this machine must be UTF-8".into()))?;
+    Ok((
+        root.to_owned(),
+        if rest.is_empty() {
+            ".".into()
+        } else {
+            rest.to_owned()
+        },
+    ))
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, pi_vers_system::Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|why| Error::Other(why.to_string()))?.map_err(Error::from)
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, pi_vers_system::Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|why| Error::Other(why.to_string()))?
+        .map_err(Error::from)
 }
 
 impl From<local::Metadata> for Metadata {
@@ -70,7 +100,13 @@ impl From<local::Metadata> for Metadata {
             local::FileKind::Link => Kind::Link,
             local::FileKind::Other => Kind::Other,
         };
-        Self { name: data.name, kind, size: data.size, mode: data.mode, modified: data.modified }
+        Self {
+            name: data.name,
+            kind,
+            size: data.size,
+            mode: data.mode,
+            modified: data.modified,
+        }
     }
 }
 
@@ -82,13 +118,26 @@ impl From<remote::Metadata> for Metadata {
             remote::FileKind::Link => Kind::Link,
             remote::FileKind::Other => Kind::Other,
         };
-        Self { name: data.name, kind, size: data.size, mode: data.mode, modified: data.modified }
+        Self {
+            name: data.name,
+            kind,
+            size: data.size,
+            mode: data.mode,
+            modified: data.modified,
+        }
     }
 }
 
 fn digest(expect: Option<Vec<u8>>) -> Result<Option<[u8; 32]>, Error> {
-    let wrong = |bytes: Vec<u8>| Error::Invalid(format!("`expect` has {} bytes; a SHA-256 has 32", bytes.len()));
-    expect.map(|bytes| bytes.try_into().map_err(wrong)).transpose()
+    let wrong = |bytes: Vec<u8>| {
+        Error::Invalid(format!(
+            "`expect` has {} bytes; a SHA-256 has 32",
+            bytes.len()
+        ))
+    };
+    expect
+        .map(|bytes| bytes.try_into().map_err(wrong))
+        .transpose()
 }
 
 type Bytes = BoxStream<'static, Result<bytes::Bytes, Error>>;
@@ -98,8 +147,14 @@ fn bytes(ask: Ask, at: Location, range: Option<Range>) -> Bytes {
     let (offset, length) = range.map_or((0, None), |range| (range.offset, range.length));
     futures::stream::once(async move {
         match place(&ask, at, Want::Read).await {
-            Ok(Place::Here { root, path }) => root.read(&path, offset, length).map(|chunk| chunk.map_err(Error::from)).boxed(),
-            Ok(Place::OnVm { files, path }) => files.read(&path, offset, length).map(|chunk| chunk.map_err(Error::from)).boxed(),
+            Ok(Place::Here { root, path }) => root
+                .read(&path, offset, length)
+                .map(|chunk| chunk.map_err(Error::from))
+                .boxed(),
+            Ok(Place::OnVm { files, path }) => files
+                .read(&path, offset, length)
+                .map(|chunk| chunk.map_err(Error::from))
+                .boxed(),
             Err(why) => futures::stream::iter([Err(why)]).boxed(),
         }
     })
@@ -108,27 +163,41 @@ fn bytes(ask: Ask, at: Location, range: Option<Range>) -> Bytes {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn stat(accessor: &Accessor<Guest, Has>, at: Location) -> wasmtime::Result<Result<Metadata, Error>> {
+    async fn stat(
+        accessor: &Accessor<Guest, Has>,
+        at: Location,
+    ) -> wasmtime::Result<Result<Metadata, Error>> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             match place(&ask, at, Want::Read).await? {
                 Place::Here { root, path } => ask.race(root.stat(&path)).await.map(Metadata::from),
-                Place::OnVm { files, path } => ask.race(files.stat(&path)).await.map(Metadata::from),
+                Place::OnVm { files, path } => {
+                    ask.race(files.stat(&path)).await.map(Metadata::from)
+                }
             }
         }
         .await)
     }
 
-    async fn list(accessor: &Accessor<Guest, Has>, at: Location) -> wasmtime::Result<Result<Vec<Metadata>, Error>> {
+    async fn list(
+        accessor: &Accessor<Guest, Has>,
+        at: Location,
+    ) -> wasmtime::Result<Result<Vec<Metadata>, Error>> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             match place(&ask, at, Want::Read).await? {
-                Place::Here { root, path } => {
-                    Ok(ask.race(root.list(&path)).await?.into_iter().map(Metadata::from).collect())
-                }
-                Place::OnVm { files, path } => {
-                    Ok(ask.race(files.list(&path)).await?.into_iter().map(Metadata::from).collect())
-                }
+                Place::Here { root, path } => Ok(ask
+                    .race(root.list(&path))
+                    .await?
+                    .into_iter()
+                    .map(Metadata::from)
+                    .collect()),
+                Place::OnVm { files, path } => Ok(ask
+                    .race(files.list(&path))
+                    .await?
+                    .into_iter()
+                    .map(Metadata::from)
+                    .collect()),
             }
         }
         .await)
@@ -162,12 +231,22 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let expect = digest(options.expect)?;
             match place(&ask, at, Want::Write).await? {
                 Place::Here { root, path } => {
-                    let options = local::WriteOptions { parents: options.parents, mode: options.mode, expect_sha256: expect };
-                    ask.race(root.write(&path, streams::stream(data).map(Ok), options)).await
+                    let options = local::WriteOptions {
+                        parents: options.parents,
+                        mode: options.mode,
+                        expect_sha256: expect,
+                    };
+                    ask.race(root.write(&path, streams::stream(data).map(Ok), options))
+                        .await
                 }
                 Place::OnVm { files, path } => {
-                    let options = remote::WriteOptions { parents: options.parents, mode: options.mode, expect_sha256: expect };
-                    ask.race(files.write(&path, streams::stream(data).map(Ok), options)).await
+                    let options = remote::WriteOptions {
+                        parents: options.parents,
+                        mode: options.mode,
+                        expect_sha256: expect,
+                    };
+                    ask.race(files.write(&path, streams::stream(data).map(Ok), options))
+                        .await
                 }
             }
         }
@@ -179,10 +258,16 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         _source: Location,
         _target: Location,
         _options: CopyOptions,
-    ) -> wasmtime::Result<(StreamReader<CopyProgress>, FutureReader<Result<CopySummary, Error>>)> {
+    ) -> wasmtime::Result<(
+        StreamReader<CopyProgress>,
+        FutureReader<Result<CopySummary, Error>>,
+    )> {
         let progress = StreamReader::new(&mut access, Vec::<CopyProgress>::new())?;
         let why = Error::Unavailable("this version of the host does not offer files.copy".into());
-        let done = FutureReader::new(&mut access, async move { wasmtime::Result::<_>::Ok(Err(why)) })?;
+        let done = FutureReader::new(
+            &mut access,
+            async move { wasmtime::Result::<_>::Ok(Err(why)) },
+        )?;
         Ok((progress, done))
     }
 }

@@ -19,25 +19,44 @@ impl Host for Guest {
 async fn nowhere<T>(accessor: &Accessor<Guest, Has>, verb: FleetVerb) -> Result<T, Error> {
     let ask = Ask::of(accessor)?;
     ask.permit(&Request::Fleet { verb }).await?;
-    Err(Error::Unavailable("there is no control plane of a fleet".into()))
+    Err(Error::Unavailable(
+        "there is no control plane of a fleet".into(),
+    ))
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn golden_commit(accessor: &Accessor<Guest, Has>, explicit: Option<String>, ensure: bool) -> wasmtime::Result<Result<Golden, Error>> {
+    async fn golden_commit(
+        accessor: &Accessor<Guest, Has>,
+        explicit: Option<String>,
+        ensure: bool,
+    ) -> wasmtime::Result<Result<Golden, Error>> {
         let _ = explicit;
-        let verb = if ensure { FleetVerb::BuildGolden } else { FleetVerb::Golden };
+        let verb = if ensure {
+            FleetVerb::BuildGolden
+        } else {
+            FleetVerb::Golden
+        };
         Ok(nowhere(accessor, verb).await)
     }
 
-    async fn register(accessor: &Accessor<Guest, Has>, _member: Member) -> wasmtime::Result<Result<(), Error>> {
+    async fn register(
+        accessor: &Accessor<Guest, Has>,
+        _member: Member,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(nowhere(accessor, FleetVerb::Register).await)
     }
 
-    async fn deregister(accessor: &Accessor<Guest, Has>, _vm: String) -> wasmtime::Result<Result<(), Error>> {
+    async fn deregister(
+        accessor: &Accessor<Guest, Has>,
+        _vm: String,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(nowhere(accessor, FleetVerb::Deregister).await)
     }
 
-    async fn members(accessor: &Accessor<Guest, Has>, _role: Option<String>) -> wasmtime::Result<Result<Vec<Member>, Error>> {
+    async fn members(
+        accessor: &Accessor<Guest, Has>,
+        _role: Option<String>,
+    ) -> wasmtime::Result<Result<Vec<Member>, Error>> {
         Ok(nowhere(accessor, FleetVerb::Members).await)
     }
 }

@@ -16,7 +16,9 @@ use wasmtime::component::{Accessor, FutureReader, HasSelf, StreamReader};
 
 use super::streams;
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::http::{HeaderValue, Host, HostWithStore, Request as WitRequest, Response};
+use crate::bindings::vers::system::http::{
+    HeaderValue, Host, HostWithStore, Request as WitRequest, Response,
+};
 use crate::guest::{Ask, Guest, Has};
 
 impl Host for Guest {}
@@ -35,7 +37,9 @@ impl Judge {
         match self.grants.decide(request) {
             Decision::Allow => Ok(()),
             Decision::Deny(denial) => Err(SystemError::new(Kind::Denied, denial.to_string())),
-            Decision::Ask(question) => Err(SystemError::new(Kind::Denied, question.refused.to_string())),
+            Decision::Ask(question) => {
+                Err(SystemError::new(Kind::Denied, question.refused.to_string()))
+            }
         }
     }
 }
@@ -43,42 +47,93 @@ impl Judge {
 impl egress::Judge for Judge {
     fn url(&self, url: &Url) -> Result<(), SystemError> {
         *self.hop.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
-        self.decide(&Request::Http { method: &self.method, url })?;
-        self.secrets.iter().try_for_each(|name| self.decide(&Request::Secret { name, to: SecretUse::HttpHeader { url } }))
+        self.decide(&Request::Http {
+            method: &self.method,
+            url,
+        })?;
+        self.secrets.iter().try_for_each(|name| {
+            self.decide(&Request::Secret {
+                name,
+                to: SecretUse::HttpHeader { url },
+            })
+        })
     }
 
     fn address(&self, host: &str, address: IpAddr) -> Result<(), SystemError> {
         let hop = self.hop.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(url) = hop.as_ref().filter(|url| url.host_str() == Some(host)) else {
-            return Err(SystemError::new(Kind::Denied, format!("{host} was not judged before its address")));
+            return Err(SystemError::new(
+                Kind::Denied,
+                format!("{host} was not judged before its address"),
+            ));
         };
-        self.decide(&Request::HttpAddress { method: &self.method, url, address })
+        self.decide(&Request::HttpAddress {
+            method: &self.method,
+            url,
+            address,
+        })
     }
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn send(accessor: &Accessor<Guest, Has>, request: WitRequest, body: Option<StreamReader<u8>>) -> wasmtime::Result<Result<Response, Error>> {
-        let body = body.map(|reader| accessor.with(|access| streams::incoming(access, reader))).transpose()?;
+    async fn send(
+        accessor: &Accessor<Guest, Has>,
+        request: WitRequest,
+        body: Option<StreamReader<u8>>,
+    ) -> wasmtime::Result<Result<Response, Error>> {
+        let body = body
+            .map(|reader| accessor.with(|access| streams::incoming(access, reader)))
+            .transpose()?;
         let sent = async {
             let ask = Ask::of(accessor)?;
-            let url: Url = request.url.parse().map_err(|why| Error::Invalid(format!("the URL is not valid: {why}")))?;
-            ask.permit(&Request::Http { method: &request.method, url: &url }).await?;
-            let (mut headers, mut secrets) = (Vec::with_capacity(request.headers.len()), Vec::new());
+            let url: Url = request
+                .url
+                .parse()
+                .map_err(|why| Error::Invalid(format!("the URL is not valid: {why}")))?;
+            ask.permit(&Request::Http {
+                method: &request.method,
+                url: &url,
+            })
+            .await?;
+            let (mut headers, mut secrets) =
+                (Vec::with_capacity(request.headers.len()), Vec::new());
             for header in request.headers {
                 headers.push(match header.value {
-                    HeaderValue::Plain(value) => egress::Header { name: header.name, value, secret: false },
+                    HeaderValue::Plain(value) => egress::Header {
+                        name: header.name,
+                        value,
+                        secret: false,
+                    },
                     HeaderValue::Secret(name) => {
-                        ask.permit(&Request::Secret { name: &name, to: SecretUse::HttpHeader { url: &url } }).await?;
+                        ask.permit(&Request::Secret {
+                            name: &name,
+                            to: SecretUse::HttpHeader { url: &url },
+                        })
+                        .await?;
                         let value = ask.services.secret(&name)?;
                         secrets.push(name);
-                        egress::Header { name: header.name, value, secret: true }
+                        egress::Header {
+                            name: header.name,
+                            value,
+                            secret: true,
+                        }
                     }
                 });
             }
-            let judge = Judge { hop: Mutex::new(None), grants: ask.grants.clone(), method: request.method.clone(), secrets };
+            let judge = Judge {
+                hop: Mutex::new(None),
+                grants: ask.grants.clone(),
+                method: request.method.clone(),
+                secrets,
+            };
             let way = egress::Egress::new(judge, egress::Limits::default())?;
             let timeout = request.timeout.map(Duration::from_millis);
-            let request = egress::Request { method: request.method, url: request.url, headers, timeout };
+            let request = egress::Request {
+                method: request.method,
+                url: request.url,
+                headers,
+                timeout,
+            };
             let body = body.map(|body| streams::stream(body).map(Ok).boxed());
             let response = ask.race(way.send(request, body)).await?;
             Ok((ask, response))
@@ -87,9 +142,17 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         match sent {
             Err(why) => Ok(Err(why)),
             Ok((ask, response)) => {
-                let (stream, done): (StreamReader<u8>, FutureReader<Result<(), Error>>) =
-                    accessor.with(|access| streams::outgoing_checked(access, ask.owner.clone(), response.body))?;
-                Ok(Ok(Response { status: response.status, headers: response.headers, url: response.url.to_string(), body: stream, done }))
+                let (stream, done): (StreamReader<u8>, FutureReader<Result<(), Error>>) = accessor
+                    .with(|access| {
+                        streams::outgoing_checked(access, ask.owner.clone(), response.body)
+                    })?;
+                Ok(Ok(Response {
+                    status: response.status,
+                    headers: response.headers,
+                    url: response.url.to_string(),
+                    body: stream,
+                    done,
+                }))
             }
         }
     }

@@ -10,8 +10,16 @@ use crate::types::visible;
 impl Host for Guest {}
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    fn write(mut access: Access<'_, Guest, Has>, level: Level, message: String) -> wasmtime::Result<()> {
-        let oldest = access.as_context_mut().async_call_stack().ok().and_then(Iterator::last);
+    fn write(
+        mut access: Access<'_, Guest, Has>,
+        level: Level,
+        message: String,
+    ) -> wasmtime::Result<()> {
+        let oldest = access
+            .as_context_mut()
+            .async_call_stack()
+            .ok()
+            .and_then(Iterator::last);
         let guest = access.get();
         let owner = guest.owner_of(oldest);
         if !owner.may_log(message.len(), guest.limits.log) {

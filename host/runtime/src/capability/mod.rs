@@ -34,7 +34,8 @@ pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {
     let mut linker = Linker::new(engine.wasm());
     let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
         .and_then(|()| Extension::add_to_linker::<_, Has>(&mut linker, |guest| guest));
-    linked.map_err(|why| Error::Engine(format!("the capabilities could not be linked: {why:#}")))?;
+    linked
+        .map_err(|why| Error::Engine(format!("the capabilities could not be linked: {why:#}")))?;
     Ok(linker)
 }
 

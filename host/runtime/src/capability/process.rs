@@ -20,7 +20,10 @@ use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
 use super::streams::{self, Output};
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::process::{Command, EnvValue, Exit, Host, HostChild, HostChildWithStore, HostWithStore, OutputMode, Program, Signal};
+use crate::bindings::vers::system::process::{
+    Command, EnvValue, Exit, Host, HostChild, HostChildWithStore, HostWithStore, OutputMode,
+    Program, Signal,
+};
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
 
@@ -51,19 +54,31 @@ pub(super) enum Place {
 
 impl Running {
     pub(super) fn new(what: String, place: Place) -> Arc<Self> {
-        Arc::new(Self { what, place, over: OnceLock::new() })
+        Arc::new(Self {
+            what,
+            place,
+            over: OnceLock::new(),
+        })
     }
 
     async fn wait(&self) -> Result<Exit, Error> {
         let exit = match &self.place {
-            Place::Here(child) => child.wait().await.map_err(Error::from).map(|exit| match exit {
-                local::Exit::Code(code) => Exit::Code(code),
-                local::Exit::Signal(name) => Exit::Signal(name),
-            }),
-            Place::OnVm(child) => child.wait().await.map_err(Error::from).map(|exit| match exit {
-                vers_client::Exit::Code(code) => Exit::Code(code),
-                vers_client::Exit::Signal(name) => Exit::Signal(name),
-            }),
+            Place::Here(child) => child
+                .wait()
+                .await
+                .map_err(Error::from)
+                .map(|exit| match exit {
+                    local::Exit::Code(code) => Exit::Code(code),
+                    local::Exit::Signal(name) => Exit::Signal(name),
+                }),
+            Place::OnVm(child) => child
+                .wait()
+                .await
+                .map_err(Error::from)
+                .map(|exit| match exit {
+                    vers_client::Exit::Code(code) => Exit::Code(code),
+                    vers_client::Exit::Signal(name) => Exit::Signal(name),
+                }),
         };
         let _ = self.over.set(());
         exit
@@ -107,11 +122,20 @@ pub(super) fn adopt(
 ) -> wasmtime::Result<Resource<Child>> {
     let weak = Arc::downgrade(&running);
     ask.owner.started(weak);
-    accessor.with(|mut access| Ok(access.get().table.push(Child { running: Some(running), stdout, stderr })?))
+    accessor.with(|mut access| {
+        Ok(access.get().table.push(Child {
+            running: Some(running),
+            stdout,
+            stderr,
+        })?)
+    })
 }
 
 /// Pumps what the guest writes into a process until either ends.
-pub(super) fn feed(mut from: mpsc::Receiver<Bytes>, mut to: impl tokio::io::AsyncWrite + Send + Unpin + 'static) {
+pub(super) fn feed(
+    mut from: mpsc::Receiver<Bytes>,
+    mut to: impl tokio::io::AsyncWrite + Send + Unpin + 'static,
+) {
     tokio::spawn(async move {
         while let Some(chunk) = from.recv().await {
             if to.write_all(&chunk).await.is_err() {
@@ -127,7 +151,11 @@ pub(super) fn name(program: &Program) -> String {
     match program {
         Program::Argv(argv) => {
             let program = argv.first().map_or("", String::as_str);
-            crate::types::visible(Path::new(program).file_name().map_or(program, |name| name.to_str().unwrap_or(program)))
+            crate::types::visible(
+                Path::new(program)
+                    .file_name()
+                    .map_or(program, |name| name.to_str().unwrap_or(program)),
+            )
         }
         Program::Shell(_) => "a shell script".into(),
     }
@@ -137,15 +165,26 @@ impl Host for Guest {}
 
 impl HostChild for Guest {
     fn id(&mut self, child: Resource<Child>) -> wasmtime::Result<Option<u32>> {
-        Ok(self.table.get(&child)?.running.as_ref().and_then(|running| match &running.place {
-            Place::Here(child) => Some(child.id()),
-            Place::OnVm(child) => child.id(),
-        }))
+        Ok(self
+            .table
+            .get(&child)?
+            .running
+            .as_ref()
+            .and_then(|running| match &running.place {
+                Place::Here(child) => Some(child.id()),
+                Place::OnVm(child) => child.id(),
+            }))
     }
 
     fn detach(&mut self, child: Resource<Child>) -> wasmtime::Result<()> {
         // Whoever still waits for it holds it too; then it stays attached to that wait.
-        if let Some(running) = self.table.get_mut(&child)?.running.take().and_then(Arc::into_inner) {
+        if let Some(running) = self
+            .table
+            .get_mut(&child)?
+            .running
+            .take()
+            .and_then(Arc::into_inner)
+        {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
@@ -166,22 +205,37 @@ fn taken(which: &str) -> Error {
 }
 
 impl HostChildWithStore<Guest> for HasSelf<Guest> {
-    fn stdout(mut access: Access<'_, Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
+    fn stdout(
+        mut access: Access<'_, Guest, Has>,
+        child: Resource<Child>,
+    ) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
         match access.get().table.get_mut(&child)?.stdout.take() {
             Some(output) => streams::outgoing(access, output).map(Ok),
             None => Ok(Err(taken("stdout"))),
         }
     }
 
-    fn stderr(mut access: Access<'_, Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
+    fn stderr(
+        mut access: Access<'_, Guest, Has>,
+        child: Resource<Child>,
+    ) -> wasmtime::Result<Result<StreamReader<u8>, Error>> {
         match access.get().table.get_mut(&child)?.stderr.take() {
             Some(output) => streams::outgoing(access, output).map(Ok),
             None => Ok(Err(taken("stderr"))),
         }
     }
 
-    async fn wait(accessor: &Accessor<Guest, Has>, child: Resource<Child>) -> wasmtime::Result<Result<Exit, Error>> {
-        let running = accessor.with(|mut access| access.get().table.get(&child).map(|child| child.running.clone()))?;
+    async fn wait(
+        accessor: &Accessor<Guest, Has>,
+        child: Resource<Child>,
+    ) -> wasmtime::Result<Result<Exit, Error>> {
+        let running = accessor.with(|mut access| {
+            access
+                .get()
+                .table
+                .get(&child)
+                .map(|child| child.running.clone())
+        })?;
         let (ask, running) = match (Ask::of(accessor), running) {
             (Ok(ask), Some(running)) => (ask, running),
             (Err(denied), _) => return Ok(Err(denied)),
@@ -190,8 +244,18 @@ impl HostChildWithStore<Guest> for HasSelf<Guest> {
         Ok(ask.race(running.wait()).await)
     }
 
-    async fn signal(accessor: &Accessor<Guest, Has>, child: Resource<Child>, signal: Signal) -> wasmtime::Result<Result<(), Error>> {
-        let running = accessor.with(|mut access| access.get().table.get(&child).map(|child| child.running.clone()))?;
+    async fn signal(
+        accessor: &Accessor<Guest, Has>,
+        child: Resource<Child>,
+        signal: Signal,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        let running = accessor.with(|mut access| {
+            access
+                .get()
+                .table
+                .get(&child)
+                .map(|child| child.running.clone())
+        })?;
         let (ask, running) = match (Ask::of(accessor), running) {
             (Ok(ask), Some(running)) => (ask, running),
             (Err(denied), _) => return Ok(Err(denied)),
@@ -236,8 +300,14 @@ fn on_vm(signal: Signal) -> vers_client::Signal {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn spawn(accessor: &Accessor<Guest, Has>, command: Command, stdin: Option<StreamReader<u8>>) -> wasmtime::Result<Result<Resource<Child>, Error>> {
-        let stdin = stdin.map(|reader| accessor.with(|access| streams::incoming(access, reader))).transpose()?;
+    async fn spawn(
+        accessor: &Accessor<Guest, Has>,
+        command: Command,
+        stdin: Option<StreamReader<u8>>,
+    ) -> wasmtime::Result<Result<Resource<Child>, Error>> {
+        let stdin = stdin
+            .map(|reader| accessor.with(|access| streams::incoming(access, reader)))
+            .transpose()?;
         let ask = match Ask::of(accessor) {
             Ok(ask) => ask,
             Err(denied) => return Ok(Err(denied)),
@@ -252,7 +322,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
 
 type Started = (Arc<Running>, Option<Output>, Option<Output>);
 
-async fn start(ask: &Ask, command: Command, stdin: Option<mpsc::Receiver<Bytes>>) -> Result<Started, Error> {
+async fn start(
+    ask: &Ask,
+    command: Command,
+    stdin: Option<mpsc::Receiver<Bytes>>,
+) -> Result<Started, Error> {
     let what = name(&command.program);
     let directory = directory(ask, command.working_directory.as_deref())?;
     // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
@@ -260,16 +334,32 @@ async fn start(ask: &Ask, command: Command, stdin: Option<mpsc::Receiver<Bytes>>
         Program::Argv(argv) => argv,
         Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script],
     };
-    let (program, arguments) = argv.split_first().ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
+    let (program, arguments) = argv
+        .split_first()
+        .ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
     let program = local::resolve_program(program, &ask.services.path())?;
-    let names: Vec<&str> = command.env.iter().map(|variable| variable.name.as_str()).collect();
-    ask.permit(&Request::Process { program: &program, args: arguments, working_directory: &directory, env: &names }).await?;
+    let names: Vec<&str> = command
+        .env
+        .iter()
+        .map(|variable| variable.name.as_str())
+        .collect();
+    ask.permit(&Request::Process {
+        program: &program,
+        args: arguments,
+        working_directory: &directory,
+        env: &names,
+    })
+    .await?;
     let mut env = ask.services.basic_environment();
     for variable in &command.env {
         let value = match &variable.value {
             EnvValue::Plain(value) => value.clone(),
             EnvValue::Secret(name) => {
-                ask.permit(&Request::Secret { name, to: SecretUse::ChildEnv { program: &program } }).await?;
+                ask.permit(&Request::Secret {
+                    name,
+                    to: SecretUse::ChildEnv { program: &program },
+                })
+                .await?;
                 ask.services.secret(name)?
             }
         };
@@ -289,16 +379,23 @@ async fn start(ask: &Ask, command: Command, stdin: Option<mpsc::Receiver<Bytes>>
     if let (Some(from), Some(to)) = (stdin, child.take_stdin()) {
         feed(from, to);
     }
-    let (stdout, stderr) = (child.take_stdout().map(bytes), child.take_stderr().map(bytes));
+    let (stdout, stderr) = (
+        child.take_stdout().map(bytes),
+        child.take_stderr().map(bytes),
+    );
     Ok((Running::new(what, Place::Here(child)), stdout, stderr))
 }
 
 /// The bytes of an output; an error ends it, and `wait` tells of it.
 fn bytes(output: pi_vers_system::ByteStream) -> Output {
-    output.take_while(|chunk| std::future::ready(chunk.is_ok())).filter_map(|chunk| std::future::ready(chunk.ok())).boxed()
+    output
+        .take_while(|chunk| std::future::ready(chunk.is_ok()))
+        .filter_map(|chunk| std::future::ready(chunk.ok()))
+        .boxed()
 }
 
 fn directory(ask: &Ask, given: Option<&str>) -> Result<PathBuf, Error> {
     let base = ask.services.directory();
-    pi_vers_policy::normalise(&base, given.unwrap_or(".")).map_err(|why| Error::Invalid(why.to_string()))
+    pi_vers_policy::normalise(&base, given.unwrap_or("."))
+        .map_err(|why| Error::Invalid(why.to_string()))
 }

@@ -8,7 +8,9 @@ use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use super::call::ToolCall;
 use crate::bindings::vers::harness::session::{Delivery as WitDelivery, Host, HostWithStore};
-use crate::bindings::vers::harness::types::{Content, CustomMessage, Error, FlagValue, ToolError, ToolResult};
+use crate::bindings::vers::harness::types::{
+    Content, CustomMessage, Error, FlagValue, ToolError, ToolResult,
+};
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
 use crate::types::{self, contents, json};
@@ -33,17 +35,27 @@ fn delivery(delivery: WitDelivery) -> types::Delivery {
 
 impl Host for Guest {
     fn working_directory(&mut self) -> wasmtime::Result<String> {
-        let directory = self.services.as_ref().map(|services| services.harness.working_directory());
+        let directory = self
+            .services
+            .as_ref()
+            .map(|services| services.harness.working_directory());
         Ok(directory.map_or_else(String::new, |path| path.to_string_lossy().into_owned()))
     }
 
     fn id(&mut self) -> wasmtime::Result<String> {
-        Ok(self.services.as_ref().map_or_else(String::new, |services| services.harness.session_id()))
+        Ok(self
+            .services
+            .as_ref()
+            .map_or_else(String::new, |services| services.harness.session_id()))
     }
 
     fn flag(&mut self, name: String) -> wasmtime::Result<Option<FlagValue>> {
-        let Some(services) = &self.services else { return Ok(None) };
-        let Some(value) = services.flag(&self.name, &name) else { return Ok(None) };
+        let Some(services) = &self.services else {
+            return Ok(None);
+        };
+        let Some(value) = services.flag(&self.name, &name) else {
+            return Ok(None);
+        };
         // A key given as a flag is the host's business: the guest learns nothing of it.
         if let types::FlagValue::Text(text) = &value
             && services.secrets.redact(text) != text.as_str()
@@ -55,16 +67,25 @@ impl Host for Guest {
 
     fn active_tools(&mut self) -> wasmtime::Result<Vec<String>> {
         Ok(self.services.as_ref().map_or_else(Vec::new, |services| {
-            services.harness.active_tools().unwrap_or_else(|| services.all_tools())
+            services
+                .harness
+                .active_tools()
+                .unwrap_or_else(|| services.all_tools())
         }))
     }
 
     fn all_tools(&mut self) -> wasmtime::Result<Vec<String>> {
-        Ok(self.services.as_ref().map_or_else(Vec::new, |services| services.all_tools()))
+        Ok(self
+            .services
+            .as_ref()
+            .map_or_else(Vec::new, |services| services.all_tools()))
     }
 
     fn is_idle(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.services.as_ref().is_none_or(|services| services.harness.is_idle()))
+        Ok(self
+            .services
+            .as_ref()
+            .is_none_or(|services| services.harness.is_idle()))
     }
 }
 
@@ -84,62 +105,114 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendMessage).await?;
             let message = types::CustomMessage::try_from(message).map_err(Error::Invalid)?;
-            ask.race(ask.services.harness.send_message(&ask.name, message, delivery(when), trigger_turn)).await
+            ask.race(ask.services.harness.send_message(
+                &ask.name,
+                message,
+                delivery(when),
+                trigger_turn,
+            ))
+            .await
         }
         .await)
     }
 
-    async fn send_user_message(accessor: &Accessor<Guest, Has>, content: Vec<Content>, when: WitDelivery) -> wasmtime::Result<Result<(), Error>> {
+    async fn send_user_message(
+        accessor: &Accessor<Guest, Has>,
+        content: Vec<Content>,
+        when: WitDelivery,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendUserMessage).await?;
-            ask.race(ask.services.harness.send_user_message(&ask.name, contents(content), delivery(when))).await
+            ask.race(ask.services.harness.send_user_message(
+                &ask.name,
+                contents(content),
+                delivery(when),
+            ))
+            .await
         }
         .await)
     }
 
-    async fn append_entry(accessor: &Accessor<Guest, Has>, kind: String, data: String) -> wasmtime::Result<Result<(), Error>> {
+    async fn append_entry(
+        accessor: &Accessor<Guest, Has>,
+        kind: String,
+        data: String,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::AppendEntry).await?;
             let data = json(&data, "the entry").map_err(Error::Invalid)?;
-            ask.race(ask.services.harness.append_entry(&ask.name, &kind, data)).await
+            ask.race(ask.services.harness.append_entry(&ask.name, &kind, data))
+                .await
         }
         .await)
     }
 
-    async fn entries(accessor: &Accessor<Guest, Has>, kind: Option<String>) -> wasmtime::Result<Result<Vec<String>, Error>> {
+    async fn entries(
+        accessor: &Accessor<Guest, Has>,
+        kind: Option<String>,
+    ) -> wasmtime::Result<Result<Vec<String>, Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::Entries).await?;
-            let entries = ask.race(ask.services.harness.entries(&ask.name, kind.as_deref())).await?;
+            let entries = ask
+                .race(ask.services.harness.entries(&ask.name, kind.as_deref()))
+                .await?;
             Ok(entries.iter().map(ToString::to_string).collect())
         }
         .await)
     }
 
-    async fn set_active_tools(accessor: &Accessor<Guest, Has>, names: Vec<String>) -> wasmtime::Result<Result<(), Error>> {
+    async fn set_active_tools(
+        accessor: &Accessor<Guest, Has>,
+        names: Vec<String>,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SetActiveTools).await?;
             let known = ask.services.all_tools();
             if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
-                return Err(Error::NotFound(format!("there is no tool {}", types::visible(unknown))));
+                return Err(Error::NotFound(format!(
+                    "there is no tool {}",
+                    types::visible(unknown)
+                )));
             }
             ask.race(ask.services.harness.set_active_tools(names)).await
         }
         .await)
     }
 
-    async fn run_built_in(accessor: &Accessor<Guest, Has>, call: Resource<ToolCall>) -> wasmtime::Result<Result<ToolResult, ToolError>> {
+    async fn run_built_in(
+        accessor: &Accessor<Guest, Has>,
+        call: Resource<ToolCall>,
+    ) -> wasmtime::Result<Result<ToolResult, ToolError>> {
         let (id, tool, arguments, owner) = accessor.with(|mut access| -> wasmtime::Result<_> {
             let call = access.get().table.get(&call)?;
-            Ok((call.id.clone(), call.tool.clone(), call.arguments.clone(), Arc::clone(&call.owner)))
+            Ok((
+                call.id.clone(),
+                call.tool.clone(),
+                call.arguments.clone(),
+                Arc::clone(&call.owner),
+            ))
         })?;
         let ask = match permitted(accessor, SessionVerb::RunBuiltIn).await {
             Ok(ask) => ask,
             Err(denied) => return Ok(Err(ToolError::Capability(denied))),
         };
-        let updates = owner.updates().cloned().unwrap_or_else(|| watch::Sender::new(types::Update::default()));
+        let updates = owner
+            .updates()
+            .cloned()
+            .unwrap_or_else(|| watch::Sender::new(types::Update::default()));
         let arguments = serde_json::from_str(&arguments).unwrap_or_default();
-        let call = BuiltInCall { tool, id, arguments, updates, cancel: owner.token().clone() };
-        let result = match ask.owner.race(ask.services.harness.run_built_in(call)).await {
+        let call = BuiltInCall {
+            tool,
+            id,
+            arguments,
+            updates,
+            cancel: owner.token().clone(),
+        };
+        let result = match ask
+            .owner
+            .race(ask.services.harness.run_built_in(call))
+            .await
+        {
             Ok(result) => result,
             Err(ended) => return Ok(Err(ToolError::Capability(ended))),
         };
@@ -147,9 +220,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             Ok(output) => Ok(output.into()),
             Err(BuiltInError::Failed(output)) => Err(ToolError::Failed(output.into())),
             Err(BuiltInError::Cancelled) => Err(ToolError::Cancelled),
-            Err(BuiltInError::Missing(tool)) => {
-                Err(ToolError::Capability(Error::NotFound(format!("this front end has no {tool} tool of its own"))))
-            }
+            Err(BuiltInError::Missing(tool)) => Err(ToolError::Capability(Error::NotFound(
+                format!("this front end has no {tool} tool of its own"),
+            ))),
         })
     }
 }

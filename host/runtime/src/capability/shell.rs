@@ -23,21 +23,35 @@ fn not_offered(what: &str) -> Error {
 impl Host for Guest {}
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn connect(accessor: &Accessor<Guest, Has>, vm: String, patience: u64) -> wasmtime::Result<Result<(), Error>> {
+    async fn connect(
+        accessor: &Accessor<Guest, Has>,
+        vm: String,
+        patience: u64,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             let facts = facts(&ask, &vm).await?;
-            ask.permit(&Request::ShellConnect { vm: facts.vm() }).await?;
-            ask.race(ask.services.ssh.connect(facts.id, Duration::from_millis(patience))).await
+            ask.permit(&Request::ShellConnect { vm: facts.vm() })
+                .await?;
+            ask.race(
+                ask.services
+                    .ssh
+                    .connect(facts.id, Duration::from_millis(patience)),
+            )
+            .await
         }
         .await)
     }
 
-    async fn disconnect(accessor: &Accessor<Guest, Has>, vm: String) -> wasmtime::Result<Result<(), Error>> {
+    async fn disconnect(
+        accessor: &Accessor<Guest, Has>,
+        vm: String,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             let facts = facts(&ask, &vm).await?;
-            ask.permit(&Request::ShellConnect { vm: facts.vm() }).await?;
+            ask.permit(&Request::ShellConnect { vm: facts.vm() })
+                .await?;
             ask.owner.race(ask.services.ssh.disconnect(facts.id)).await
         }
         .await)
@@ -49,7 +63,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         command: Command,
         stdin: Option<StreamReader<u8>>,
     ) -> wasmtime::Result<Result<Resource<Child>, Error>> {
-        let stdin = stdin.map(|reader| accessor.with(|access| streams::incoming(access, reader))).transpose()?;
+        let stdin = stdin
+            .map(|reader| accessor.with(|access| streams::incoming(access, reader)))
+            .transpose()?;
         let ask = match Ask::of(accessor) {
             Ok(ask) => ask,
             Err(denied) => return Ok(Err(denied)),
@@ -59,7 +75,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let what = format!("{} on VM {}", name(&command.program), facts.id);
             let command = translate(&ask, &facts, command, stdin.is_some()).await?;
             let mut child = ask.race(ask.services.ssh.spawn(facts.id, command)).await?;
-            let (to, stdout, stderr) = (child.take_stdin(), child.take_stdout(), child.take_stderr());
+            let (to, stdout, stderr) =
+                (child.take_stdin(), child.take_stdout(), child.take_stderr());
             Ok((Running::new(what, Place::OnVm(child)), to, stdout, stderr))
         }
         .await;
@@ -69,7 +86,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                 if let (Some(from), Some(to)) = (stdin, to) {
                     feed(from, to);
                 }
-                adopt(accessor, &ask, running, stdout.map(StreamExt::boxed), stderr.map(StreamExt::boxed)).map(Ok)
+                adopt(
+                    accessor,
+                    &ask,
+                    running,
+                    stdout.map(StreamExt::boxed),
+                    stderr.map(StreamExt::boxed),
+                )
+                .map(Ok)
             }
         }
     }
@@ -81,31 +105,57 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         _start: u64,
     ) -> wasmtime::Result<(StreamReader<Line>, FutureReader<Result<(), Error>>)> {
         let stream = StreamReader::new(&mut access, Vec::<Line>::new())?;
-        let done = FutureReader::new(&mut access, async { wasmtime::Result::<_>::Ok(Err(not_offered("shell.follow"))) })?;
+        let done = FutureReader::new(&mut access, async {
+            wasmtime::Result::<_>::Ok(Err(not_offered("shell.follow")))
+        })?;
         Ok((stream, done))
     }
 
-    async fn forward_port(_: &Accessor<Guest, Has>, _vm: String, _remote: u16, _local: Option<u16>) -> wasmtime::Result<Result<Forward, Error>> {
+    async fn forward_port(
+        _: &Accessor<Guest, Has>,
+        _vm: String,
+        _remote: u16,
+        _local: Option<u16>,
+    ) -> wasmtime::Result<Result<Forward, Error>> {
         Ok(Err(not_offered("shell.forward-port")))
     }
 }
 
 /// Asks the policy about a command and puts secrets where they belong.
-async fn translate(ask: &Ask, facts: &Facts, command: Command, stdin: bool) -> Result<vers_client::Command, Error> {
-    let names: Vec<&str> = command.env.iter().map(|variable| variable.name.as_str()).collect();
+async fn translate(
+    ask: &Ask,
+    facts: &Facts,
+    command: Command,
+    stdin: bool,
+) -> Result<vers_client::Command, Error> {
+    let names: Vec<&str> = command
+        .env
+        .iter()
+        .map(|variable| variable.name.as_str())
+        .collect();
     let vm: Vm<'_> = facts.vm();
     let working_directory = command.working_directory.as_deref();
     let asked = match &command.program {
         Program::Argv(argv) => PolicyCommand::Argv(argv),
         Program::Shell(script) => PolicyCommand::Shell(script),
     };
-    ask.permit(&Request::ShellSpawn { vm, command: asked, working_directory, env: &names }).await?;
+    ask.permit(&Request::ShellSpawn {
+        vm,
+        command: asked,
+        working_directory,
+        env: &names,
+    })
+    .await?;
     let mut env = Vec::with_capacity(command.env.len());
     for variable in command.env {
         let value = match variable.value {
             EnvValue::Plain(value) => ClientValue::Plain(value),
             EnvValue::Secret(name) => {
-                ask.permit(&Request::Secret { name: &name, to: SecretUse::VmEnv }).await?;
+                ask.permit(&Request::Secret {
+                    name: &name,
+                    to: SecretUse::VmEnv,
+                })
+                .await?;
                 ClientValue::Secret(vers_client::Secret::new(ask.services.secret(&name)?))
             }
         };
@@ -123,4 +173,3 @@ async fn translate(ask: &Ask, facts: &Facts, command: Command, stdin: bool) -> R
         timeout: command.timeout.map(Duration::from_millis),
     })
 }
-

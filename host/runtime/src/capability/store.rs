@@ -23,7 +23,10 @@ fn valid(value: &str) -> Result<(), Error> {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn get(accessor: &Accessor<Guest, Has>, key: String) -> wasmtime::Result<Result<Option<String>, Error>> {
+    async fn get(
+        accessor: &Accessor<Guest, Has>,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<String>, Error>> {
         Ok(async {
             let (ask, store) = open(accessor).await?;
             ask.race(store.get(&key)).await
@@ -31,7 +34,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         .await)
     }
 
-    async fn set(accessor: &Accessor<Guest, Has>, key: String, value: String) -> wasmtime::Result<Result<(), Error>> {
+    async fn set(
+        accessor: &Accessor<Guest, Has>,
+        key: String,
+        value: String,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             valid(&value)?;
             let (ask, store) = open(accessor).await?;
@@ -40,7 +47,10 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         .await)
     }
 
-    async fn delete(accessor: &Accessor<Guest, Has>, key: String) -> wasmtime::Result<Result<(), Error>> {
+    async fn delete(
+        accessor: &Accessor<Guest, Has>,
+        key: String,
+    ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let (ask, store) = open(accessor).await?;
             ask.race(store.delete(&key)).await
@@ -48,7 +58,10 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         .await)
     }
 
-    async fn keys(accessor: &Accessor<Guest, Has>, prefix: String) -> wasmtime::Result<Result<Vec<String>, Error>> {
+    async fn keys(
+        accessor: &Accessor<Guest, Has>,
+        prefix: String,
+    ) -> wasmtime::Result<Result<Vec<String>, Error>> {
         Ok(async {
             let (ask, store) = open(accessor).await?;
             ask.race(store.keys(&prefix)).await
@@ -56,11 +69,17 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         .await)
     }
 
-    async fn swap(accessor: &Accessor<Guest, Has>, key: String, old: Option<String>, new: Option<String>) -> wasmtime::Result<Result<bool, Error>> {
+    async fn swap(
+        accessor: &Accessor<Guest, Has>,
+        key: String,
+        old: Option<String>,
+        new: Option<String>,
+    ) -> wasmtime::Result<Result<bool, Error>> {
         Ok(async {
             new.as_deref().map(valid).transpose()?;
             let (ask, store) = open(accessor).await?;
-            ask.race(store.swap(&key, old.as_deref(), new.as_deref())).await
+            ask.race(store.swap(&key, old.as_deref(), new.as_deref()))
+                .await
         }
         .await)
     }

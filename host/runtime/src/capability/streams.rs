@@ -10,7 +10,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
-use wasmtime::component::{Access, Destination, FutureReader, Source, StreamConsumer, StreamProducer, StreamReader, StreamResult};
+use wasmtime::component::{
+    Access, Destination, FutureReader, Source, StreamConsumer, StreamProducer, StreamReader,
+    StreamResult,
+};
 use wasmtime::{AsContextMut, StoreContextMut};
 
 use crate::bindings::vers::harness::types::Error as WitError;
@@ -28,8 +31,17 @@ const CHUNKS: usize = 4;
 pub(super) type Output = BoxStream<'static, Bytes>;
 
 /// Gives the guest a stream to read.
-pub(super) fn outgoing(mut access: Access<'_, Guest, Has>, source: Output) -> wasmtime::Result<StreamReader<u8>> {
-    StreamReader::new(&mut access, Producer { source, current: Bytes::new() })
+pub(super) fn outgoing(
+    mut access: Access<'_, Guest, Has>,
+    source: Output,
+) -> wasmtime::Result<StreamReader<u8>> {
+    StreamReader::new(
+        &mut access,
+        Producer {
+            source,
+            current: Bytes::new(),
+        },
+    )
 }
 
 /// A stream to read together with a future that says whether all of it came. The stream ends early
@@ -40,8 +52,18 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
     source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
     let (done, outcome) = oneshot::channel();
-    let source = Checked { source: Box::pin(source), ended: Box::pin(ended(owner)), done: Some(done) };
-    let stream = StreamReader::new(&mut access, Producer { source: source.boxed(), current: Bytes::new() })?;
+    let source = Checked {
+        source: Box::pin(source),
+        ended: Box::pin(ended(owner)),
+        done: Some(done),
+    };
+    let stream = StreamReader::new(
+        &mut access,
+        Producer {
+            source: source.boxed(),
+            current: Bytes::new(),
+        },
+    )?;
     let future = FutureReader::new(&mut access, async move {
         // The sender is gone when the guest dropped the stream before its end.
         wasmtime::Result::<_>::Ok(outcome.await.unwrap_or(Err(WitError::Cancelled)))
@@ -55,7 +77,10 @@ pub(super) fn failed(
     why: WitError,
 ) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
     let stream = StreamReader::new(&mut access, Vec::<u8>::new())?;
-    let future = FutureReader::new(&mut access, async move { wasmtime::Result::<_>::Ok(Err(why)) })?;
+    let future = FutureReader::new(
+        &mut access,
+        async move { wasmtime::Result::<_>::Ok(Err(why)) },
+    )?;
     Ok((stream, future))
 }
 
@@ -65,7 +90,10 @@ async fn ended(owner: Arc<Owner>) -> WitError {
 }
 
 /// What the guest writes, as a stream of the host. Ends when the guest closes its end.
-pub(super) fn incoming(mut access: Access<'_, Guest, Has>, reader: StreamReader<u8>) -> wasmtime::Result<mpsc::Receiver<Bytes>> {
+pub(super) fn incoming(
+    mut access: Access<'_, Guest, Has>,
+    reader: StreamReader<u8>,
+) -> wasmtime::Result<mpsc::Receiver<Bytes>> {
     let (to, from) = mpsc::channel(CHUNKS);
     reader.pipe(&mut access, Consumer { to, room: None })?;
     Ok(from)
@@ -73,7 +101,9 @@ pub(super) fn incoming(mut access: Access<'_, Guest, Has>, reader: StreamReader<
 
 /// The receiver of [`incoming`] as a stream.
 pub(super) fn stream(from: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send + 'static {
-    futures::stream::unfold(from, |mut from| async move { from.recv().await.map(|chunk| (chunk, from)) })
+    futures::stream::unfold(from, |mut from| async move {
+        from.recv().await.map(|chunk| (chunk, from))
+    })
 }
 
 /// Passes a fallible stream on, and reports how it ended.
@@ -173,7 +203,9 @@ impl StreamConsumer<Guest> for Consumer {
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
         let to = self.to.clone();
-        let room = self.room.get_or_insert_with(|| Box::pin(to.reserve_owned()));
+        let room = self
+            .room
+            .get_or_insert_with(|| Box::pin(to.reserve_owned()));
         match room.as_mut().poll(context) {
             Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => Poll::Pending,
@@ -183,7 +215,9 @@ impl StreamConsumer<Guest> for Consumer {
                 let mut direct = source.as_direct(store);
                 let bytes = direct.remaining();
                 let count = bytes.len().min(CHUNK);
-                let chunk = bytes.get(..count).map_or_else(Bytes::new, Bytes::copy_from_slice);
+                let chunk = bytes
+                    .get(..count)
+                    .map_or_else(Bytes::new, Bytes::copy_from_slice);
                 direct.mark_read(count);
                 if !chunk.is_empty() {
                     permit.send(chunk);

@@ -18,7 +18,9 @@ fn millis(duration: Duration) -> u64 {
 
 impl Host for Guest {
     fn now(&mut self) -> wasmtime::Result<u64> {
-        Ok(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, millis))
+        Ok(SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, millis))
     }
 
     fn ticks(&mut self) -> wasmtime::Result<u64> {
@@ -27,11 +29,17 @@ impl Host for Guest {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn sleep(accessor: &Accessor<Guest, Has>, duration: u64) -> wasmtime::Result<Result<(), Error>> {
+    async fn sleep(
+        accessor: &Accessor<Guest, Has>,
+        duration: u64,
+    ) -> wasmtime::Result<Result<(), Error>> {
         let ask = match Ask::of(accessor) {
             Ok(ask) => ask,
             Err(denied) => return Ok(Err(denied)),
         };
-        Ok(ask.owner.race(tokio::time::sleep(Duration::from_millis(duration))).await)
+        Ok(ask
+            .owner
+            .race(tokio::time::sleep(Duration::from_millis(duration)))
+            .await)
     }
 }

@@ -6,7 +6,9 @@ use pi_vers_policy::{Request, UiVerb};
 use wasmtime::component::{Accessor, HasSelf};
 
 use crate::bindings::vers::harness::types::{Error, Line as WitLine};
-use crate::bindings::vers::harness::ui::{Dialog as WitDialog, Host, HostWithStore, Severity as WitSeverity};
+use crate::bindings::vers::harness::ui::{
+    Dialog as WitDialog, Host, HostWithStore, Severity as WitSeverity,
+};
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{Answer, Dialog};
 use crate::types::{Line, Severity, Span, visible};
@@ -20,11 +22,18 @@ fn line(line: WitLine) -> Line {
 
 impl Host for Guest {
     fn available(&mut self) -> wasmtime::Result<bool> {
-        Ok(self.services.as_ref().is_some_and(|services| services.harness.interactive()))
+        Ok(self
+            .services
+            .as_ref()
+            .is_some_and(|services| services.harness.interactive()))
     }
 
     fn notify(&mut self, message: String, severity: WitSeverity) -> wasmtime::Result<()> {
-        if self.judge(&Request::Ui { verb: UiVerb::Notify }).is_ok()
+        if self
+            .judge(&Request::Ui {
+                verb: UiVerb::Notify,
+            })
+            .is_ok()
             && let Ok(services) = self.services()
         {
             let severity = match severity {
@@ -32,22 +41,34 @@ impl Host for Guest {
                 WitSeverity::Warning => Severity::Warning,
                 WitSeverity::Error => Severity::Error,
             };
-            services.harness.notify(&self.name, &visible(&message), severity);
+            services
+                .harness
+                .notify(&self.name, &visible(&message), severity);
         }
         Ok(())
     }
 
     fn set_status(&mut self, key: String, text: Option<WitLine>) -> wasmtime::Result<()> {
-        if self.judge(&Request::Ui { verb: UiVerb::Status }).is_ok()
+        if self
+            .judge(&Request::Ui {
+                verb: UiVerb::Status,
+            })
+            .is_ok()
             && let Ok(services) = self.services()
         {
-            services.harness.set_status(&self.name, &key, text.map(line));
+            services
+                .harness
+                .set_status(&self.name, &key, text.map(line));
         }
         Ok(())
     }
 
     fn set_widget(&mut self, key: String, lines: Option<Vec<WitLine>>) -> wasmtime::Result<()> {
-        if self.judge(&Request::Ui { verb: UiVerb::Widget }).is_ok()
+        if self
+            .judge(&Request::Ui {
+                verb: UiVerb::Widget,
+            })
+            .is_ok()
             && let Ok(services) = self.services()
         {
             let lines = lines.map(|lines| lines.into_iter().map(line).collect());
@@ -58,28 +79,64 @@ impl Host for Guest {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
-    async fn select(accessor: &Accessor<Guest, Has>, dialog: WitDialog, options: Vec<String>) -> wasmtime::Result<Result<Option<u32>, Error>> {
+    async fn select(
+        accessor: &Accessor<Guest, Has>,
+        dialog: WitDialog,
+        options: Vec<String>,
+    ) -> wasmtime::Result<Result<Option<u32>, Error>> {
         let count = options.len();
         let options = options.iter().map(|option| visible(option)).collect();
-        Ok(ask(accessor, UiVerb::Select, dialog, Dialog::Select(options)).await.map(|answer| match answer {
-            Some(Answer::Index(index)) if index < count => u32::try_from(index).ok(),
-            _ => None,
-        }))
+        Ok(
+            ask(accessor, UiVerb::Select, dialog, Dialog::Select(options))
+                .await
+                .map(|answer| match answer {
+                    Some(Answer::Index(index)) if index < count => u32::try_from(index).ok(),
+                    _ => None,
+                }),
+        )
     }
 
-    async fn confirm(accessor: &Accessor<Guest, Has>, dialog: WitDialog, message: String) -> wasmtime::Result<Result<Option<bool>, Error>> {
-        Ok(ask(accessor, UiVerb::Confirm, dialog, Dialog::Confirm(visible(&message))).await.map(|answer| match answer {
+    async fn confirm(
+        accessor: &Accessor<Guest, Has>,
+        dialog: WitDialog,
+        message: String,
+    ) -> wasmtime::Result<Result<Option<bool>, Error>> {
+        Ok(ask(
+            accessor,
+            UiVerb::Confirm,
+            dialog,
+            Dialog::Confirm(visible(&message)),
+        )
+        .await
+        .map(|answer| match answer {
             Some(Answer::Yes(yes)) => Some(yes),
             _ => None,
         }))
     }
 
-    async fn input(accessor: &Accessor<Guest, Has>, dialog: WitDialog, placeholder: String) -> wasmtime::Result<Result<Option<String>, Error>> {
-        Ok(ask(accessor, UiVerb::Input, dialog, Dialog::Input(visible(&placeholder))).await.map(text))
+    async fn input(
+        accessor: &Accessor<Guest, Has>,
+        dialog: WitDialog,
+        placeholder: String,
+    ) -> wasmtime::Result<Result<Option<String>, Error>> {
+        Ok(ask(
+            accessor,
+            UiVerb::Input,
+            dialog,
+            Dialog::Input(visible(&placeholder)),
+        )
+        .await
+        .map(text))
     }
 
-    async fn edit(accessor: &Accessor<Guest, Has>, dialog: WitDialog, prefill: String) -> wasmtime::Result<Result<Option<String>, Error>> {
-        Ok(ask(accessor, UiVerb::Edit, dialog, Dialog::Edit(prefill)).await.map(text))
+    async fn edit(
+        accessor: &Accessor<Guest, Has>,
+        dialog: WitDialog,
+        prefill: String,
+    ) -> wasmtime::Result<Result<Option<String>, Error>> {
+        Ok(ask(accessor, UiVerb::Edit, dialog, Dialog::Edit(prefill))
+            .await
+            .map(text))
     }
 }
 
@@ -90,10 +147,23 @@ fn text(answer: Option<Answer>) -> Option<String> {
     }
 }
 
-async fn ask(accessor: &Accessor<Guest, Has>, verb: UiVerb, about: WitDialog, dialog: Dialog) -> Result<Option<Answer>, Error> {
+async fn ask(
+    accessor: &Accessor<Guest, Has>,
+    verb: UiVerb,
+    about: WitDialog,
+    dialog: Dialog,
+) -> Result<Option<Answer>, Error> {
     let ask = Ask::of(accessor)?;
     ask.permit(&Request::Ui { verb }).await?;
-    let timeout = about.timeout.map_or(LONGEST, Duration::from_millis).min(LONGEST);
-    let answer = ask.services.harness.ask(&ask.name, &visible(&about.title), dialog, Some(timeout));
-    ask.owner.race(async { tokio::time::timeout(timeout, answer).await.ok().flatten() }).await
+    let timeout = about
+        .timeout
+        .map_or(LONGEST, Duration::from_millis)
+        .min(LONGEST);
+    let answer = ask
+        .services
+        .harness
+        .ask(&ask.name, &visible(&about.title), dialog, Some(timeout));
+    ask.owner
+        .race(async { tokio::time::timeout(timeout, answer).await.ok().flatten() })
+        .await
 }

@@ -29,7 +29,10 @@ impl Cache {
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
         let own = directory.join(format!("{:016x}", hasher.finish()));
-        let refuse = |why: String| Error::Cache { directory: own.clone(), why };
+        let refuse = |why: String| Error::Cache {
+            directory: own.clone(),
+            why,
+        };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -38,11 +41,17 @@ impl Cache {
         for path in [directory, own.as_path()] {
             let data = fs::symlink_metadata(path).map_err(|why| refuse(why.to_string()))?;
             if !data.is_dir() || data.uid() != rustix::process::geteuid().as_raw() {
-                return Err(refuse(format!("{} is not a directory of this user", path.display())));
+                return Err(refuse(format!(
+                    "{} is not a directory of this user",
+                    path.display()
+                )));
             }
             if data.permissions().mode() & 0o077 != 0 {
-                fs::set_permissions(path, fs::Permissions::from_mode(0o700))
-                    .map_err(|why| refuse(format!("others may write there, and its mode can't be changed: {why}")))?;
+                fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(|why| {
+                    refuse(format!(
+                        "others may write there, and its mode can't be changed: {why}"
+                    ))
+                })?;
             }
         }
         Ok(Self { directory: own })
@@ -50,13 +59,23 @@ impl Cache {
 
     /// The compiled component, from disk or compiled now. The flag says which: true when it was there.
     /// Compiling takes up to seconds of both CPUs; call it where blocking is allowed.
-    pub(crate) fn load(&self, engine: &Engine, digest: &Digest, wasm: &[u8]) -> wasmtime::Result<(Component, bool)> {
-        let file = self.directory.join(format!("{}.cwasm", digest.to_string().replace(':', "-")));
+    pub(crate) fn load(
+        &self,
+        engine: &Engine,
+        digest: &Digest,
+        wasm: &[u8],
+    ) -> wasmtime::Result<(Component, bool)> {
+        let file = self
+            .directory
+            .join(format!("{}.cwasm", digest.to_string().replace(':', "-")));
         if file.exists() {
             match compiled::load(engine, &file) {
                 Ok(component) => return Ok((component, true)),
                 Err(why) => {
-                    tracing::warn!("compiled code {} does not load ({why:#}); compiling anew", file.display());
+                    tracing::warn!(
+                        "compiled code {} does not load ({why:#}); compiling anew",
+                        file.display()
+                    );
                     let _ = fs::remove_file(&file);
                 }
             }
@@ -65,7 +84,10 @@ impl Cache {
         match self.keep(&file, &code) {
             Ok(()) => Ok((compiled::load(engine, &file)?, false)),
             Err(why) => {
-                tracing::warn!("compiled code can't be kept in {}: {why}", self.directory.display());
+                tracing::warn!(
+                    "compiled code can't be kept in {}: {why}",
+                    self.directory.display()
+                );
                 Ok((Component::from_binary(engine, wasm)?, false))
             }
         }
@@ -97,7 +119,12 @@ mod tests {
         let digest = Digest::of(&wasm);
         assert!(!cache.load(engine.wasm(), &digest, &wasm).unwrap().1);
         assert!(cache.load(engine.wasm(), &digest, &wasm).unwrap().1);
-        let file = fs::read_dir(&cache.directory).unwrap().next().unwrap().unwrap().path();
+        let file = fs::read_dir(&cache.directory)
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         fs::write(&file, b"half a fi").unwrap();
         assert!(!cache.load(engine.wasm(), &digest, &wasm).unwrap().1);
         assert!(cache.load(engine.wasm(), &digest, &wasm).unwrap().1);
@@ -111,7 +138,10 @@ mod tests {
         fs::create_dir(&open).unwrap();
         fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
         engine.cache(&open).unwrap();
-        assert_eq!(fs::metadata(&open).unwrap().permissions().mode() & 0o777, 0o700);
+        assert_eq!(
+            fs::metadata(&open).unwrap().permissions().mode() & 0o777,
+            0o700
+        );
     }
 
     fn wat(text: &[u8]) -> Vec<u8> {

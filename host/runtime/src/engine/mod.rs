@@ -30,7 +30,8 @@ impl Engine {
         let mut config = wasmtime::Config::new();
         config.epoch_interruption(true);
         config.wasm_component_model_async(true);
-        let wasm = wasmtime::Engine::new(&config).map_err(|why| Error::Engine(format!("{why:#}")))?;
+        let wasm =
+            wasmtime::Engine::new(&config).map_err(|why| Error::Engine(format!("{why:#}")))?;
         let ticker = Ticker::start(&wasm)?;
         Ok(Self { wasm, ticker })
     }

@@ -72,7 +72,9 @@ impl Drop for Running<'_> {
 fn tick(ticker: &Weak<Ticker>, engine: &wasmtime::EngineWeak) {
     let mut idle = 0;
     loop {
-        let Some(state) = ticker.upgrade() else { return };
+        let Some(state) = ticker.upgrade() else {
+            return;
+        };
         if idle >= IDLE_TICKS {
             // Announce first, look again second: whoever enters in between sees the flag and unparks.
             state.parked.store(true, Ordering::SeqCst);
@@ -87,10 +89,16 @@ fn tick(ticker: &Weak<Ticker>, engine: &wasmtime::EngineWeak) {
             }
             state.parked.store(false, Ordering::SeqCst);
         }
-        idle = if state.running.load(Ordering::SeqCst) == 0 { idle + 1 } else { 0 };
+        idle = if state.running.load(Ordering::SeqCst) == 0 {
+            idle + 1
+        } else {
+            0
+        };
         drop(state);
         thread::sleep(TICK);
-        let Some(engine) = engine.upgrade() else { return };
+        let Some(engine) = engine.upgrade() else {
+            return;
+        };
         engine.increment_epoch();
     }
 }

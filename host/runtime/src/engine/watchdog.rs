@@ -43,7 +43,10 @@ pub(crate) struct Overdue {
 
 impl Overdue {
     pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), at: AtomicU64::new(u64::MAX) }
+        Self {
+            start: Instant::now(),
+            at: AtomicU64::new(u64::MAX),
+        }
     }
 
     /// From this moment on some call is overdue; `None`: none will be.
@@ -61,7 +64,12 @@ impl Overdue {
 }
 
 /// Makes a store's guest interruptible. Call it before anything is instantiated in the store.
-pub(crate) fn watch<T: 'static>(store: &mut Store<T>, slice: Duration, pulse: Arc<Pulse>, overdue: Arc<Overdue>) {
+pub(crate) fn watch<T: 'static>(
+    store: &mut Store<T>,
+    slice: Duration,
+    pulse: Arc<Pulse>,
+    overdue: Arc<Overdue>,
+) {
     let mut last = u64::MAX;
     let mut since = Instant::now();
     store.set_epoch_deadline(1);
@@ -75,6 +83,9 @@ pub(crate) fn watch<T: 'static>(store: &mut Store<T>, slice: Duration, pulse: Ar
         if hogged > slice || (hogged > HOG.min(slice) && overdue.is_past()) {
             return Ok(UpdateDeadline::Interrupt);
         }
-        Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
+        Ok(UpdateDeadline::YieldCustom(
+            1,
+            Box::pin(tokio::task::yield_now()),
+        ))
     });
 }

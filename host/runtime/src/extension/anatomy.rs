@@ -28,9 +28,16 @@ pub struct Anatomy {
 
 impl Anatomy {
     pub(crate) fn of(origin: &str, wasm: &[u8]) -> Result<Self, Error> {
-        let not = |why: String| Error::NotAComponent { origin: origin.into(), why };
+        let not = |why: String| Error::NotAComponent {
+            origin: origin.into(),
+            why,
+        };
         if wasm.len() > LARGEST {
-            return Err(not(format!("{} MiB is more than the {} MiB a component may have", wasm.len() >> 20, LARGEST >> 20)));
+            return Err(not(format!(
+                "{} MiB is more than the {} MiB a component may have",
+                wasm.len() >> 20,
+                LARGEST >> 20
+            )));
         }
         if !wasm.starts_with(b"\0asm") {
             return Err(not("it does not begin as WebAssembly does; give the .wasm file that your toolchain built".into()));
@@ -38,36 +45,68 @@ impl Anatomy {
         let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.map_err(|why| not(format!("its bytes are damaged: {why}")))? {
-                Payload::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                Payload::Version {
+                    encoding: Encoding::Module,
+                    ..
+                } if depth == 0 => {
                     return Err(not("it is a core module; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`".into()));
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        imports.push(import.map_err(|why| not(why.to_string()))?.name.name.to_owned());
+                        imports.push(
+                            import
+                                .map_err(|why| not(why.to_string()))?
+                                .name
+                                .name
+                                .to_owned(),
+                        );
                     }
                 }
                 Payload::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
-                        exports.push(export.map_err(|why| not(why.to_string()))?.name.name.to_owned());
+                        exports.push(
+                            export
+                                .map_err(|why| not(why.to_string()))?
+                                .name
+                                .name
+                                .to_owned(),
+                        );
                     }
                 }
                 _ => {}
             }
         }
-        Ok(Self { imports, exports, size: wasm.len() })
+        Ok(Self {
+            imports,
+            exports,
+            size: wasm.len(),
+        })
     }
 
     /// Refuses a component of another world with a sentence about it.
     pub(crate) fn check(&self, origin: &str) -> Result<(), Error> {
-        let other = |why: String| Err(Error::OtherWorld { origin: origin.into(), why });
+        let other = |why: String| {
+            Err(Error::OtherWorld {
+                origin: origin.into(),
+                why,
+            })
+        };
         if self.export(DESCRIPTION).is_none() {
-            let has = if self.exports.is_empty() { "nothing".into() } else { self.exports.join(", ") };
-            return other(format!("it exports {has}, but no {DESCRIPTION}@0.1.x; build it for the world vers:extension/extension"));
+            let has = if self.exports.is_empty() {
+                "nothing".into()
+            } else {
+                self.exports.join(", ")
+            };
+            return other(format!(
+                "it exports {has}, but no {DESCRIPTION}@0.1.x; build it for the world vers:extension/extension"
+            ));
         }
         if let Some(strange) = self.imports.iter().find(|name| !known(name)) {
-            return other(format!("it imports {strange}, which this host does not offer"));
+            return other(format!(
+                "it imports {strange}, which this host does not offer"
+            ));
         }
         Ok(())
     }
@@ -75,7 +114,9 @@ impl Anatomy {
     /// The full name of an exported interface of the contract's version track, if it is there.
     pub(crate) fn export(&self, interface: &str) -> Option<&str> {
         self.exports.iter().map(String::as_str).find(|name| {
-            name.strip_prefix(interface).and_then(|rest| rest.strip_prefix("@0.1.")).is_some_and(|patch| !patch.is_empty())
+            name.strip_prefix(interface)
+                .and_then(|rest| rest.strip_prefix("@0.1."))
+                .is_some_and(|patch| !patch.is_empty())
         })
     }
 }
@@ -98,7 +139,10 @@ mod tests {
             (b"\0asm\x0d\0\x01\0\x07\xff", "damaged"),
         ] {
             let why = Anatomy::of("x.wasm", bytes).unwrap_err().to_string();
-            assert!(why.contains(sentence) && why.starts_with("x.wasm is no WASI component"), "{why}");
+            assert!(
+                why.contains(sentence) && why.starts_with("x.wasm is no WASI component"),
+                "{why}"
+            );
         }
     }
 
@@ -106,17 +150,46 @@ mod tests {
     fn a_component_of_another_world_is_told_what_it_lacks() {
         let empty = Anatomy::of("x.wasm", b"\0asm\x0d\0\x01\0").unwrap();
         let why = empty.check("x.wasm").unwrap_err().to_string();
-        assert!(why.contains("exports nothing") && why.contains("vers:harness/description"), "{why}");
-        let strange = Anatomy { imports: vec!["acme:gpu/run@1.0.0".into()], exports: vec!["vers:harness/description@0.1.3".into()], size: 8 };
-        assert!(strange.check("x.wasm").unwrap_err().to_string().contains("acme:gpu/run@1.0.0"));
+        assert!(
+            why.contains("exports nothing") && why.contains("vers:harness/description"),
+            "{why}"
+        );
+        let strange = Anatomy {
+            imports: vec!["acme:gpu/run@1.0.0".into()],
+            exports: vec!["vers:harness/description@0.1.3".into()],
+            size: 8,
+        };
+        assert!(
+            strange
+                .check("x.wasm")
+                .unwrap_err()
+                .to_string()
+                .contains("acme:gpu/run@1.0.0")
+        );
     }
 
     #[test]
     fn exports_are_found_on_the_version_track_only() {
-        let name = |name: &str| Anatomy { imports: vec![], exports: vec![name.into()], size: 0 };
-        assert!(name("vers:harness/tools@0.1.7").export("vers:harness/tools").is_some());
-        assert!(name("vers:harness/tools@0.2.0").export("vers:harness/tools").is_none());
-        assert!(name("vers:harness/tools-extra@0.1.0").export("vers:harness/tools").is_none());
+        let name = |name: &str| Anatomy {
+            imports: vec![],
+            exports: vec![name.into()],
+            size: 0,
+        };
+        assert!(
+            name("vers:harness/tools@0.1.7")
+                .export("vers:harness/tools")
+                .is_some()
+        );
+        assert!(
+            name("vers:harness/tools@0.2.0")
+                .export("vers:harness/tools")
+                .is_none()
+        );
+        assert!(
+            name("vers:harness/tools-extra@0.1.0")
+                .export("vers:harness/tools")
+                .is_none()
+        );
     }
 
     proptest::proptest! {

@@ -23,21 +23,41 @@ const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 /// More tools than this help no model.
 const MOST: usize = 256;
 
-pub(super) async fn describe(engine: &Engine, pre: &InstancePre<Guest>, origin: &str) -> Result<ExtensionInfo, Error> {
-    let wrong = |why: String| Error::Description { origin: origin.into(), why };
+pub(super) async fn describe(
+    engine: &Engine,
+    pre: &InstancePre<Guest>,
+    origin: &str,
+) -> Result<ExtensionInfo, Error> {
+    let wrong = |why: String| Error::Description {
+        origin: origin.into(),
+        why,
+    };
     let limits = Limits::default();
     let root = Owner::new("describe".into(), &CancellationToken::new(), None, None);
-    let guest = Guest::new("describing".into(), Arc::new(Grants::describing("describing")), limits, None, root);
+    let guest = Guest::new(
+        "describing".into(),
+        Arc::new(Grants::describing("describing")),
+        limits,
+        None,
+        root,
+    );
     let mut store = Store::new(engine.wasm(), guest);
     store.limiter(|guest| &mut guest.limiter);
-    watch(&mut store, DEADLINE, Arc::new(Pulse::default()), Arc::new(Overdue::new()));
+    watch(
+        &mut store,
+        DEADLINE,
+        Arc::new(Pulse::default()),
+        Arc::new(Overdue::new()),
+    );
 
     let run = async {
         let _running = engine.ticker().enter();
         let instance = pre.instantiate_async(&mut store).await?;
         let indices = description::GuestIndices::new(pre)?;
         let guest = indices.load(&mut store, &instance)?;
-        store.run_concurrent(async move |accessor| guest.call_describe(accessor).await).await?
+        store
+            .run_concurrent(async move |accessor| guest.call_describe(accessor).await)
+            .await?
     };
     let answer = tokio::time::timeout(DEADLINE * 2, run).await;
     let info = match answer {
@@ -70,12 +90,28 @@ fn check(info: &ExtensionInfo) -> Result<(), String> {
         name("a flag's name", &flag.name)?;
     }
     for shortcut in &info.shortcuts {
-        if !info.commands.iter().any(|command| command.name == shortcut.command) {
-            return Err(format!("the shortcut {} runs {}, which is no command of it", shortcut.key, shortcut.command));
+        if !info
+            .commands
+            .iter()
+            .any(|command| command.name == shortcut.command)
+        {
+            return Err(format!(
+                "the shortcut {} runs {}, which is no command of it",
+                shortcut.key, shortcut.command
+            ));
         }
     }
-    match info.tools.len().max(info.commands.len()).max(info.flags.len()).max(info.subscriptions.len()).max(info.topics.len()) {
-        count if count > MOST => Err(format!("it offers {count} of one kind; {MOST} are the most")),
+    match info
+        .tools
+        .len()
+        .max(info.commands.len())
+        .max(info.flags.len())
+        .max(info.subscriptions.len())
+        .max(info.topics.len())
+    {
+        count if count > MOST => Err(format!(
+            "it offers {count} of one kind; {MOST} are the most"
+        )),
         _ => Ok(()),
     }
 }
@@ -83,13 +119,17 @@ fn check(info: &ExtensionInfo) -> Result<(), String> {
 /// What every model API takes as a name.
 fn name(what: &str, name: &str) -> Result<(), String> {
     let fits = (1..=64).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
         && !name.starts_with('-');
     if fits {
         return Ok(());
     }
     let shown: String = crate::types::visible(name).chars().take(80).collect();
-    Err(format!("{what} is {shown:?}: use 1 to 64 letters, digits, _ and -"))
+    Err(format!(
+        "{what} is {shown:?}: use 1 to 64 letters, digits, _ and -"
+    ))
 }
 
 #[cfg(test)]

@@ -40,7 +40,10 @@ struct Parts {
 
 impl std::fmt::Debug for Extension {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Extension").field("name", &self.0.info.name).field("digest", &self.0.digest).finish_non_exhaustive()
+        f.debug_struct("Extension")
+            .field("name", &self.0.info.name)
+            .field("digest", &self.0.digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -59,12 +62,16 @@ impl Extension {
             let (engine, bytes) = (engine.wasm().clone(), Arc::clone(&wasm));
             let compile = move || match cache {
                 Some(cache) => cache.load(&engine, &digest, &bytes),
-                None => wasmtime::component::Component::from_binary(&engine, &bytes).map(|component| (component, false)),
+                None => wasmtime::component::Component::from_binary(&engine, &bytes)
+                    .map(|component| (component, false)),
             };
             tokio::task::spawn_blocking(compile)
                 .await
                 .map_err(|why| Error::Engine(format!("the compiler did not finish: {why}")))?
-                .map_err(|why| Error::NotAComponent { origin: origin.into(), why: format!("{why:#}") })?
+                .map_err(|why| Error::NotAComponent {
+                    origin: origin.into(),
+                    why: format!("{why:#}"),
+                })?
         };
         let pre = linker.instantiate_pre(&component).map_err(|why| Error::OtherWorld {
             origin: origin.into(),
@@ -73,10 +80,21 @@ impl Extension {
         let info = describe::describe(engine, &pre, origin).await?;
         let mut schemas = HashMap::new();
         for tool in &info.tools {
-            let wrong = |why| Error::Description { origin: origin.into(), why };
+            let wrong = |why| Error::Description {
+                origin: origin.into(),
+                why,
+            };
             schemas.insert(tool.name.clone(), Schema::compile(tool).map_err(wrong)?);
         }
-        Ok(Self(Arc::new(Parts { origin: origin.into(), digest, anatomy, pre, info, schemas, from_cache })))
+        Ok(Self(Arc::new(Parts {
+            origin: origin.into(),
+            digest,
+            anatomy,
+            pre,
+            info,
+            schemas,
+            from_cache,
+        })))
     }
 
     /// The name it gave itself; policy, store and audit know it by name and digest.
@@ -122,10 +140,20 @@ impl Extension {
     /// Everything that is wrong with these arguments; empty: they fit.
     #[must_use]
     pub fn problems(&self, tool: &str, arguments: &serde_json::Value) -> Vec<Problem> {
-        self.0.schemas.get(tool).map_or_else(Vec::new, |schema| schema.problems(arguments))
+        self.0
+            .schemas
+            .get(tool)
+            .map_or_else(Vec::new, |schema| schema.problems(arguments))
     }
 
-    pub(crate) fn check_structured(&self, tool: &str, structured: &serde_json::Value) -> Vec<Problem> {
-        self.0.schemas.get(tool).map_or_else(Vec::new, |schema| schema.output_problems(structured))
+    pub(crate) fn check_structured(
+        &self,
+        tool: &str,
+        structured: &serde_json::Value,
+    ) -> Vec<Problem> {
+        self.0
+            .schemas
+            .get(tool)
+            .map_or_else(Vec::new, |schema| schema.output_problems(structured))
     }
 }

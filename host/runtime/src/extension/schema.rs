@@ -19,16 +19,35 @@ impl Schema {
     pub(super) fn compile(tool: &Tool) -> Result<Self, String> {
         let compile = |schema: &Value, what: &str| {
             if !schema.is_object() {
-                return Err(format!("the {what} schema of tool {} is not an object", tool.name));
+                return Err(format!(
+                    "the {what} schema of tool {} is not an object",
+                    tool.name
+                ));
             }
-            jsonschema::draft202012::new(schema).map_err(|why| format!("the {what} schema of tool {} is not valid: {why}", tool.name))
+            jsonschema::draft202012::new(schema).map_err(|why| {
+                format!(
+                    "the {what} schema of tool {} is not valid: {why}",
+                    tool.name
+                )
+            })
         };
-        if tool.parameters.get("type").is_none_or(|kind| kind != "object") {
-            return Err(format!("the parameter schema of tool {} does not say \"type\": \"object\"", tool.name));
+        if tool
+            .parameters
+            .get("type")
+            .is_none_or(|kind| kind != "object")
+        {
+            return Err(format!(
+                "the parameter schema of tool {} does not say \"type\": \"object\"",
+                tool.name
+            ));
         }
         Ok(Self {
             arguments: compile(&tool.parameters, "parameter")?,
-            output: tool.output.as_ref().map(|schema| compile(schema, "output")).transpose()?,
+            output: tool
+                .output
+                .as_ref()
+                .map(|schema| compile(schema, "output"))
+                .transpose()?,
         })
     }
 
@@ -39,7 +58,10 @@ impl Schema {
     pub(super) fn output_problems(&self, structured: &Value) -> Vec<Problem> {
         match &self.output {
             Some(schema) => all(schema, structured),
-            None => vec![Problem { path: String::new(), message: "the tool declares no output schema".into() }],
+            None => vec![Problem {
+                path: String::new(),
+                message: "the tool declares no output schema".into(),
+            }],
         }
     }
 }
@@ -48,7 +70,10 @@ fn all(schema: &Validator, value: &Value) -> Vec<Problem> {
     schema
         .iter_errors(value)
         .take(MOST_PROBLEMS)
-        .map(|error| Problem { path: error.instance_path().to_string(), message: shorten(&error.to_string()) })
+        .map(|error| Problem {
+            path: error.instance_path().to_string(),
+            message: shorten(&error.to_string()),
+        })
         .collect()
 }
 
@@ -90,19 +115,30 @@ mod tests {
         })))
         .unwrap();
         let problems = schema.problems(&json!({ "a": 1, "b": [1, "x"], "z": true }));
-        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
-        assert!(paths.contains(&"/a") && paths.contains(&"/b/1") && problems.len() == 4, "{problems:?}");
+        let paths: Vec<&str> = problems
+            .iter()
+            .map(|problem| problem.path.as_str())
+            .collect();
+        assert!(
+            paths.contains(&"/a") && paths.contains(&"/b/1") && problems.len() == 4,
+            "{problems:?}"
+        );
     }
 
     #[test]
     fn a_schema_that_points_elsewhere_is_refused_not_fetched() {
-        let remote = tool(json!({ "type": "object", "properties": { "a": { "$ref": "http://127.0.0.1:9/x.json" } } }));
+        let remote = tool(
+            json!({ "type": "object", "properties": { "a": { "$ref": "http://127.0.0.1:9/x.json" } } }),
+        );
         assert!(Schema::compile(&remote).is_err());
     }
 
     #[test]
     fn a_huge_value_does_not_make_a_huge_message() {
-        let schema = Schema::compile(&tool(json!({ "type": "object", "properties": { "a": { "type": "integer" } } }))).unwrap();
+        let schema = Schema::compile(&tool(
+            json!({ "type": "object", "properties": { "a": { "type": "integer" } } }),
+        ))
+        .unwrap();
         let problems = schema.problems(&json!({ "a": "x".repeat(1 << 20) }));
         assert!(problems.iter().all(|problem| problem.message.len() < 2000));
     }

@@ -1,0 +1,214 @@
+//! Builds the guests that the tests load, and hosts to load them into.
+
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use futures::future::BoxFuture;
+use pi_vers_host::platform::{Environment, Overrides, Settings};
+use pi_vers_host::policy::{Digest, Policy};
+use pi_vers_host::{
+    Answer, BuiltInCall, BuiltInError, Content, Dialog, Harness, HarnessError, Headless, Host,
+    Session, Severity, ToolOutput,
+};
+use serde_json::Value;
+
+/// The component of a guest crate, built once a run.
+pub fn guest(name: &str) -> Vec<u8> {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    let directory = BUILT.get_or_init(|| {
+        let extensions = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../extensions");
+        let mut build = Command::new(env!("CARGO"));
+        build.args([
+            "build",
+            "--release",
+            "--locked",
+            "--target",
+            "wasm32-wasip2",
+            "-p",
+            "unruly",
+        ]);
+        build
+            .current_dir(&extensions)
+            .env_remove("CARGO_ENCODED_RUSTFLAGS")
+            .env_remove("CARGO_TARGET_DIR");
+        let built = build.output().expect("cargo can be started");
+        assert!(
+            built.status.success(),
+            "the guests do not build (is the target there? rustup target add wasm32-wasip2):\n{}",
+            String::from_utf8_lossy(&built.stderr)
+        );
+        extensions.join("target/wasm32-wasip2/release")
+    });
+    std::fs::read(directory.join(format!("{name}.wasm"))).expect("the guest was built")
+}
+
+/// A platform that is not there.
+pub fn nowhere() -> Settings {
+    let environment = Environment::of([
+        ("VERS_BASE_URL", "http://127.0.0.1:9/api/v1"),
+        ("VERS_API_KEY", "none"),
+        ("HOME", "/nonexistent"),
+    ]);
+    Settings::discover(environment, Overrides::default()).expect("the settings are valid")
+}
+
+/// A host whose policy holds these lines for `unruly`, and a session of it.
+pub struct Bench {
+    pub host: Host,
+    pub session: Session,
+    pub front: Arc<Front>,
+    pub home: tempfile::TempDir,
+}
+
+impl Bench {
+    pub async fn new(rules: &str) -> Self {
+        Self::with(rules, Front::default()).await
+    }
+
+    pub async fn with(rules: &str, front: Front) -> Self {
+        let home = tempfile::tempdir().expect("a directory");
+        let wasm = guest("unruly");
+        let text = format!(
+            "[extension.unruly]\ndigest = \"{}\"\n{rules}\n",
+            Digest::of(&wasm)
+        );
+        let policy = Policy::parse(&text, "the test").unwrap_or_else(|why| panic!("{why}"));
+        let host = Host::builder()
+            .cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
+            .state(home.path().join("state"))
+            .platform(nowhere())
+            .policy(policy)
+            .build()
+            .expect("the host can be built");
+        let extension = host
+            .load("unruly.wasm", wasm)
+            .await
+            .unwrap_or_else(|why| panic!("{why}"));
+        let front = Arc::new(front);
+        let session = host
+            .session(front.clone(), vec![extension])
+            .unwrap_or_else(|why| panic!("{why}"));
+        Self {
+            host,
+            session,
+            front,
+            home,
+        }
+    }
+
+    /// The text of a tool's result.
+    pub async fn text(&self, tool: &str, arguments: Value) -> String {
+        match self.session.call(tool, arguments).outcome().await {
+            Ok(output) => output.text(),
+            Err(why) => panic!("{tool}: {why}"),
+        }
+    }
+}
+
+/// A front end that writes down what it is told.
+pub struct Front {
+    pub headless: Headless,
+    pub told: Mutex<Vec<String>>,
+    pub answers: Mutex<Vec<Answer>>,
+    pub built_ins: Vec<String>,
+}
+
+impl Default for Front {
+    fn default() -> Self {
+        Self {
+            headless: Headless::new(std::env::temp_dir()),
+            told: Mutex::default(),
+            answers: Mutex::default(),
+            built_ins: Vec::new(),
+        }
+    }
+}
+
+impl Front {
+    pub fn told(&self) -> Vec<String> {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Harness for Front {
+    fn interactive(&self) -> bool {
+        true
+    }
+
+    fn notify(&self, from: &str, message: &str, severity: Severity) {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(format!("{from} {severity:?} {message}"));
+    }
+
+    fn ask(
+        &self,
+        _: &str,
+        title: &str,
+        _: Dialog,
+        _: Option<std::time::Duration>,
+    ) -> BoxFuture<'_, Option<Answer>> {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(format!("asked {title}"));
+        let answer = self
+            .answers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop();
+        Box::pin(async move {
+            match answer {
+                Some(answer) => Some(answer),
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn session_id(&self) -> String {
+        self.headless.session_id()
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        self.headless.working_directory()
+    }
+
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+        self.headless.append_entry(from, kind, data)
+    }
+
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+        self.headless.entries(from, kind)
+    }
+
+    fn built_ins(&self) -> Vec<String> {
+        self.built_ins.clone()
+    }
+
+    fn run_built_in(&self, call: BuiltInCall) -> BoxFuture<'_, Result<ToolOutput, BuiltInError>> {
+        let output = ToolOutput {
+            content: vec![Content::text(format!(
+                "the harness ran {} {}",
+                call.tool, call.arguments
+            ))],
+            ..ToolOutput::default()
+        };
+        Box::pin(async { Ok(output) })
+    }
+}
