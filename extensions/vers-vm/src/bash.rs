@@ -1,5 +1,8 @@
 //! `bash` on the active VM. How a command runs there is told in [`crate::wrapper`].
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::timers;
@@ -21,6 +24,10 @@ use crate::wrapper::{self, Names, Script};
 
 /// How often the user sees news, in milliseconds.
 const NEWS: u64 = 100;
+/// After a command's end: how long its output may be silent before it counts as ended, in milliseconds.
+const SILENCE: u64 = 250;
+/// How often it is looked for silence.
+const MOST_LOOKS: u32 = 8;
 /// Raw output kept before a log is begun, in bytes: escape sequences count here and nowhere else.
 const MOST_HEAD: usize = 1 << 20;
 /// Longest timeout, in seconds: 30 days.
@@ -81,7 +88,7 @@ async fn run_script(
         .await
     })
     .await
-    .map_err(|e| outcome::ended(&format!("Cannot run the command on VM {vm}"), e))?;
+    .map_err(|e| remote::failed("Cannot run the command", vm, e))?;
 
     let mut output = Output::new(Some(call), vm, &key);
     let ended = follow(&child, &mut output).await;
@@ -93,20 +100,26 @@ async fn run_script(
 /// Passes the output on until the command has ended.
 async fn follow(child: &Child, output: &mut Output<'_>) -> Result<Exit, Error> {
     let mut stdout = child.stdout()?;
+    let taken = output.taken.clone();
+    let reading = output.read(&mut stdout);
     let ended = child.wait();
-    let reading = async {
-        output.read(&mut stdout).await;
-    };
     futures::pin_mut!(ended, reading);
-    match select(reading, ended).await {
-        Either::Left(((), ended)) => ended.await,
-        // Given up: nobody waits for the rest.
-        Either::Right((Err(Error::Cancelled), _)) => Err(Error::Cancelled),
-        Either::Right((exit, reading)) => {
-            reading.await;
-            exit
+    let exit = match select(reading.as_mut(), ended).await {
+        Either::Left(((), ended)) => return ended.await,
+        Either::Right((exit, _)) => exit,
+    };
+    // What the command wrote is here or on its way. A background process may hold the output open, or write into it, for ever: so
+    // silence ends it, and at the latest a number of looks.
+    for _ in 0..MOST_LOOKS {
+        let before = taken.get();
+        let silence = timers::sleep(SILENCE);
+        futures::pin_mut!(silence);
+        match select(reading.as_mut(), silence).await {
+            Either::Right((Ok(()), _)) if taken.get() != before => {}
+            _ => break,
         }
     }
+    exit
 }
 
 async fn conclude(
@@ -239,7 +252,9 @@ struct Output<'a> {
     printable: Printable,
     tail: Tail,
     log: Log,
-    /// When the user last saw it; none if there is nothing new.
+    /// Pieces taken in so far.
+    taken: Rc<Cell<u64>>,
+    /// When the user is to see what is new; none if nothing is.
     news: Option<u64>,
     shown_at: u64,
 }
@@ -257,6 +272,7 @@ impl<'a> Output<'a> {
                 bytes: 0,
                 state: LogState::Head(Vec::new()),
             },
+            taken: Rc::default(),
             news: None,
             shown_at: 0,
         }
@@ -289,6 +305,7 @@ impl<'a> Output<'a> {
     }
 
     async fn take(&mut self, bytes: &[u8]) {
+        self.taken.set(self.taken.get() + 1);
         let mut decoded = String::new();
         self.decoder.push(bytes, &mut decoded);
         self.append(&decoded);

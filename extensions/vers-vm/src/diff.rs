@@ -16,6 +16,8 @@ const AROUND: usize = 4;
 const MOST_CELLS: usize = 1_000_000;
 /// A diff longer than this, in bytes, ends with `...`: it is for people.
 const LONGEST: usize = 100_000;
+/// What is shown of a line, in bytes.
+const LONGEST_LINE: usize = 2_000;
 
 /// A rendered diff.
 #[derive(Debug, PartialEq, Eq)]
@@ -214,7 +216,8 @@ impl Render {
 
     fn line(&mut self, mark: char, number: u64, line: &[u8]) {
         if self.text.len() <= LONGEST {
-            let line = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line));
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            let line = String::from_utf8_lossy(line.get(..LONGEST_LINE).unwrap_or(line));
             let _ = writeln!(
                 self.text,
                 "{mark}{number:width$} {line}",

@@ -56,7 +56,7 @@ pub(crate) async fn resolve(
     }
     let cwd = attempt(vm, notices, async || session::working_directory(vm).await)
         .await
-        .map_err(|e| outcome::ended(&format!("Cannot find {path} on VM {vm}"), e))?;
+        .map_err(|e| remote::failed(&format!("Cannot find {path}"), vm, e))?;
     Ok(paths::resolve(path, cwd.as_deref()))
 }
 
@@ -64,7 +64,7 @@ pub(crate) async fn resolve(
 fn ended(verb: &str, path: &str, vm: &str, error: Error) -> ToolError {
     match error {
         Error::NotFound(_) => outcome::failed(format!("File not found: {path}")),
-        error => outcome::ended(&format!("Cannot {verb} {path} on VM {vm}"), error),
+        error => remote::failed(&format!("Cannot {verb} {path}"), vm, error),
     }
 }
 
@@ -269,7 +269,7 @@ async fn why_not_written(verb: &str, vm: &str, path: &str, shown: &str, error: E
             "Cannot {verb} {shown}: it is a directory. Give the path of a file."
         ));
     }
-    outcome::ended(&format!("Cannot {verb} {shown} on VM {vm}"), error)
+    remote::failed(&format!("Cannot {verb} {shown}"), vm, error)
 }
 
 /// `edit`

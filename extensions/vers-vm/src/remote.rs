@@ -93,6 +93,15 @@ async fn ready(vm: &str, error: &Error) -> Result<Option<String>, Error> {
     }
 }
 
+/// The end of a call that failed on a VM: `{what} on VM {vm}: {why}`, and the id once.
+pub(crate) fn failed(what: &str, vm: &str, error: Error) -> ToolError {
+    if outcome::explain(&error).contains(vm) {
+        outcome::ended(what, error)
+    } else {
+        outcome::ended(&format!("{what} on VM {vm}"), error)
+    }
+}
+
 /// What to do about an active VM that is gone.
 const CHOOSE: &str = "Choose another with vers_vm_use (vers_vms lists them), or return to this machine with vers_vm_local.";
 

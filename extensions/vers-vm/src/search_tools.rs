@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::file_tools::resolve;
 use crate::glob::Glob;
 use crate::limits::MAX_MATCH;
-use crate::remote::{Notices, at, attempt};
+use crate::remote::{self, Notices, at, attempt};
 use crate::search::{self, Dialect, Line, Listing, Matches, Query};
 use crate::{paths, session};
 
@@ -140,7 +140,7 @@ fn ended(tool: &str, vm: &str, error: Error) -> ToolError {
             "{tool} on VM {vm} took longer than {} s. Search a smaller directory.",
             PATIENCE / 1000
         )),
-        error => outcome::ended(&format!("Cannot run {tool} on VM {vm}"), error),
+        error => remote::failed(&format!("Cannot run {tool}"), vm, error),
     }
 }
 
@@ -392,10 +392,7 @@ async fn ls_at(args: &Ls, vm: &str, notices: &mut Notices) -> Result<ToolResult,
             {
                 return Err(outcome::failed(format!("Not a directory: {shown}")));
             }
-            return Err(outcome::ended(
-                &format!("Cannot list {shown} on VM {vm}"),
-                error,
-            ));
+            return Err(remote::failed(&format!("Cannot list {shown}"), vm, error));
         }
     };
     if entries.is_empty() {
