@@ -10,7 +10,9 @@
 //! no decompression. Headers, bodies, hops and times are bounded.
 
 mod address;
+mod body;
 mod redirect;
+mod target;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt as _;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
@@ -28,9 +29,7 @@ use url::Url;
 use crate::{ByteStream, Error, Kind};
 pub use address::public_address;
 use address::{JudgedResolver, Lookup};
-
-/// Bytes of a URL.
-const MAX_URL: usize = 8 * 1024;
+use target::shown;
 
 /// Headers that say how a message is framed or whom it is for: the egress sets them, and a wrong one could pass by a
 /// judge or smuggle a second request.
@@ -236,7 +235,7 @@ impl Egress {
                     ),
                 )
             })?;
-        let url = parse(&request.url)?;
+        let url = target::parse(&request.url)?;
         let headers = self.headers(request.headers)?;
         let first = shown(&url);
         let exchange = Box::pin(self.follow(method, url, headers, body, deadline));
@@ -267,7 +266,7 @@ impl Egress {
                 .request(method.clone(), url.clone())
                 .headers(headers.clone());
             if let Some(body) = body.take() {
-                request = request.body(reqwest::Body::wrap_stream(bounded(
+                request = request.body(reqwest::Body::wrap_stream(body::bounded(
                     body,
                     limits.request_bytes,
                 )));
@@ -383,82 +382,14 @@ impl Egress {
             })
             .collect();
         let status = response.status().as_u16();
-        let (idle, from) = (limits.idle, url.clone());
-        let chunks = Box::pin(response.bytes_stream());
-        let chunks = futures::stream::unfold(Some(chunks), move |chunks| {
-            let from = from.clone();
-            async move {
-                let mut chunks = chunks?;
-                let late = || {
-                    Error::new(
-                        Kind::TimedOut,
-                        format!("the answer of {} stopped coming", shown(&from)),
-                    )
-                };
-                match timeout_at(deadline.min(Instant::now() + idle), chunks.next()).await {
-                    Ok(Some(Ok(chunk))) => Some((Ok(chunk), Some(chunks))),
-                    Ok(Some(Err(error))) => Some((Err(failed(&from, error)), None)),
-                    Ok(None) => None,
-                    Err(_) => Some((Err(late()), None)),
-                }
-            }
-        });
+        let body = body::stream(response, url.clone(), limits, deadline);
         Ok(Response {
             status,
             headers,
             url,
-            body: bounded(chunks.boxed(), limits.response_bytes),
+            body,
         })
     }
-}
-
-/// The stream until it is over its limit; then an error, and no more of it.
-fn bounded(stream: ByteStream, limit: u64) -> ByteStream {
-    let bounded = stream.scan((0_u64, false), move |(passed, over), chunk| {
-        if *over {
-            return futures::future::ready(None);
-        }
-        *passed += chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
-        *over = *passed > limit;
-        let error = || {
-            Error::new(
-                Kind::Limit,
-                format!("the body is larger than {limit} bytes"),
-            )
-        };
-        futures::future::ready(Some(if *over { Err(error()) } else { chunk }))
-    });
-    bounded.boxed()
-}
-
-/// A URL that the egress serves at all.
-fn parse(text: &str) -> Result<Url, Error> {
-    let invalid = |why: &str| Error::new(Kind::Invalid, format!("the URL {why}"));
-    if text.len() > MAX_URL {
-        return Err(invalid(&format!("is longer than {MAX_URL} bytes")));
-    }
-    let url = Url::parse(text).map_err(|error| invalid(&format!("is malformed: {error}")))?;
-    check(url).map_err(invalid)
-}
-
-/// The URL without its fragment, or why it is not served.
-fn check(mut url: Url) -> Result<Url, &'static str> {
-    if !matches!(url.scheme(), "http" | "https") {
-        return Err("is neither http nor https");
-    }
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a user or a password in it; use a header");
-    }
-    if url.host_str().is_none_or(str::is_empty) || url.port() == Some(0) {
-        return Err("has no host to go to");
-    }
-    url.set_fragment(None);
-    Ok(url)
-}
-
-/// The URL for people, without the query: it may hold what is nobody's business.
-fn shown(url: &Url) -> String {
-    format!("{}{}", url.origin().ascii_serialization(), url.path())
 }
 
 /// Our own error if one is at the bottom of it (the judge's, the body's), else what the library says.

@@ -7,7 +7,7 @@ use reqwest::header::{
 use reqwest::{Method, StatusCode};
 use url::Url;
 
-use super::{MAX_URL, check, shown};
+use super::target::{MAX_URL, check, shown};
 use crate::{Error, Kind};
 
 /// The next request.
