@@ -1,0 +1,40 @@
+//! The ed25519 keys of VMs: one to log in with, one that the VM proves itself with.
+
+use russh::keys::PrivateKey;
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::ssh_key::private::Ed25519Keypair;
+use std::path::Path;
+
+/// A new private key in OpenSSH's format, as `GET /ssh_key` returns it.
+pub(crate) fn generate() -> Result<String, String> {
+    let seed: [u8; 32] = rand::random();
+    let key = PrivateKey::from(Ed25519Keypair::from_seed(&seed));
+    let text = key.to_openssh(LineEnding::LF).map_err(|e| e.to_string())?;
+    Ok(text.to_string())
+}
+
+/// The public line of a private key in OpenSSH's format.
+pub(crate) fn public_line(private: &str) -> Result<String, String> {
+    PrivateKey::from_openssh(private).and_then(|key| key.public_key().to_openssh()).map_err(|e| e.to_string())
+}
+
+/// Reads a private key file.
+pub(crate) fn read(path: &Path) -> Result<PrivateKey, String> {
+    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    PrivateKey::from_openssh(&text).map_err(|e| format!("{} holds no private key: {e}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    use super::*;
+
+    #[test]
+    fn keys_are_openssh_and_differ() {
+        let (a, b) = (generate().unwrap(), generate().unwrap());
+        assert!(a.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n") && a.ends_with('\n'));
+        assert_ne!(a, b);
+        assert!(public_line(&a).unwrap().starts_with("ssh-ed25519 "));
+        assert!(public_line("x").is_err());
+    }
+}
