@@ -84,13 +84,22 @@ impl<E: Extension> events::Guest for E {
 }
 
 /// Makes a type that implements [`Extension`] the component's extension. Once in a crate.
+///
+/// On other targets than Wasm there is nothing to export, and native linkers refuse the names: there it only
+/// checks the type, so that a crate's tests run on the machine itself.
 #[macro_export]
 macro_rules! export {
     ($extension:ident) => {
+        #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "the generated entry points of the component")]
         mod __pi_vers_export {
             use super::$extension;
             $crate::bindings::export!($extension);
         }
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_extension<E: $crate::Extension>() {}
+            is_extension::<$extension>();
+        };
     };
 }

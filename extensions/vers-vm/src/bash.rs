@@ -1,35 +1,23 @@
 //! `bash` on the active VM. How a command runs there is told in [`crate::wrapper`].
 
-use std::cell::Cell;
-use std::rc::Rc;
-
-use futures::channel::oneshot;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::shell;
-use pi_vers_sdk::system::files::{self, WriteOptions};
+use pi_vers_sdk::system::files;
 use pi_vers_sdk::system::process::{Child, Command, Exit, OutputMode, Program};
-use pi_vers_sdk::text::Decoder;
-use pi_vers_sdk::wit_bindgen::{self, StreamReader, StreamWriter};
 use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, call, digest, outcome, stream};
 use serde::Deserialize;
-use serde_json::{Value, json};
 
-use crate::limits::{MAX_ARGUMENT, MAX_LOG, size};
-use crate::printable::Printable;
+use crate::limits::MAX_ARGUMENT;
+use crate::output::Output;
 use crate::remote::{self, Notices, attempt};
 use crate::session;
-use crate::tail::Tail;
-use crate::wrapper::{self, Names, Script};
+use crate::wrapper::{self, Script};
 
-/// How often the user sees news, in milliseconds.
-const NEWS: u64 = 100;
 /// After a command's end: how long its output may be silent before it counts as ended, in milliseconds.
 const SILENCE: u64 = 250;
 /// How often it is looked for silence.
 const MOST_LOOKS: u32 = 8;
-/// Raw output kept before a log is begun, in bytes: escape sequences count here and nowhere else.
-const MOST_HEAD: usize = 1 << 20;
 /// Longest timeout, in seconds: 30 days.
 const LONGEST_TIMEOUT: f64 = 2_592_000.0;
 
@@ -94,7 +82,7 @@ async fn run_script(
     let ended = follow(&child, &mut output).await;
     session::forget_directory(vm);
     let ran = timers::ticks().saturating_sub(begun);
-    conclude(vm, output, ended, timeout, ran).await
+    conclude(call, vm, output, ended, timeout, ran).await
 }
 
 /// Passes the output on until the command has ended.
@@ -123,13 +111,13 @@ async fn follow(child: &Child, output: &mut Output<'_>) -> Result<Exit, Error> {
 }
 
 async fn conclude(
+    call: &ToolCall,
     vm: &str,
     output: Output<'_>,
     ended: Result<Exit, Error>,
     timeout: Timeout,
     ran: u64,
 ) -> Result<ToolResult, ToolError> {
-    let call = output.call;
     let (text, details) = output.finish(matches!(ended, Err(Error::Cancelled))).await;
     let shown = if text.is_empty() {
         "(no output)"
@@ -152,12 +140,10 @@ async fn conclude(
             } else {
                 format!("{text}\n\n")
             };
-            if let Some(call) = call {
-                call.update(
-                    &[Content::Text(format!("{before}Command aborted"))],
-                    Some(&details.to_string()),
-                );
-            }
+            call.update(
+                &[Content::Text(format!("{before}Command aborted"))],
+                Some(&details.to_string()),
+            );
             Err(ToolError::Cancelled)
         }
         Err(Error::TimedOut(_)) if timeout.has_passed(ran) => failed(timeout.explain() + &partial),
@@ -192,17 +178,9 @@ fn command(argv: Vec<String>, timeout: Timeout) -> Command {
 /// Writes a private file on a VM.
 async fn write(vm: &str, path: &str, bytes: Vec<u8>) -> Result<u64, Error> {
     stream::feed(bytes, |reader| {
-        files::write(remote::at(vm, path), reader, private())
+        files::write(remote::at(vm, path), reader, remote::private())
     })
     .await
-}
-
-fn private() -> WriteOptions {
-    WriteOptions {
-        parents: true,
-        mode: Some(0o600),
-        expect: None,
-    }
 }
 
 impl Timeout {
@@ -242,198 +220,6 @@ impl Timeout {
                  or use 0 to disable."
             )
         }
-    }
-}
-
-/// A command's output: shown while it comes, its end kept, the whole saved on the VM once it is too long to show.
-struct Output<'a> {
-    call: Option<&'a ToolCall>,
-    decoder: Decoder,
-    printable: Printable,
-    tail: Tail,
-    log: Log,
-    /// Pieces taken in so far.
-    taken: Rc<Cell<u64>>,
-    /// When the user is to see what is new; none if nothing is.
-    news: Option<u64>,
-    shown_at: u64,
-}
-
-impl<'a> Output<'a> {
-    fn new(call: Option<&'a ToolCall>, vm: &str, key: &str) -> Self {
-        Self {
-            call,
-            decoder: Decoder::new(),
-            printable: Printable::default(),
-            tail: Tail::default(),
-            log: Log {
-                vm: vm.into(),
-                path: Names::log(key),
-                bytes: 0,
-                state: LogState::Head(Vec::new()),
-            },
-            taken: Rc::default(),
-            news: None,
-            shown_at: 0,
-        }
-    }
-
-    /// Takes a stream in to its end. The user sees news at once, then at most every [`NEWS`] milliseconds.
-    async fn read(&mut self, stdout: &mut StreamReader<u8>) {
-        let mut buffer = Vec::new();
-        loop {
-            let read = stream::next(stdout, std::mem::take(&mut buffer));
-            futures::pin_mut!(read);
-            let bytes = match self.news {
-                None => read.await,
-                Some(due) => {
-                    let rest = timers::sleep(due.saturating_sub(timers::ticks()));
-                    futures::pin_mut!(rest);
-                    match select(read, rest).await {
-                        Either::Left((bytes, _)) => bytes,
-                        Either::Right((_, read)) => {
-                            self.show();
-                            read.await
-                        }
-                    }
-                }
-            };
-            let Some(bytes) = bytes else { return };
-            self.take(&bytes).await;
-            buffer = bytes;
-        }
-    }
-
-    async fn take(&mut self, bytes: &[u8]) {
-        self.taken.set(self.taken.get() + 1);
-        let mut decoded = String::new();
-        self.decoder.push(bytes, &mut decoded);
-        self.append(&decoded);
-        self.log.take(bytes, self.tail.is_cut()).await;
-        let due = self.shown_at + NEWS;
-        if timers::ticks() >= due {
-            self.show();
-        } else {
-            self.news = Some(due);
-        }
-    }
-
-    fn append(&mut self, decoded: &str) {
-        let mut text = String::new();
-        self.printable.push(decoded, &mut text);
-        self.tail.push(&text);
-    }
-
-    fn show(&mut self) {
-        self.news = None;
-        self.shown_at = timers::ticks();
-        if let Some(call) = self.call {
-            call::show(call, self.tail.shown().text);
-        }
-    }
-
-    /// The text for the model, and the details.
-    async fn finish(mut self, aborted: bool) -> (String, Value) {
-        let mut rest = String::new();
-        self.decoder.finish(&mut rest);
-        self.append(&rest);
-        let mut last = String::new();
-        self.printable.finish(&mut last);
-        self.tail.push(&last);
-        let path = self.log.path.clone();
-        let saved = if aborted {
-            None
-        } else {
-            self.log.finish().await
-        };
-        let shown = self.tail.shown();
-        let Some(cut) = shown.cut else {
-            return (shown.text, json!({}));
-        };
-        let whole = match &saved {
-            Some(Ok(None)) => format!("Full output: {path}"),
-            Some(Ok(Some(bytes))) => format!("The first {} of the output: {path}", size(*bytes)),
-            Some(Err(why)) => format!("The full output could not be saved: {why}"),
-            None => "The full output was not saved".into(),
-        };
-        let mut details = json!({ "truncation": cut.details() });
-        if let (Some(Ok(_)), Some(details)) = (&saved, details.as_object_mut()) {
-            details.insert("fullOutputPath".into(), Value::String(path));
-        }
-        (format!("{}\n\n{}", shown.text, cut.notice(&whole)), details)
-    }
-}
-
-/// The whole of an output, in a file on the VM, from the moment it is too long to be shown.
-struct Log {
-    vm: String,
-    path: String,
-    bytes: u64,
-    state: LogState,
-}
-
-enum LogState {
-    /// Short so far: kept here.
-    Head(Vec<u8>),
-    /// Being written.
-    Open(
-        Option<StreamWriter<u8>>,
-        oneshot::Receiver<Result<u64, Error>>,
-    ),
-}
-
-impl Log {
-    async fn take(&mut self, bytes: &[u8], cut: bool) {
-        if let LogState::Head(head) = &mut self.state {
-            head.extend_from_slice(bytes);
-            if !cut && head.len() <= MOST_HEAD {
-                return;
-            }
-            let head = std::mem::take(head);
-            self.open();
-            self.write(head).await;
-        } else {
-            self.write(bytes.to_vec()).await;
-        }
-    }
-
-    fn open(&mut self) {
-        let (writer, reader) = stream::pipe();
-        let (tell, told) = oneshot::channel();
-        let at = remote::at(&self.vm, &self.path);
-        wit_bindgen::spawn_local(async move {
-            // Nobody listens any more when the call was given up.
-            let _ = tell.send(files::write(at, reader, private()).await);
-        });
-        self.state = LogState::Open(Some(writer), told);
-    }
-
-    async fn write(&mut self, mut bytes: Vec<u8>) {
-        self.bytes += bytes.len() as u64;
-        let over = self.bytes.saturating_sub(MAX_LOG);
-        if let LogState::Open(open, _) = &mut self.state
-            && let Some(writer) = open
-        {
-            let fits = (bytes.len() as u64).saturating_sub(over);
-            bytes.truncate(usize::try_from(fits).unwrap_or(usize::MAX));
-            let rest = writer.write_all(bytes).await;
-            if over > 0 || !rest.is_empty() {
-                *open = None;
-            }
-        }
-    }
-
-    /// None: there was no need for a log. Otherwise whether it was written, and how much of the output if not all.
-    async fn finish(self) -> Option<Result<Option<u64>, String>> {
-        let LogState::Open(writer, told) = self.state else {
-            return None;
-        };
-        drop(writer);
-        Some(match told.await {
-            Ok(Ok(written)) => Ok((written < self.bytes).then_some(written)),
-            Ok(Err(error)) => Err(outcome::explain(&error)),
-            Err(oneshot::Canceled) => Err("the write was given up".into()),
-        })
     }
 }
 

@@ -30,6 +30,7 @@ mod bash;
 mod dashboard;
 mod describe;
 mod file_tools;
+mod output;
 mod remote;
 mod route;
 mod search_tools;

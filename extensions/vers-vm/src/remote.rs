@@ -7,7 +7,7 @@
 use pi_vers_sdk::harness::ui;
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, State};
-use pi_vers_sdk::system::files::{self, Location};
+use pi_vers_sdk::system::files::{self, Location, WriteOptions};
 use pi_vers_sdk::{Content, Error, ToolError, ToolResult, outcome, stream};
 
 /// How long a VM that was just resumed may take to answer, in milliseconds.
@@ -159,4 +159,13 @@ pub(crate) async fn read_all(vm: &str, path: &str, most: usize) -> Result<Vec<u8
 /// A place on a VM.
 pub(crate) fn at(vm: &str, path: &str) -> Location {
     Location::Vm((vm.into(), path.into()))
+}
+
+/// How the extension writes its own files: for the user's eyes alone.
+pub(crate) fn private() -> WriteOptions {
+    WriteOptions {
+        parents: true,
+        mode: Some(0o600),
+        expect: None,
+    }
 }
