@@ -78,6 +78,7 @@ pub const REQUESTS: &[(&str, &[Kind])] = &[
     ("vers:system/files#list", &[Kind::LocalFile, Kind::VmFile]),
     ("vers:system/files#read", &[Kind::LocalFile, Kind::VmFile]),
     ("vers:system/files#write", &[Kind::LocalFile, Kind::VmFile]),
+    ("vers:system/files#remove", &[Kind::LocalFile, Kind::VmFile]),
     ("vers:system/files#copy", &[Kind::LocalFile, Kind::VmFile]),
     ("vers:system/store#get", &[Kind::Store]),
     ("vers:system/store#set", &[Kind::Store]),

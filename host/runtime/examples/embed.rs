@@ -7,10 +7,17 @@ use pi_vers_host::policy::Policy;
 use pi_vers_host::{Headless, Host};
 
 #[tokio::main]
-#[allow(clippy::print_stdout, clippy::print_stderr, reason = "an example speaks to a terminal")]
+#[allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "an example speaks to a terminal"
+)]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
-    let (file, tool) = arguments.next().zip(arguments.next()).ok_or("give a component and a tool")?;
+    let (file, tool) = arguments
+        .next()
+        .zip(arguments.next())
+        .ok_or("give a component and a tool")?;
     let json = serde_json::from_str(arguments.next().as_deref().unwrap_or("{}"))?;
 
     let host = Host::builder().policy(Policy::empty()).build()?;

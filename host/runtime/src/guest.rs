@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pi_vers_policy::{Decision, Grants, Limits, Request};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Access, Accessor, GuestTaskId, HasSelf, ResourceTable};
 use wasmtime::{AsContextMut, ResourceLimiter};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
@@ -24,6 +25,8 @@ pub(crate) struct Guest {
     pub(crate) grants: Arc<Grants>,
     /// `None` while the extension describes itself: then everything is denied.
     pub(crate) services: Option<Arc<Services>>,
+    /// Room for processes, here and on VMs together.
+    processes: Arc<Semaphore>,
     owners: HashMap<GuestTaskId, Arc<Owner>>,
     root: Arc<Owner>,
     wasi: WasiCtx,
@@ -46,6 +49,11 @@ impl Guest {
             limits,
             grants,
             services,
+            processes: Arc::new(Semaphore::new(
+                usize::try_from(limits.processes).map_or(Semaphore::MAX_PERMITS, |most| {
+                    most.min(Semaphore::MAX_PERMITS)
+                }),
+            )),
             owners: HashMap::new(),
             root,
             // Nothing behind it: no arguments, environment, files or sockets.
@@ -122,6 +130,7 @@ pub(crate) struct Ask {
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
     pub(crate) services: Arc<Services>,
+    processes: Arc<Semaphore>,
 }
 
 impl Ask {
@@ -144,6 +153,7 @@ impl Ask {
             grants: guest.grants.clone(),
             limits: guest.limits,
             services: guest.services()?,
+            processes: guest.processes.clone(),
         })
     }
 
@@ -166,6 +176,17 @@ impl Ask {
             };
         }
         permit(&self.name, &self.grants, request)
+    }
+
+    /// A place for one more process, to be held as long as it runs.
+    pub(crate) fn room_for_process(&self) -> Result<OwnedSemaphorePermit, WitError> {
+        let most = self.limits.processes;
+        self.processes.clone().try_acquire_owned().map_err(|_| {
+            WitError::Limit(format!(
+                "{} processes run already, as many as the limit `processes` allows",
+                most
+            ))
+        })
     }
 
     /// Waits for `work`, or for the end of the call that asked for it.

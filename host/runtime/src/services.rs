@@ -83,6 +83,19 @@ impl Services {
         own.get(extension).is_some_and(|vms| vms.contains(&vm))
     }
 
+    /// How many VMs this extension made in this session that it has not deleted.
+    pub(crate) fn own_count(&self, extension: &Arc<str>) -> usize {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.get(extension).map_or(0, HashSet::len)
+    }
+
+    pub(crate) fn gone(&self, vm: VmId) {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.values_mut().for_each(|vms| {
+            vms.remove(&vm);
+        });
+    }
+
     pub(crate) fn made(&self, extension: &Arc<str>, vm: VmId) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
         own.entry(extension.clone()).or_default().insert(vm);

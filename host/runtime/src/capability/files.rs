@@ -253,6 +253,20 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         .await)
     }
 
+    async fn remove(
+        accessor: &Accessor<Guest, Has>,
+        at: Location,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        Ok(async {
+            let ask = Ask::of(accessor)?;
+            match place(&ask, at, Want::Write).await? {
+                Place::Here { root, path } => ask.race(root.remove(&path)).await,
+                Place::OnVm { files, path } => ask.race(files.remove(&path)).await,
+            }
+        }
+        .await)
+    }
+
     fn copy(
         mut access: Access<'_, Guest, Has>,
         _source: Location,

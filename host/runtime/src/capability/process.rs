@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 use pi_vers_policy::{Request, SecretUse};
 use pi_vers_system::process as local;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
 use super::streams::{self, Output};
@@ -45,6 +45,7 @@ pub(super) struct Running {
     what: String,
     place: Place,
     over: OnceLock<()>,
+    _room: OwnedSemaphorePermit,
 }
 
 pub(super) enum Place {
@@ -53,11 +54,12 @@ pub(super) enum Place {
 }
 
 impl Running {
-    pub(super) fn new(what: String, place: Place) -> Arc<Self> {
+    pub(super) fn new(what: String, place: Place, room: OwnedSemaphorePermit) -> Arc<Self> {
         Arc::new(Self {
             what,
             place,
             over: OnceLock::new(),
+            _room: room,
         })
     }
 
@@ -327,6 +329,7 @@ async fn start(
     command: Command,
     stdin: Option<mpsc::Receiver<Bytes>>,
 ) -> Result<Started, Error> {
+    let room = ask.room_for_process()?;
     let what = name(&command.program);
     let directory = directory(ask, command.working_directory.as_deref())?;
     // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
@@ -383,7 +386,7 @@ async fn start(
         child.take_stdout().map(bytes),
         child.take_stderr().map(bytes),
     );
-    Ok((Running::new(what, Place::Here(child)), stdout, stderr))
+    Ok((Running::new(what, Place::Here(child), room), stdout, stderr))
 }
 
 /// The bytes of an output; an error ends it, and `wait` tells of it.

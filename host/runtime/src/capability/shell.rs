@@ -72,12 +72,18 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         };
         let started = async {
             let facts = facts(&ask, &vm).await?;
+            let room = ask.room_for_process()?;
             let what = format!("{} on VM {}", name(&command.program), facts.id);
             let command = translate(&ask, &facts, command, stdin.is_some()).await?;
             let mut child = ask.race(ask.services.ssh.spawn(facts.id, command)).await?;
             let (to, stdout, stderr) =
                 (child.take_stdin(), child.take_stdout(), child.take_stderr());
-            Ok((Running::new(what, Place::OnVm(child)), to, stdout, stderr))
+            Ok((
+                Running::new(what, Place::OnVm(child), room),
+                to,
+                stdout,
+                stderr,
+            ))
         }
         .await;
         match started {

@@ -1,8 +1,10 @@
 //! `vers:platform/vms`: the REST API of the platform, as far as the policy grants it. The key stays here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pi_vers_policy::{Request, Vm as PolicyVm, VmVerb};
+use tokio::sync::oneshot;
 use vers_client::api::{self, SetState, VmState};
 use vers_client::{CommitId, VmId};
 use wasmtime::component::{Accessor, HasSelf};
@@ -12,6 +14,7 @@ use crate::bindings::vers::platform::vms::{
     CommitInfo, Host, HostWithStore, Origin, State, Vm, VmConfig,
 };
 use crate::guest::{Ask, Guest, Has};
+use crate::services::Services;
 
 impl Host for Guest {}
 
@@ -90,6 +93,70 @@ async fn on_none(accessor: &Accessor<Guest, Has>, verb: VmVerb) -> Result<Ask, E
     let ask = Ask::of(accessor)?;
     ask.permit(&Request::Vms { verb }).await?;
     Ok(ask)
+}
+
+/// VMs that were made and that nobody has taken over yet. Dropped, it deletes them: a call that was given up
+/// while the platform was at work must not leave a VM that nobody knows of.
+struct Unclaimed {
+    services: Arc<Services>,
+    vms: Vec<VmId>,
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        let (services, vms) = (self.services.clone(), std::mem::take(&mut self.vms));
+        if vms.is_empty() {
+            return;
+        }
+        tokio::spawn(async move {
+            for vm in vms {
+                tracing::info!(%vm, "deleting a VM whose call was given up");
+                if let Err(why) = services.api.delete_vm(vm).await {
+                    tracing::warn!("a VM nobody asked for any more is left: {why}");
+                }
+            }
+        });
+    }
+}
+
+/// Makes VMs within the extension's limit. The request itself goes on when the call is given up, because
+/// the platform would; what comes of it is then deleted.
+async fn made(
+    ask: &Ask,
+    count: u64,
+    make: impl Future<Output = vers_client::Result<Vec<VmId>>> + Send + 'static,
+) -> Result<Vec<String>, Error> {
+    let have = u64::try_from(ask.services.own_count(&ask.name)).unwrap_or(u64::MAX);
+    if have.saturating_add(count) > ask.limits.vms {
+        let most = ask.limits.vms;
+        return Err(Error::Limit(format!(
+            "{} has {have} VMs of its own, and its limit `vms` allows {most}: delete some first",
+            ask.name
+        )));
+    }
+    let (done, outcome) = oneshot::channel();
+    let services = ask.services.clone();
+    tokio::spawn(async move {
+        let made = make.await.map(|vms| Unclaimed { services, vms });
+        // A receiver that is gone gives the VMs back, and dropping them deletes them.
+        let _ = done.send(made);
+    });
+    let wait = async {
+        outcome
+            .await
+            .map_err(|_| Error::Other("the request was dropped".into()))?
+            .map_err(Error::from)
+    };
+    let mut unclaimed: Unclaimed = ask.race(wait).await?;
+    let vms = std::mem::take(&mut unclaimed.vms);
+    vms.iter().for_each(|vm| ask.services.made(&ask.name, *vm));
+    Ok(vms.iter().map(ToString::to_string).collect())
+}
+
+fn one(vms: Vec<String>) -> Result<String, Error> {
+    vms.into_iter()
+        .next()
+        .ok_or_else(|| Error::Other("the platform made no VM and reported no error".into()))
 }
 
 fn commit_id(id: &str) -> Result<CommitId, Error> {
@@ -183,11 +250,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             wanted.mem_size_mib = config.mem_size_mib;
             wanted.fs_size_mib = config.fs_size_mib;
             wanted.labels = config.labels.into_iter().collect();
-            let id = ask
-                .race(ask.services.api.create_vm(&wanted, wait_boot))
-                .await?;
-            ask.services.made(&ask.name, id);
-            Ok(id.to_string())
+            let api = ask.services.api.clone();
+            let make = async move { api.create_vm(&wanted, wait_boot).await.map(|id| vec![id]) };
+            one(made(&ask, 1, make).await?)
         }
         .await)
     }
@@ -199,6 +264,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let (ask, id) = on_vm(accessor, &id, VmVerb::Delete).await?;
             ask.race(ask.services.api.delete_vm(id)).await?;
+            ask.services.gone(id);
             ask.services.ssh.disconnect(id).await;
             Ok(())
         }
@@ -212,9 +278,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<Vec<String>, Error>> {
         Ok(async {
             let (ask, id) = on_vm(accessor, &id, VmVerb::Branch).await?;
-            let ids = ask.race(ask.services.api.branch(id, count)).await?;
-            ids.iter().for_each(|id| ask.services.made(&ask.name, *id));
-            Ok(ids.iter().map(ToString::to_string).collect())
+            let api = ask.services.api.clone();
+            made(&ask, u64::from(count), async move {
+                api.branch(id, count).await
+            })
+            .await
         }
         .await)
     }
@@ -243,9 +311,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                 Origin::Commit(id) => api::Origin::Commit(commit_id(&id)?),
                 Origin::Reference(reference) => api::Origin::Reference(reference),
             };
-            let id = ask.race(ask.services.api.restore(&origin)).await?;
-            ask.services.made(&ask.name, id);
-            Ok(id.to_string())
+            let api = ask.services.api.clone();
+            let make = async move { api.restore(&origin).await.map(|id| vec![id]) };
+            one(made(&ask, 1, make).await?)
         }
         .await)
     }
