@@ -228,7 +228,7 @@ pub(super) fn request(tag: &str) -> String {
 
 /// The environment variable that marks the processes of a command.
 pub(super) const MARKER_VARIABLE: &str = "VERS_EXEC_ID";
-const READ: &str = r#"'IFS= read -r f && eval "$f"'"#;
+const READ: &str = r#"'IFS= read -r __f && eval "$__f"'"#;
 
 /// Comes first on both outputs, before anything of the command: what root's profile printed lies before it.
 /// On standard output the process id follows, ended by the same byte.
@@ -257,20 +257,20 @@ pub(super) fn frame(command: &Command) -> Result<Bytes> {
         ));
     }
     let mut frame = BytesMut::with_capacity(body.len() + 256);
-    frame.put_slice(b"n=${IFS#??};");
+    frame.put_slice(b"__n=${IFS#??};");
     if body.len() <= SHORT_FRAME {
         frame.put_slice(&body);
         frame.put_u8(b'\n');
     } else {
         let length = body.len() + LONG_END.len();
         frame.put_slice(
-            format!("f=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null);").as_bytes(),
+            format!("__f=$(dd bs={length} count=1 iflag=fullblock 2>/dev/null);").as_bytes(),
         );
-        frame.put_slice(br#"case $f in *"#);
+        frame.put_slice(br#"case $__f in *"#);
         frame.put_slice(b"'");
         frame.put_slice(LONG_END);
         frame.put_slice(b"'");
-        frame.put_slice(b") eval \"$f\";; *) echo 'vers: the command arrived incomplete; is dd missing on this VM?' >&2; exit 255;; esac\n");
+        frame.put_slice(b") eval \"$__f\";; *) echo 'vers: the command arrived incomplete; is dd missing on this VM?' >&2; exit 255;; esac\n");
         frame.put_slice(&body);
         frame.put_slice(LONG_END);
     }
@@ -322,11 +322,17 @@ fn body(command: &Command) -> Result<BytesMut> {
     }
     match &command.program {
         Program::Argv(argv) => {
-            if argv.first().is_none_or(String::is_empty) {
-                return Err(Error::invalid("start command: there is no program to run"));
+            match argv.first().map(String::as_str) {
+                None | Some("") => return Err(Error::invalid("start command: there is no program to run")),
+                // The shell would take it for an option.
+                Some(program) if program.starts_with('-') => {
+                    return Err(Error::invalid(format!(
+                        "start command: the program {:?} begins with '-'; write ./ before it",
+                        crate::error::shown(program)
+                    )));
+                }
+                Some(_) => {}
             }
-            // `exec` and `--` would be read by bash's `exec`, and dash knows no `--`; `env` has neither problem but
-            // takes NAME=value. `command` finds programs only where `exec` does.
             body.put_slice(b"exec");
             for argument in argv {
                 body.put_u8(b' ');
@@ -334,8 +340,10 @@ fn body(command: &Command) -> Result<BytesMut> {
             }
         }
         Program::Shell(script) => {
-            body.put_slice(b"unset f; eval ");
+            // Nothing of ours is left in the script's shell, and its lines keep their numbers.
+            body.put_slice(b"set -- ");
             quote(&mut body, script).map_err(|_| nul("the script"))?;
+            body.put_slice(br#"; unset __f __n; eval "set --; $1""#);
         }
     }
     Ok(body)
@@ -349,14 +357,14 @@ fn is_name(name: &str) -> bool {
 /// There is no way to write NUL.
 struct Nul;
 
-/// One shell word that means exactly `text`, on one line; `$n` is a newline.
+/// One shell word that means exactly `text`, on one line; `$__n` is a newline.
 fn quote(out: &mut BytesMut, text: &str) -> Result<(), Nul> {
     out.put_u8(b'\'');
     for byte in text.bytes() {
         match byte {
             0 => return Err(Nul),
             b'\'' => out.put_slice(br"'\''"),
-            b'\n' => out.put_slice(br#"'"$n"'"#),
+            b'\n' => out.put_slice(br#"'"$__n"'"#),
             other => out.put_u8(other),
         }
     }

@@ -1,122 +1,169 @@
-//! placeholder docs
+//! Commands and files on VMs, over SSH inside TLS.
+//!
+//! # The way there
+//!
+//! TCP to `<vm>.<domain>:443`, TLS with a verified certificate of that name, SSH as root inside it, with the key that
+//! the platform gives for the VM (kept in memory only) and a host key that is pinned on first use. No program of this
+//! machine is needed. One set of connections for each VM is shared by all clones of an [`Ssh`]; they are opened as
+//! commands need them, and again after a loss.
+//!
+//! # How a command runs
+//!
+//! The exec request is one fixed text: "read a line and evaluate it". The line comes over the channel's input and
+//! carries what the caller gave, correctly quoted; so nothing of it is in an argument vector of the VM's sshd or shell,
+//! and its length is not limited by the system's limit for arguments (`command.rs`). The program then replaces that
+//! shell: exit codes and signals are the program's own.
+//!
+//! # How a command ends
+//!
+//! sshd lets commands run on when their channel or connection goes, and ignores requests to signal root's processes.
+//! What stops them is a small shell on the VM, one for each connection (`control.sh`), which is told of each command
+//! before it starts. It signals and stops process groups on request; and when its input ends, because this process
+//! asks for it, dies, or loses the connection, it stops everything that it still watches: `TERM`, some grace, `KILL`,
+//! and a search for what left its group. The alternative, a watcher beside each command, costs each command two
+//! processes more, takes its standard input or a second channel, and turns signals into exit codes.
+//!
+//! What a command leaves in the background when it ends by itself is left alone.
+//!
+//! # What is not covered
+//!
+//! A connection that dies without either side's network telling is noticed here by keepalives after a minute; on the
+//! VM, sshd's own settings decide when. A process that both leaves its group and clears its environment is not found.
+
 mod child;
 mod command;
+mod connection;
+mod control;
 mod files;
+mod machine;
+mod output;
+mod pins;
+mod sftp;
+mod start;
+mod tunnel;
 
+use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
-
-pub use self::child::{Child, Output, Stdin, StopReport};
+pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
+pub use self::output::Output;
+pub use self::tunnel::Tunnel;
+
+use self::connection::Dialer;
+use self::machine::Machine;
+use self::pins::Pins;
 use crate::api::{Api, VmId};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// How to connect.
 #[derive(Debug, Clone)]
-#[non_exhaustive]
 pub struct SshOptions {
     /// The file that remembers VMs' host keys; `None` remembers them for the life of the [`Ssh`] only.
     pub known_hosts: Option<PathBuf>,
-    /// How long [`Ssh::spawn`] and the other calls wait for a VM that boots or cannot be reached.
+    /// How long calls other than [`Ssh::connect`] wait for a VM that boots or cannot be reached, and for a place for
+    /// a command while too many run.
     pub patience: Duration,
     /// How long a process group has between `TERM` and `KILL`, where the caller does not say.
     pub grace: Duration,
 }
 
 impl Default for SshOptions {
+    /// No file, 30 seconds of patience, half a second of grace.
     fn default() -> Self {
-        Self {
-            known_hosts: None,
-            patience: Duration::from_secs(30),
-            grace: Duration::from_millis(500),
-        }
+        Self { known_hosts: None, patience: Duration::from_secs(30), grace: Duration::from_millis(500) }
     }
 }
 
-/// Commands and files on VMs. Cheap to clone; all clones share one set of connections for each VM.
+/// Commands and files on VMs. Cheap to clone; all clones share one set of connections for each VM. When the last
+/// clone, [`Child`] and [`Files`] are gone, what still runs is stopped and the connections are closed.
 #[derive(Clone)]
 pub struct Ssh {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     api: Api,
     options: SshOptions,
+    dialer: Arc<Dialer>,
+    machines: Mutex<HashMap<VmId, Arc<Machine>>>,
+}
+
+impl std::fmt::Debug for Ssh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ssh").field("options", &self.shared.options).finish_non_exhaustive()
+    }
 }
 
 impl Ssh {
     /// Connects nowhere yet.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::Kind) if the file of extra certificates cannot be used.
     pub fn new(api: Api, options: SshOptions) -> Result<Self> {
-        Ok(Self { api, options })
+        let dialer = Arc::new(Dialer::new(api.settings().clone(), Pins::new(options.known_hosts.clone()))?);
+        Ok(Self { shared: Arc::new(Shared { api, options, dialer, machines: Mutex::default() }) })
     }
 
-    /// Opens a connection now, waiting for the VM to answer at most this long.
+    fn machines(&self) -> MutexGuard<'_, HashMap<VmId, Arc<Machine>>> {
+        self.shared.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn machine(&self, vm: VmId) -> Arc<Machine> {
+        let shared = &self.shared;
+        let new = || Arc::new(Machine::new(vm, shared.api.clone(), shared.dialer.clone(), shared.options.grace));
+        self.machines().entry(vm).or_insert_with(new).clone()
+    }
+
+    /// Opens a connection now, if there is none, waiting for the VM to answer at most this long. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`](crate::Kind) if the VM is paused. `Denied` if its certificate or host key is not the right
+    /// one, `Unauthorized` if it does not accept its key, `NotFound` if there is no such VM: all of these at once.
+    /// `Unavailable` if it did not answer in time.
     pub async fn connect(&self, vm: VmId, patience: Duration) -> Result<()> {
-        let _ = (&self.api, &self.options, vm, patience);
-        Err(Error::other("not built yet"))
+        self.machine(vm).connect(patience).await
     }
 
-    /// Closes the connections of a VM and stops what runs over them.
+    /// Stops what runs over a VM's connections and closes them. Returns when the VM has confirmed that, or after some
+    /// seconds.
     pub async fn disconnect(&self, vm: VmId) {
-        let _ = vm;
+        let machine = self.machines().remove(&vm);
+        if let Some(machine) = machine {
+            machine.close().await;
+        }
     }
 
-    /// Whether a connection of this VM is open.
+    /// Whether a connection of this VM is open, as far as is known.
     pub fn is_connected(&self, vm: VmId) -> bool {
-        let _ = vm;
-        false
+        self.machines().get(&vm).is_some_and(|machine| machine.is_connected())
     }
 
-    /// Starts a command. Returns when it has started.
+    /// Starts a command; connects first if need be. Returns when it has started. Cancel-safe: a command whose start is
+    /// given up is stopped.
+    ///
+    /// # Errors
+    /// Those of [`Ssh::connect`]. [`Kind::NotFound`](crate::Kind) if there is no directory of that name; `Limit` if forty
+    /// commands run and none ends in time. A program that does not exist is no error: its exit code is 127.
     pub async fn spawn(&self, vm: VmId, command: Command) -> Result<Child> {
-        let _ = (vm, command::frame(&command)?, command::request(""));
-        Err(Error::other("not built yet"))
+        let options = &self.shared.options;
+        let frame = command::frame(&command)?;
+        let lease = self.machine(vm).session(options.patience).await?;
+        child::start(lease, frame, &command, options.grace, options.patience).await
     }
 
-    /// The files of a VM.
+    /// The files of a VM. Connects when they are used.
     pub fn files(&self, vm: VmId) -> Files {
-        Files { _vm: vm }
+        Files::new(self.machine(vm), self.shared.options.patience)
     }
 
-    /// A connection from the VM to `host:port`.
+    /// A connection from the VM to a port that it reaches, for example `localhost`.
     pub async fn forward(&self, vm: VmId, host: &str, port: u16) -> Result<Tunnel> {
-        let _ = (vm, host, port);
-        Err(Error::other("not built yet"))
-    }
-}
-
-/// A byte stream in both directions through a VM.
-pub struct Tunnel {
-    io: tokio::io::DuplexStream,
-}
-
-impl AsyncRead for Tunnel {
-    fn poll_read(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &mut tokio::io::ReadBuf<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.io).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Tunnel {
-    fn poll_write(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-        buf: &[u8],
-    ) -> std::task::Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-    fn poll_flush(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.io).poll_flush(cx)
-    }
-    fn poll_shutdown(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.io).poll_shutdown(cx)
+        let connection = self.machine(vm).tunnels(self.shared.options.patience).await?;
+        let channel = connection.link().open_tcp(host, port).await?;
+        Ok(Tunnel::new(channel, connection.link().closed().clone()))
     }
 }

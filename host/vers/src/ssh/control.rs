@@ -1,0 +1,254 @@
+//! The one process on the VM that stops the others: one small shell for each connection.
+//!
+//! A command on the VM outlives its channel and its connection, and sshd ignores requests to signal root's processes.
+//! So each connection opens a channel for `control.sh` first. It is told of every command before that command is
+//! started, sends signals to process groups, stops groups and looks whether they are gone. When its input ends,
+//! because we end it or because the connection or this whole process is lost, it stops every command it still knows.
+//! Commands themselves then need no wrapper: the program is the direct child of sshd, with its own exit status,
+//! its own standard input, and no process of ours beside it.
+//!
+//! Requests are lines: `+ n` watch command n, `= n group` its group, `- n` forget it, `s n group SIG seq` send a
+//! signal, `x n group naps seq` stop it. Answers begin with the number of the request. The shell finds what has left
+//! its group (`setsid`) by the command's mark in `/proc/*/environ`.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use russh::ChannelMsg;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::StopReport;
+use super::command::{self, Command, Signal};
+use super::connection::Link;
+use super::start::{Scan, StartScanner};
+use crate::error::{Error, Kind, Result};
+
+/// Requests that wait to be sent. Each command makes a few.
+const QUEUE: usize = 1024;
+/// One look at a group that is given time, as in `control.sh`.
+const NAP: Duration = Duration::from_millis(20);
+/// How long the control shell may take beyond what it was given.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// An answer is a short line.
+const LONGEST_LINE: usize = 1024;
+
+struct Request {
+    line: String,
+    answer: Option<(u64, oneshot::Sender<String>)>,
+}
+
+/// The way to a connection's control shell. When the last clone is dropped, the shell stops all commands that it
+/// still watches, and the connection is closed.
+#[derive(Clone)]
+#[derive(Debug)]
+pub(super) struct Control {
+    requests: mpsc::Sender<Request>,
+    sequence: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Control {
+    /// Starts the shell of a connection in the background; if it cannot be had, the connection is given up: without
+    /// it nothing could be stopped.
+    ///
+    /// Cancelling `shutdown` has it stop all commands that it watches, and then closes the connection.
+    pub(super) fn start(link: Arc<Link>, connection: &str, grace: Duration, shutdown: CancellationToken) -> Self {
+        let (requests, queue) = mpsc::channel(QUEUE);
+        let connection = connection.to_owned();
+        tokio::spawn(async move {
+            if let Err(error) = serve(&link, &connection, grace, queue, &shutdown).await {
+                tracing::debug!(vm = %link.vm, %error, "control shell ended");
+            }
+            link.disconnect().await;
+        });
+        Self { requests, sequence: Arc::default() }
+    }
+
+    /// Before a command starts.
+    pub(super) fn watch(&self, number: u64) -> Result<()> {
+        self.tell(format!("+ {number}\n"))
+    }
+
+    /// When its group is known.
+    pub(super) fn group(&self, number: u64, group: u32) -> Result<()> {
+        self.tell(format!("= {number} {group}\n"))
+    }
+
+    /// When it has ended, or shall live on.
+    pub(super) fn forget(&self, number: u64) -> Result<()> {
+        self.tell(format!("- {number}\n"))
+    }
+
+    /// Sends a signal without asking what came of it.
+    pub(super) fn nudge(&self, number: u64, group: u32, signal: Signal) -> Result<()> {
+        self.tell(format!("s {number} {group} {} 0\n", signal.name()))
+    }
+
+    /// Sends a signal; whether there was somebody to get it.
+    pub(super) fn signal(&self, number: u64, group: u32, signal: Signal) -> impl Future<Output = Result<bool>> + use<> {
+        let asked = self.ask(|sequence| format!("s {number} {group} {} {sequence}\n", signal.name()));
+        async move { Ok(answer(asked, PATIENCE).await? == "ok") }
+    }
+
+    /// Stops a command; `None` for a group that is not known yet.
+    pub(super) fn stop(&self, number: u64, group: Option<u32>, grace: Duration) -> impl Future<Output = Result<StopReport>> + use<> {
+        let naps = naps(grace);
+        let group = group.map_or("-".to_owned(), |g| g.to_string());
+        let asked = self.ask(|sequence| format!("x {number} {group} {naps} {sequence}\n"));
+        async move {
+            let line = answer(asked, grace + PATIENCE).await?;
+            parse_report(&line).ok_or_else(|| Error::other(format!("stop a command: the VM answered {:?}", crate::error::shown(&line))))
+        }
+    }
+
+    fn tell(&self, line: String) -> Result<()> {
+        self.send(Request { line, answer: None })
+    }
+
+    fn ask(&self, line: impl FnOnce(u64) -> String) -> Result<oneshot::Receiver<String>> {
+        let sequence = 1 + self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request { line: line(sequence), answer: Some((sequence, sender)) })?;
+        Ok(receiver)
+    }
+
+    fn send(&self, request: Request) -> Result<()> {
+        self.requests.try_send(request).map_err(|_| Error::unavailable("the connection to the VM was lost; whether the command goes on is unknown"))
+    }
+}
+
+fn naps(grace: Duration) -> u128 {
+    grace.as_millis().div_ceil(NAP.as_millis())
+}
+
+async fn answer(asked: Result<oneshot::Receiver<String>>, patience: Duration) -> Result<String> {
+    match timeout(patience, asked?).await {
+        Ok(Ok(line)) => Ok(line),
+        Ok(Err(_)) => Err(Error::unavailable("the connection to the VM was lost; what it still watched is being stopped there")),
+        Err(_) => Err(Error::timed_out("the VM did not confirm in time; it may be overloaded")),
+    }
+}
+
+fn parse_report(line: &str) -> Option<StopReport> {
+    let mut fields = line.split(' ');
+    let signal = match fields.next()? {
+        "TERM" => Some(Signal::Terminate),
+        "KILL" => Some(Signal::Kill),
+        "-" => None,
+        _ => return None,
+    };
+    Some(StopReport { signal, escaped: fields.next()?.parse().ok()?, left: fields.next()?.parse().ok()? })
+}
+
+async fn serve(
+    link: &Link,
+    connection: &str,
+    grace: Duration,
+    mut queue: mpsc::Receiver<Request>,
+    shutdown: &CancellationToken,
+) -> Result<()> {
+    let channel = link.open_first_session().await?;
+    let lost = || link.lost("control commands");
+    let (mut output, input) = channel.split();
+    let script = format!("c={connection}\nnaps={}\n{}", naps(grace), include_str!("control.sh"));
+    let frame = command::frame(&Command::shell(script).with_stdin())?;
+    input.exec(true, command::request(&format!("{connection}.0."))).await.map_err(|_| lost())?;
+    input.data_bytes(frame).await.map_err(|_| lost())?;
+
+    let mut scanner = Some(StartScanner::new(true));
+    let mut line = Vec::new();
+    let mut waiting: HashMap<u64, oneshot::Sender<String>> = HashMap::new();
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            message = output.wait() => match message {
+                Some(ChannelMsg::Data { data }) => {
+                    let data = match scanner.as_mut().map(|s| s.feed(&data)) {
+                        None => data,
+                        Some(Scan::Started(_, rest)) => {
+                            scanner = None;
+                            rest
+                        }
+                        Some(_) => continue,
+                    };
+                    take_lines(&mut line, &data, &mut waiting)?;
+                }
+                Some(ChannelMsg::Close) | None => return if ending { Ok(()) } else { Err(lost()) },
+                Some(ChannelMsg::Failure) => return Err(Error::new(Kind::Other, "the VM's SSH server runs no commands")),
+                Some(_) => {}
+            },
+            request = queue.recv(), if !ending => match request {
+                Some(Request { mut line, answer }) => {
+                    if let Some((sequence, sender)) = answer {
+                        waiting.insert(sequence, sender);
+                    }
+                    // What else waits goes along in the same packet.
+                    while let Ok(more) = queue.try_recv() {
+                        line.push_str(&more.line);
+                        if let Some((sequence, sender)) = more.answer {
+                            waiting.insert(sequence, sender);
+                        }
+                    }
+                    // Lines are few and short, the window is large: this does not wait for the VM.
+                    input.data_bytes(Bytes::from(line)).await.map_err(|_| lost())?;
+                }
+                None => {
+                    ending = true;
+                    input.eof().await.map_err(|_| lost())?;
+                }
+            },
+            () = shutdown.cancelled(), if !ending => {
+                ending = true;
+                input.eof().await.map_err(|_| lost())?;
+            }
+            () = link.closed().cancelled() => return Err(lost()),
+            () = tokio::time::sleep(grace + PATIENCE), if ending => return Err(lost()),
+        }
+    }
+}
+
+/// Hands complete lines to whoever waits for them.
+fn take_lines(line: &mut Vec<u8>, data: &[u8], waiting: &mut HashMap<u64, oneshot::Sender<String>>) -> Result<()> {
+    for byte in data {
+        if *byte != b'\n' {
+            line.push(*byte);
+            if line.len() > LONGEST_LINE {
+                return Err(Error::other("the VM's control shell makes no sense"));
+            }
+            continue;
+        }
+        let text = String::from_utf8_lossy(line).into_owned();
+        line.clear();
+        if let Some((sequence, rest)) = text.split_once(' ')
+            && let Some(sender) = sequence.parse().ok().and_then(|sequence: u64| waiting.remove(&sequence))
+        {
+            let _ = sender.send(rest.to_owned());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn reports_are_understood() {
+        let report = StopReport { signal: Some(Signal::Kill), escaped: 2, left: 0 };
+        assert_eq!(parse_report("KILL 2 0"), Some(report));
+        assert_eq!(parse_report("- 0 0"), Some(StopReport::default()));
+        assert_eq!(parse_report("TERM 0"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_answer_is_survived(data in prop::collection::vec(any::<u8>(), 0..3000)) {
+            let _ = take_lines(&mut Vec::new(), &data, &mut HashMap::new());
+            let _ = parse_report(&String::from_utf8_lossy(&data));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! A VM for tests: a real OpenSSH server with its default limits, behind a TLS terminator, with as much of the REST
+//! API as it takes to find and enter it. All on loopback; the "VM" is this machine.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Path as UrlPath, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use russh::keys::ssh_key::LineEnding;
+use russh::keys::{Algorithm, PrivateKey};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use vers_client::{Api, Environment, Overrides, Settings, Ssh, SshOptions, VmId};
+
+/// What the stub answers; tests change it.
+pub struct Platform {
+    pub state: &'static str,
+    pub key: String,
+    pub key_requests: u32,
+}
+
+pub struct Lab {
+    pub dir: tempfile::TempDir,
+    pub vm: VmId,
+    pub platform: Arc<Mutex<Platform>>,
+    pub good_key: String,
+    sshd: Child,
+    /// Where sshd itself listens.
+    pub sshd_address: SocketAddr,
+    edge: SocketAddr,
+    api: SocketAddr,
+    cut: watch::Sender<u64>,
+}
+
+fn new_key() -> PrivateKey {
+    PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).unwrap()
+}
+
+fn private(path: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+fn sshd_binary() -> PathBuf {
+    let found = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    found.expect("these tests need OpenSSH's server: apt-get install openssh-server")
+}
+
+impl Lab {
+    pub async fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("vers-lab-").tempdir().unwrap();
+        let vm = VmId(uuid::Uuid::new_v4());
+        std::fs::create_dir_all("/run/sshd").expect("these tests run sshd, and have to run as root");
+
+        let user = new_key();
+        let good_key = user.to_openssh(LineEnding::LF).unwrap().to_string();
+        std::fs::write(dir.path().join("authorized_keys"), user.public_key().to_openssh().unwrap()).unwrap();
+        private(&dir.path().join("host_key"), &new_key().to_openssh(LineEnding::LF).unwrap());
+        let home = dir.path().join("home");
+        std::fs::create_dir(&home).unwrap();
+        // What a profile prints is not a command's output.
+        std::fs::write(home.join(".bashrc"), "echo NOISE; echo NOISE >&2; alias true=false\n").unwrap();
+        let (sshd, sshd_address) = start_sshd(dir.path()).await;
+
+        let (cut, _) = watch::channel(0);
+        let edge = start_edge(dir.path(), "*.vm.localhost", sshd_address, cut.clone()).await;
+        let platform = Arc::new(Mutex::new(Platform { state: "running", key: good_key.clone(), key_requests: 0 }));
+        let api = start_api(platform.clone()).await;
+        Self { dir, vm, platform, good_key, sshd, sshd_address, edge, api, cut }
+    }
+
+    pub fn settings(&self, extra: &[(&str, &str)]) -> Settings {
+        let ca = self.dir.path().join("ca.pem");
+        let mut variables = vec![
+            ("VERS_BASE_URL", format!("http://{}", self.api)),
+            ("VERS_API_KEY", "key".to_owned()),
+            ("VERS_VM_DOMAIN", "vm.localhost".to_owned()),
+            ("VERS_VM_CONNECT", self.edge.to_string()),
+            ("VERS_TLS_CA", ca.to_str().unwrap().to_owned()),
+        ];
+        variables.extend(extra.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        Settings::discover(Environment::of(variables), Overrides::default()).unwrap()
+    }
+
+    pub fn options(&self) -> SshOptions {
+        SshOptions { known_hosts: Some(self.dir.path().join("known_hosts.json")), ..SshOptions::default() }
+    }
+
+    pub fn ssh(&self) -> Ssh {
+        Ssh::new(Api::new(self.settings(&[])).unwrap(), self.options()).unwrap()
+    }
+
+    pub fn platform(&self) -> std::sync::MutexGuard<'_, Platform> {
+        self.platform.lock().unwrap()
+    }
+
+    /// Breaks every connection through the edge.
+    pub fn cut(&self) {
+        self.cut.send_modify(|count| *count += 1);
+    }
+
+    /// Another server in its place, with another host key.
+    pub async fn replace_host_key(&mut self) {
+        self.sshd.kill().unwrap();
+        self.sshd.wait().unwrap();
+        private(&self.dir.path().join("host_key"), &new_key().to_openssh(LineEnding::LF).unwrap());
+        let (sshd, address) = start_sshd(self.dir.path()).await;
+        self.sshd = sshd;
+        self.sshd_address = address;
+        self.edge = start_edge(self.dir.path(), "*.vm.localhost", address, self.cut.clone()).await;
+    }
+
+    /// An edge whose certificate is for other names.
+    pub async fn wrong_name(&mut self) {
+        self.edge = start_edge(self.dir.path(), "*.elsewhere.example", self.sshd_address, self.cut.clone()).await;
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let _ = self.sshd.kill();
+        let _ = self.sshd.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.dir.path().join("sshd.log")).unwrap_or_default();
+            eprintln!("sshd said:\n{log}");
+        }
+    }
+}
+
+async fn start_sshd(dir: &Path) -> (Child, SocketAddr) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let config = format!(
+        "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
+         PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp\nSetEnv HOME={}\n",
+        at("host_key"),
+        at("authorized_keys"),
+        at("home"),
+    );
+    std::fs::write(dir.join("sshd_config"), config).unwrap();
+    let sshd = Command::new(sshd_binary())
+        .args(["-D", "-f", &at("sshd_config"), "-E", &at("sshd.log")])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Ok(mut stream) = TcpStream::connect(address).await {
+            let mut banner = [0; 4];
+            if stream.read_exact(&mut banner).await.is_ok() {
+                assert_eq!(&banner, b"SSH-");
+                return (sshd, address);
+            }
+        }
+        assert!(Instant::now() < deadline, "sshd does not start: {}", std::fs::read_to_string(dir.join("sshd.log")).unwrap_or_default());
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u64>) -> SocketAddr {
+    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(rcgen::DnType::CommonName, "lab authority");
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let ca_certificate = ca.self_signed(&ca_key).unwrap();
+    std::fs::write(dir.join("ca.pem"), ca_certificate.pem()).unwrap();
+    let issuer = rcgen::Issuer::new(ca, ca_key);
+    let leaf_key = rcgen::KeyPair::generate().unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let (acceptor, mut cut) = (acceptor.clone(), cut.subscribe());
+            tokio::spawn(async move {
+                let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+                let mut inner = TcpStream::connect(to).await.unwrap();
+                tokio::select! {
+                    _ = copy_bidirectional(&mut tls, &mut inner) => {}
+                    _ = cut.changed() => {}
+                }
+            });
+        }
+    });
+    address
+}
+
+async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
+    type Shared = State<Arc<Mutex<Platform>>>;
+    async fn key(State(platform): Shared, UrlPath(_): UrlPath<String>) -> (StatusCode, Json<Value>) {
+        let mut platform = platform.lock().unwrap();
+        platform.key_requests += 1;
+        (StatusCode::OK, Json(json!({ "ssh_port": 22, "ssh_private_key": platform.key })))
+    }
+    async fn status(State(platform): Shared, UrlPath(id): UrlPath<String>) -> (StatusCode, Json<Value>) {
+        let state = platform.lock().unwrap().state;
+        (StatusCode::OK, Json(json!({ "vm_id": id, "owner_id": "o", "state": state, "created_at": "2026-01-01T00:00:00Z" })))
+    }
+    let app = Router::new()
+        .route("/api/v1/vm/{id}/ssh_key", get(key))
+        .route("/api/v1/vm/{id}/status", get(status))
+        .with_state(platform);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    address
+}
+
+/// Processes of this machine whose environment holds this text.
+pub fn marked(mark: &str) -> Vec<u32> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        if environment.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+            found.push(pid);
+        }
+    }
+    found
+}
+
+/// Whether a process group has a process that is no zombie.
+pub fn group_lives(group: u32) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
+        fields.get(2) == Some(&group.to_string().as_str()) && !matches!(fields.first(), Some(&("Z" | "X")))
+    })
+}
+
+/// Waits until something holds; says what does not.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,17 @@
+//! Commands and files on a VM, against a real OpenSSH server with its default limits behind a TLS terminator.
+//!
+//! Needs root, and `apt-get install openssh-server`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::mem_forget,
+    unreachable_pub
+)]
+
+mod commands;
+mod connect;
+mod files;
+mod lab;
