@@ -298,6 +298,13 @@ impl Grants {
         !self.describing && self.layers.iter().all(|rules| rules.scope.holds(vm))
     }
 
+    /// Whether a decision can depend on a VM's labels. Where it can't, nobody needs to ask the platform for them.
+    pub fn labels_matter(&self) -> bool {
+        self.layers.iter().any(|rules| {
+            rules.scope.has_labels() || rules.shell.as_ref().is_some_and(|shell| shell.scope.has_labels())
+        })
+    }
+
     /// The granted directory (or file) beneath which to open this path, the narrowest if several hold it. `None` if none does,
     /// also for a path that a human allowed: open that beneath its own directory.
     pub fn file_root(&self, path: &Path, access: Access) -> Option<&Path> {

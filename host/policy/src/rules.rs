@@ -150,6 +150,10 @@ impl Scope {
         })
     }
 
+    pub(crate) fn has_labels(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, VmSet::Label(..)))
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0
             .iter()

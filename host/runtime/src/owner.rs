@@ -119,19 +119,16 @@ impl Owner {
         started.push(work);
     }
 
-    /// Stops all that was started and waits until it is gone. Returns what was still running.
-    pub(crate) async fn stop_started(&self) -> Vec<String> {
-        let started =
-            std::mem::take(&mut *self.started.lock().unwrap_or_else(PoisonError::into_inner));
-        let running: Vec<Arc<dyn Stoppable>> = started.iter().filter_map(Weak::upgrade).collect();
-        let stops = running
-            .iter()
-            .map(|work| async { work.stop().await.then(|| work.what()) });
-        futures::future::join_all(stops)
-            .await
-            .into_iter()
-            .flatten()
-            .collect()
+    /// Takes hold of all that was started and still runs. Call it before [`Owner::finish`]: a guest that is told to
+    /// stop may drop its handles at once, and what nobody holds is stopped without anybody waiting for it.
+    pub(crate) fn take_started(&self) -> Started {
+        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
+        Started(
+            std::mem::take(&mut *started)
+                .iter()
+                .filter_map(Weak::upgrade)
+                .collect(),
+        )
     }
 
     /// Counts log bytes; `false` once the budget is used up.
@@ -141,6 +138,24 @@ impl Owner {
             .fetch_add(bytes, Ordering::Relaxed)
             .saturating_add(bytes)
             <= budget
+    }
+}
+
+/// What an owner had started.
+pub(crate) struct Started(Vec<Arc<dyn Stoppable>>);
+
+impl Started {
+    /// Stops it all, side by side, and waits until it is gone. Returns what was still running.
+    pub(crate) async fn stop(self) -> Vec<String> {
+        let stops = self
+            .0
+            .iter()
+            .map(|work| async { work.stop().await.then(|| work.what()) });
+        futures::future::join_all(stops)
+            .await
+            .into_iter()
+            .flatten()
+            .collect()
     }
 }
 

@@ -243,6 +243,7 @@ impl Slot {
             () = until(owner.deadline()) => End::TimedOut,
             () = self.stop.cancelled() => End::Stopped,
         };
+        let started = owner.take_started();
         owner.finish(end);
         let give_up = Instant::now() + GRACE;
         let hurry = match &overdue {
@@ -255,7 +256,7 @@ impl Slot {
         // The guest learns of it by the end of its waits, while what it started is stopped.
         let (answer, stopped) = tokio::join!(
             tokio::time::timeout_at(give_up.into(), &mut reply),
-            owner.stop_started()
+            started.stop()
         );
         drop(hurry);
         let reply = match answer {
@@ -297,8 +298,9 @@ impl Slot {
             Err(_) => {
                 // The queue closes before the reason is written down, by a hair.
                 let _ = tokio::time::timeout(GRACE, actor.over()).await;
+                let started = owner.take_started();
                 owner.finish(End::Stopped);
-                let stopped = owner.stop_started().await;
+                let stopped = started.stop().await;
                 if owner.deadline().is_some_and(|at| at <= Instant::now()) {
                     return Ok(Ended {
                         reply: None,

@@ -594,3 +594,58 @@ async fn a_tool_that_only_replaces_is_offered_only_where_there_is_something_to_r
         "the harness ran built-in {\"n\":1}"
     );
 }
+
+/// Functions of the contract that never wait and so hand no error back: they tell, or change nothing worth
+/// keeping, or are methods of a handle that was granted when it was made.
+const TELL: [&str; 16] = [
+    "log#write",
+    "timers#now",
+    "timers#ticks",
+    "ui#available",
+    "ui#notify",
+    "ui#set-status",
+    "ui#set-widget",
+    "session#working-directory",
+    "session#id",
+    "session#flag",
+    "session#active-tools",
+    "session#all-tools",
+    "session#is-idle",
+    "bus#emit",
+    "fleet#available",
+    "#[method]",
+];
+
+/// What works without a grant, because it changes nothing but the extension's own.
+const HARMLESS: [&str; 10] = [
+    "vers:harness/timers#sleep",
+    "vers:harness/ui#select",
+    "vers:harness/ui#confirm",
+    "vers:harness/session#append-entry",
+    "vers:harness/session#entries",
+    "vers:system/store#get",
+    "vers:system/store#set",
+    "vers:system/store#delete",
+    "vers:system/store#keys",
+    "vers:system/store#swap",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_import_function_is_denied_without_a_grant() {
+    let bench = Bench::new("").await;
+    let mut tried = 0;
+    for (function, _) in pi_vers_host::policy::REQUESTS {
+        if TELL.iter().any(|part| function.contains(part)) {
+            continue;
+        }
+        tried += 1;
+        let answer = bench.text("try", json!({ "text": function })).await;
+        if HARMLESS.contains(function) {
+            assert_eq!(answer, "done", "{function}");
+        } else {
+            assert!(answer.starts_with("Error::Denied"), "{function}: {answer}");
+            assert!(answer.contains("unruly"), "a denial says who: {answer}");
+        }
+    }
+    assert!(tried > 40, "only {tried} functions were tried");
+}

@@ -269,19 +269,26 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
 
     fn copy(
         mut access: Access<'_, Guest, Has>,
-        _source: Location,
-        _target: Location,
+        source: Location,
+        target: Location,
         _options: CopyOptions,
     ) -> wasmtime::Result<(
         StreamReader<CopyProgress>,
         FutureReader<Result<CopySummary, Error>>,
     )> {
+        let ask = Ask::with(&mut access);
         let progress = StreamReader::new(&mut access, Vec::<CopyProgress>::new())?;
-        let why = Error::Unavailable("this version of the host does not offer files.copy".into());
-        let done = FutureReader::new(
-            &mut access,
-            async move { wasmtime::Result::<_>::Ok(Err(why)) },
-        )?;
+        let done = FutureReader::new(&mut access, async move {
+            let why = async {
+                let ask = ask?;
+                place(&ask, source, Want::Read).await?;
+                place(&ask, target, Want::Write).await?;
+                Err(Error::Unavailable(
+                    "this version of the host does not offer files.copy".into(),
+                ))
+            };
+            wasmtime::Result::<_>::Ok(why.await)
+        })?;
         Ok((progress, done))
     }
 }

@@ -106,24 +106,46 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
 
     fn follow(
         mut access: Access<'_, Guest, Has>,
-        _vm: String,
-        _path: String,
+        vm: String,
+        path: String,
         _start: u64,
     ) -> wasmtime::Result<(StreamReader<Line>, FutureReader<Result<(), Error>>)> {
+        let ask = Ask::with(&mut access);
         let stream = StreamReader::new(&mut access, Vec::<Line>::new())?;
-        let done = FutureReader::new(&mut access, async {
-            wasmtime::Result::<_>::Ok(Err(not_offered("shell.follow")))
+        let done = FutureReader::new(&mut access, async move {
+            let why = async {
+                let ask = ask?;
+                let facts = facts(&ask, &vm).await?;
+                ask.permit(&Request::ShellFollow {
+                    vm: facts.vm(),
+                    path: &path,
+                })
+                .await?;
+                Err(not_offered("shell.follow"))
+            };
+            wasmtime::Result::<_>::Ok(why.await)
         })?;
         Ok((stream, done))
     }
 
     async fn forward_port(
-        _: &Accessor<Guest, Has>,
-        _vm: String,
-        _remote: u16,
-        _local: Option<u16>,
+        accessor: &Accessor<Guest, Has>,
+        vm: String,
+        remote: u16,
+        local: Option<u16>,
     ) -> wasmtime::Result<Result<Forward, Error>> {
-        Ok(Err(not_offered("shell.forward-port")))
+        Ok(async {
+            let ask = Ask::of(accessor)?;
+            let facts = facts(&ask, &vm).await?;
+            ask.permit(&Request::ForwardPort {
+                vm: facts.vm(),
+                remote,
+                local,
+            })
+            .await?;
+            Err(not_offered("shell.forward-port"))
+        }
+        .await)
     }
 }
 
