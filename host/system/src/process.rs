@@ -9,7 +9,9 @@
 //! cannot be given to anybody else, so a signal never hits a stranger.
 //!
 //! A program that makes a session of its own (`setsid`) leaves its group, and with it the reach of this module.
-//! cgroups would hold it, but need rights that a user's host does not have.
+//! cgroups would hold it, but need rights that a user's host does not have. And a signal that the host was started with
+//! as ignored (HUP under `nohup`) is ignored by its children too: to change that takes code between fork and exec, which
+//! cannot be written in safe Rust.
 
 mod group;
 mod output;
