@@ -26,6 +26,8 @@ const MOST_CHANNELS: usize = 1024;
 /// Variables and bytes of them that a channel may ask for.
 const MOST_ENV: usize = 1024;
 const MOST_ENV_BYTES: usize = 1 << 20;
+/// Bytes of a connection that wait to be understood.
+const READ_AHEAD: usize = 64 << 20;
 /// For logging in.
 const LOGIN_DEADLINE: Duration = Duration::from_secs(120);
 const DIAL_DEADLINE: Duration = Duration::from_secs(30);
@@ -88,6 +90,32 @@ async fn connection(ssh: Arc<russh::server::Config>, config: Config, stream: Uni
         table: Table::default(),
         logged_in: Arc::clone(&logged_in),
     };
+    // russh writes without reading meanwhile. If the client does so too, both wait for ever with full sockets. So what
+    // comes is always taken: it is bounded by the windows that we gave, and by READ_AHEAD for clients that ignore them.
+    let (mut from, to) = stream.into_split();
+    let (ahead, mut taken) = tokio::io::simplex(READ_AHEAD);
+    let reading = async move {
+        let _ = tokio::io::copy(&mut from, &mut taken).await;
+        let _ = taken.shutdown().await;
+    };
+    let serving = session(ssh, tokio::io::join(ahead, to), client, logged_in);
+    tokio::pin!(serving);
+    tokio::select! {
+        () = &mut serving => return,
+        () = reading => {}
+    }
+    serving.await;
+}
+
+/// Serves one connection to its end.
+async fn session<S>(
+    ssh: Arc<russh::server::Config>,
+    stream: S,
+    client: Client,
+    logged_in: Arc<Notify>,
+) where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let start = russh::server::run_stream(ssh, stream, client);
     // A client that says nothing does not even get a session.
     let Ok(Ok(mut session)) = tokio::time::timeout(LOGIN_DEADLINE, start).await else {

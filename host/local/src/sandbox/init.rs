@@ -12,7 +12,7 @@ use super::steps::{Failed, Named as _, Step};
 use super::{Tier, base, etc, sys};
 use crate::agent;
 use rustix::mount::MountAttrFlags;
-use rustix::process::{DumpableBehavior, Pid, WaitOptions, waitpid};
+use rustix::process::{DumpableBehavior, Pid, WaitOptions, wait};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -81,7 +81,7 @@ fn keep_agent(config: &agent::Config, inherited: &Inherited) -> ! {
 
 fn reap_until(agent: Pid) {
     loop {
-        match waitpid(None, WaitOptions::empty()) {
+        match wait(WaitOptions::empty()) {
             Ok(Some((pid, _))) if pid == agent => return,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return,

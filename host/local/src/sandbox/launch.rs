@@ -61,7 +61,11 @@ pub(super) async fn launch(
         _ => None,
     };
     let error = match (error, handle) {
-        (None, Some(handle)) => return Ok(handle),
+        (None, Some(handle)) => {
+            // It has nothing left to do; what it cannot finish it need not.
+            let _ = tokio::time::timeout(DEADLINE, child.wait()).await;
+            return Ok(handle);
+        }
         (Some(error), handle) => {
             let _ = child.kill().await;
             if let Some(handle) = handle {

@@ -464,31 +464,35 @@ impl Sandboxes {
     /// # Errors
     /// The first one that would not go away.
     pub async fn sweep(&self, known: &[Handle]) -> Result<(), Error> {
+        let prefix = launch::argument_prefix(&self.core.instance);
+        let mut unknown = Vec::new();
+        for (pid, start_time) in process::first_processes(&prefix) {
+            let is_known = known
+                .iter()
+                .any(|h| h.pid == pid && h.start_time == start_time);
+            if !is_known {
+                let opened = Held::open(pid, start_time);
+                let opened = opened.map_err(Error::io(format!("open process {pid}")))?;
+                unknown.extend(opened.map(|held| (pid, held)));
+            }
+        }
+        for (pid, held) in &unknown {
+            held.kill()
+                .map_err(Error::io(format!("kill process {pid}")))?;
+        }
         for group in self.core.groups.iter().flat_map(Groups::all) {
             if !known.iter().any(|h| h.cgroup.as_ref() == Some(&group.v2)) {
                 group.end().await?;
             }
         }
-        let prefix = launch::argument_prefix(&self.core.instance);
-        for (pid, start_time) in process::first_processes(&prefix) {
-            if known
-                .iter()
-                .any(|h| h.pid == pid && h.start_time == start_time)
-            {
-                continue;
-            }
-            let opened = Held::open(pid, start_time);
-            if let Some(held) = opened.map_err(Error::io(format!("open process {pid}")))? {
-                held.kill()
-                    .map_err(Error::io(format!("kill process {pid}")))?;
-                tokio::time::timeout(SIGNAL_DEADLINE, held.ended())
-                    .await
-                    .map_err(|_| Error::Timeout {
-                        what: format!("ending process {pid}"),
-                        after: SIGNAL_DEADLINE,
-                    })?
-                    .map_err(Error::io(format!("wait for process {pid}")))?;
-            }
+        for (pid, held) in &unknown {
+            tokio::time::timeout(SIGNAL_DEADLINE, held.ended())
+                .await
+                .map_err(|_| Error::Timeout {
+                    what: format!("ending process {pid}"),
+                    after: SIGNAL_DEADLINE,
+                })?
+                .map_err(Error::io(format!("wait for process {pid}")))?;
         }
         Ok(())
     }

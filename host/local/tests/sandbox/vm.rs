@@ -141,6 +141,26 @@ impl Platform {
     }
 }
 
+/// For tests that fail half-way.
+impl Drop for Platform {
+    fn drop(&mut self) {
+        for group in groups_of(&self.instance) {
+            for vm in std::fs::read_dir(&group).into_iter().flatten().flatten() {
+                let _ = std::fs::write(vm.path().join("cgroup.kill"), "1");
+            }
+        }
+        for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            if String::from_utf8_lossy(&line).starts_with(&format!("vers-vm {}", self.instance)) {
+                let _ = std::process::Command::new("kill")
+                    .arg("-9")
+                    .arg(entry.file_name())
+                    .status();
+            }
+        }
+    }
+}
+
 /// Command lines of the instance's processes.
 pub(crate) fn processes_of(instance: &str) -> Vec<String> {
     let mut found = Vec::new();
