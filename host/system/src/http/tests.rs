@@ -553,6 +553,44 @@ async fn malformed_requests_are_not_sent() {
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
+const PROXY_TEST: &str = "PI_VERS_TEST_PROXY";
+
+/// Runs in the process that the next test starts; does nothing by itself.
+#[tokio::test]
+async fn in_a_process_with_a_proxy() {
+    if std::env::var_os(PROXY_TEST).is_none() {
+        return;
+    }
+    let (egress, _) = egress(Limits::default());
+    let error = egress
+        .send(get("http://inner.test:1/"), None)
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Denied, "{error}");
+}
+
+/// A proxy would resolve names itself, and reach what nobody judged.
+#[tokio::test]
+async fn a_proxy_in_the_environment_is_not_used() {
+    let proxy = Server::start(|_| ok("by proxy")).await;
+    let mut other = tokio::process::Command::new(std::env::current_exe().unwrap());
+    other.args(["--exact", "http::tests::in_a_process_with_a_proxy"]);
+    other
+        .env(PROXY_TEST, "1")
+        .env_remove("NO_PROXY")
+        .env_remove("no_proxy");
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        other.env(name, format!("http://127.0.0.1:{}", proxy.port));
+    }
+    let output = other.output().await.unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    assert_eq!(proxy.seen(), [] as [String; 0]);
+}
+
 #[test]
 fn public_addresses_are_told_from_the_others() {
     let public = |address: &str| public_address("x", address.parse().unwrap()).is_ok();
