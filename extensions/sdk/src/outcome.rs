@@ -37,12 +37,15 @@ pub fn failed_with(message: impl Into<String>, details: &Value) -> ToolError {
 }
 
 /// The end of a call that a capability's error ended. A refusal of the policy goes on as it is, for
-/// the front end to explain; cancelled stays cancelled; anything else becomes `{what}: {why}`.
+/// the front end to explain; cancelled stays cancelled; anything else becomes `{what}: {why}`. Where the other side
+/// did not answer, the kind goes on with it: a script tells that apart from a tool's own failure.
 #[must_use]
 pub fn ended(what: &str, error: Error) -> ToolError {
     match error {
         Error::Cancelled => ToolError::Cancelled,
         Error::Denied(_) => ToolError::Capability(error),
+        Error::Unavailable(_) => ToolError::Capability(Error::Unavailable(format!("{what}: {}", explain(&error)))),
+        Error::TimedOut(_) => ToolError::Capability(Error::TimedOut(format!("{what}: {}", explain(&error)))),
         other => failed(format!("{what}: {}", explain(&other))),
     }
 }
@@ -90,5 +93,13 @@ mod tests {
             other => unreachable!("{other:?}"),
         }
         assert!(matches!(ended("x", Error::Cancelled), ToolError::Cancelled));
+    }
+
+    #[test]
+    fn an_unreachable_platform_stays_one_with_what_was_being_done() {
+        match ended("Cannot list VMs", Error::Unavailable("no route to host".into())) {
+            ToolError::Capability(Error::Unavailable(why)) => assert_eq!(why, "Cannot list VMs: no route to host"),
+            other => unreachable!("{other:?}"),
+        }
     }
 }

@@ -1,2 +1,79 @@
-//! Placeholder.
-fn main() {}
+//! `pi-vers`: extensions for coding agents that work on Vers VMs, from the command line.
+
+mod args;
+mod call;
+mod demo;
+mod dirs;
+mod doctor;
+mod failure;
+mod harness;
+mod inspect;
+mod interrupt;
+mod local;
+mod login;
+mod run;
+mod session;
+mod setup;
+mod shipped;
+mod terminal;
+mod tools;
+mod whoami;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+use crate::failure::{Code, Failure};
+use crate::terminal::Terminal;
+
+fn main() -> ExitCode {
+    // The local platform starts this program anew inside each of its sandboxes.
+    vers_local::helper_main();
+    let cli = Cli::parse();
+    log();
+    if let Command::Local(args::Local::Serve) = cli.command {
+        return local::serve();
+    }
+    let terminal = Arc::new(Terminal::new(cli.quiet));
+    let code = match start(&terminal, cli.command) {
+        Ok(code) => code,
+        Err(failure) => {
+            terminal.end_show();
+            terminal.note(format!("pi-vers: {}", failure.line()));
+            failure.code
+        }
+    };
+    ExitCode::from(code as u8)
+}
+
+fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|why| Failure::internal(format!("cannot start: {why}")))?;
+    let result = runtime.block_on(Box::pin(dispatch(terminal.clone(), command)));
+    // A thread that waits for standard input or a lock is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Failure> {
+    match command {
+        Command::Demo(options) => Box::pin(demo::demo(terminal, options)).await,
+        Command::Tools(options) => tools::tools(terminal, options).await,
+        Command::Run(options) => run::run(terminal, options).await,
+        Command::Inspect(options) => inspect::inspect(terminal, options).await,
+        Command::Local(command) => local::command(terminal, command).await,
+        Command::Login(options) => login::login(terminal, options).await,
+        Command::Whoami(options) => whoami::whoami(terminal, options).await,
+        Command::Doctor(options) => doctor::doctor(terminal, options).await,
+    }
+}
+
+/// What extensions and the host log goes to standard error, as `PI_VERS_LOG` says.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PI_VERS_LOG").unwrap_or_else(|_| "warn".into());
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_ansi(false);
+    // Set once; there is no other in this process.
+    let _ = logs.try_init();
+}

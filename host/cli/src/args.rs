@@ -1,0 +1,310 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Shown below the list of commands.
+const AFTER: &str = "\
+Exit codes: 0 done, 1 the tool or the platform said no, 2 wrong use, 3 denied, 4 platform or VM unreachable or key refused,
+5 time limit, 6 cancelled, 7 broken extension, 8 this machine.
+
+Environment:
+  VERS_API_KEY      the key; without it `pi-vers login` and the files of the Vers tools are looked at
+  VERS_BASE_URL     the API (default https://api.vers.sh)
+  VERS_VM_DOMAIN, VERS_VM_CONNECT, VERS_TLS_CA, VERS_INSECURE_TLS=1
+                    where VMs answer, what to dial instead, what to trust
+  VERS_HOME         where keys are kept (default ~/.pi/vers)
+  PI_VERS_LOG       what to log to standard error, for example debug or audit=info (default warn)
+  XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
+                    policy.toml, sessions and the local platform, compiled components: in pi-vers/ below each
+  NO_COLOR          no colour";
+
+/// Extensions for coding agents that work on Vers VMs.
+#[derive(Debug, Parser)]
+#[command(name = "pi-vers", version, about, after_help = AFTER, max_term_width = 120, infer_subcommands = false)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Say nothing but results and errors
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show everything at work on this machine: no account, under a minute
+    #[command(after_help = "Examples:\n  pi-vers demo\n  pi-vers demo --keep     leave the local platform and one VM for you to play with")]
+    Demo(Demo),
+    /// List the tools there are, or show one
+    #[command(after_help = "Examples:\n  pi-vers tools\n  pi-vers tools bash\n  pi-vers tools --extension my-tool.wasm --json")]
+    Tools(Tools),
+    /// Call a tool, or a script of calls
+    #[command(after_help = "\
+Examples:
+  pi-vers run vers_vms
+  pi-vers run --local vers_vm_create '{\"wait_boot\":true}'
+  pi-vers run --session work vers_vm_use '{\"vmId\":\"1f2e\"}'
+  pi-vers run --session work bash '{\"command\":\"uname -a\"}'
+  echo '{\"path\":\"/etc/hosts\"}' | pi-vers run --session work read -
+  pi-vers run --local --json --script calls.jsonl
+
+A script holds one call a line, {\"tool\":\"bash\",\"arguments\":{\"command\":\"ls\"}}; blank lines and lines that begin with # are
+skipped. All its calls share one session.
+
+With --json each result is one line: {\"tool\",\"ok\",\"content\":[…],\"details\",\"error\":{\"kind\",\"message\"},\"ms\"}.
+Ctrl-C cancels the running call, which also stops it on the VM; a second one quits at once.")]
+    Run(Run),
+    /// Show what an extension imports, offers and may do
+    #[command(after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json")]
+    Inspect(Inspect),
+    /// The Vers platform on this machine
+    #[command(subcommand)]
+    Local(Local),
+    /// Get an API key: by mail, without a browser session
+    #[command(after_help = "Example:\n  pi-vers login --email you@example.com")]
+    Login(Login),
+    /// Show which platform and account calls go to
+    Whoami(Whoami),
+    /// Check this machine, the settings and the platform
+    Doctor(Doctor),
+}
+
+/// Which extensions, under which policy.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Loading {
+    /// Load this component, too; one with the name of a shipped extension takes its place
+    #[arg(long, short = 'e', value_name = "FILE")]
+    pub(crate) extension: Vec<PathBuf>,
+    /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// Leave the platform and a VM when it is over
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the platform keeps everything (default: a temporary directory, with --keep the one of `pi-vers local`)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tools {
+    /// Show this tool whole, with its parameters
+    pub(crate) tool: Option<String>,
+    /// One JSON array
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The tool
+    #[arg(required_unless_present = "script", conflicts_with = "script")]
+    pub(crate) tool: Option<String>,
+    /// Its arguments: JSON, @FILE, or - for standard input
+    #[arg(default_value = "{}", hide_default_value = true)]
+    pub(crate) arguments: String,
+    /// Run the calls of this file (- is standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) script: Option<PathBuf>,
+    /// Go on after a call of the script that failed
+    #[arg(long, requires = "script")]
+    pub(crate) keep_going: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Use the platform of this machine; started for this run if it is not up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+    /// Give each call up after this long: 500ms, 30s, 5min, 2h
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Remember the session under this name, for example which VM is active
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// Set a flag of an extension
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flag)]
+    pub(crate) flag: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Inspect {
+    /// A component's file, or the name of a shipped extension
+    pub(crate) what: String,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+}
+
+/// Where the local platform is.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Place {
+    /// Its state directory (default: pi-vers/local in XDG_STATE_HOME)
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Local {
+    /// Start it, in the background
+    #[command(after_help = "Example:\n  pi-vers local up\n  pi-vers run --local vers_vms")]
+    Up(Up),
+    /// Show what runs, and what this machine can do
+    Status(Place),
+    /// End it and every process in its VMs; disks and commits stay
+    Down(Place),
+    /// End it and remove everything: VMs, commits, keys
+    Reset(Place),
+    /// Serve in the foreground what `up` puts on standard input
+    #[command(hide = true)]
+    Serve,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Up {
+    #[command(flatten)]
+    pub(crate) place: Place,
+    /// Where the API listens; loopback only, port 0 is any
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) api: Option<SocketAddr>,
+    /// Where SSH over TLS listens; loopback only, port 0 is any
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) ssh: Option<SocketAddr>,
+    /// The tier of isolation (default: the best that works here)
+    #[arg(long)]
+    pub(crate) tier: Option<Tier>,
+    /// How VMs reach the network
+    #[arg(long)]
+    pub(crate) network: Option<Network>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Tier {
+    /// Needs root: a whole private root file system
+    Sandbox,
+    /// For an ordinary user: the system read-only
+    UserSandbox,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Network {
+    /// Nothing but a loopback of its own
+    None,
+    /// This machine's network
+    Host,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Login {
+    /// Your address; asked for when it is not given
+    #[arg(long)]
+    pub(crate) email: Option<String>,
+    /// The organisation the key is for
+    #[arg(long)]
+    pub(crate) org: Option<String>,
+    /// Get a new key even if there is one
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Whoami {
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Ask the platform of this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// The policy to check
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Do not ask the platform
+    #[arg(long)]
+    pub(crate) offline: bool,
+}
+
+/// `500ms`, `30s`, `5min` (or `m`), `2h`; a bare number is seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || "write it like 500ms, 30s, 5min or 2h, more than nothing".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let factor = match unit.trim() {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" | "min" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(wrong()),
+    };
+    // Longer than a month is a slip, and would overflow a deadline somewhere.
+    let millis = number.checked_mul(factor).filter(|millis| (1..=31 * 24 * 3_600_000).contains(millis));
+    millis.map(Duration::from_millis).ok_or_else(wrong)
+}
+
+fn flag(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.trim_start_matches('-').to_owned(), value.to_owned())),
+        _ => Err("write it like name=value".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_strictly() {
+        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("5min", 300_000), ("5m", 300_000), ("2h", 7_200_000), ("7", 7000)] {
+            assert_eq!(duration(text).unwrap().as_millis(), millis, "{text}");
+        }
+        for text in ["", "0s", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "9999999h", "1 0s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_for_a_duration_panics(text in "\\PC{0,20}") {
+            let _ = duration(&text);
+        }
+    }
+}

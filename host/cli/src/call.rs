@@ -1,0 +1,177 @@
+//! One call of a tool, as the command line makes it: with a live view, a time limit and Ctrl-C.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use pi_vers_host::{CallError, Content, Session, ToolOutput, Update};
+use serde_json::{Value, json};
+
+use crate::failure::{Code, Failure};
+use crate::interrupt::Interrupts;
+use crate::terminal::Terminal;
+
+/// What came of a call.
+#[derive(Debug)]
+pub(crate) struct Done {
+    pub(crate) tool: String,
+    pub(crate) result: Result<ToolOutput, Failure>,
+    pub(crate) took: Duration,
+}
+
+/// Calls a tool and shows what it shows. Given up at the time limit or at Ctrl-C, it returns when it has stopped.
+pub(crate) async fn call(
+    terminal: &Terminal,
+    session: &Session,
+    interrupts: &Interrupts,
+    tool: &str,
+    arguments: Value,
+    limit: Option<Duration>,
+) -> Done {
+    let begun = Instant::now();
+    let mut call = session.call(tool, arguments);
+    let (mut updates, canceller) = (call.updates(), call.canceller());
+    let mut live = true;
+    let mut timed_out = false;
+    let mut cancelled = false;
+    let deadline = tokio::time::sleep(limit.unwrap_or(Duration::MAX));
+    tokio::pin!(deadline);
+    let outcome = loop {
+        tokio::select! {
+            biased;
+            outcome = call.outcome() => break outcome,
+            () = &mut deadline, if limit.is_some() && !timed_out && !cancelled => {
+                timed_out = true;
+                canceller.cancel();
+            }
+            () = interrupts.wait(), if !cancelled => {
+                cancelled = true;
+                canceller.cancel();
+            }
+            changed = updates.changed(), if live => match changed {
+                Ok(()) => show(terminal, &updates.borrow_and_update()),
+                Err(_) => live = false,
+            },
+        }
+    };
+    terminal.end_show();
+    let result = match outcome {
+        Err(CallError::Cancelled { stopped, output, .. }) if timed_out => Err(over(tool, limit, &stopped, output)),
+        outcome => outcome.map_err(Failure::from),
+    };
+    Done { tool: tool.to_owned(), result, took: begun.elapsed() }
+}
+
+fn over(tool: &str, limit: Option<Duration>, stopped: &[String], output: ToolOutput) -> Failure {
+    let after = limit.unwrap_or_default();
+    let mut message = format!("{tool} was stopped at the time limit of {after:?} (--timeout)");
+    if !stopped.is_empty() {
+        message = format!("{message}; stopped {}", stopped.join(", "));
+    }
+    let mut failure = Failure::new(Code::TimedOut, "timed-out", message).next("give it longer");
+    failure.output = Some(output);
+    failure
+}
+
+fn show(terminal: &Terminal, update: &Update) {
+    let text: Vec<&str> = update.content.iter().filter_map(Content::as_text).collect();
+    let caption = update.progress.as_ref().map(|progress| match progress.total {
+        Some(total) if total > 0.0 => format!("{:.0} % {}", (100.0 * progress.done / total).clamp(0.0, 100.0), progress.caption),
+        _ => format!("{} {}", progress.done, progress.caption),
+    });
+    terminal.show(&text.join("\n"), caption.as_deref());
+}
+
+impl Done {
+    pub(crate) fn code(&self) -> Code {
+        self.result.as_ref().map_or_else(|failure| failure.code, |_| Code::Ok)
+    }
+
+    fn output(&self) -> Option<&ToolOutput> {
+        match &self.result {
+            Ok(output) => Some(output),
+            Err(failure) => failure.output.as_ref(),
+        }
+    }
+
+    /// Prints it for people: the text on standard output, why it failed on standard error.
+    pub(crate) fn print(&self, terminal: &Terminal) {
+        for block in self.output().map(|output| output.content.as_slice()).unwrap_or_default() {
+            match block {
+                Content::Text(text) => terminal.output(text),
+                Content::Image(image) => terminal.note(format!(
+                    "{}: an image ({}, {} bytes); --json has its bytes",
+                    self.tool,
+                    pi_vers_host::visible(&image.media_type),
+                    image.data.len()
+                )),
+            }
+        }
+        if let Err(failure) = &self.result {
+            terminal.note(format!("pi-vers: {}: {}", pi_vers_host::visible(&self.tool), failure.line()));
+        }
+    }
+
+    /// The same for programs.
+    pub(crate) fn json(&self) -> Value {
+        let blocks = self.output().map(|output| output.content.as_slice()).unwrap_or_default();
+        let content: Vec<Value> = blocks.iter().map(block).collect();
+        let mut line = json!({
+            "tool": self.tool,
+            "ok": self.result.is_ok(),
+            "content": content,
+            "details": self.output().and_then(|output| output.details.clone()),
+            "error": self.result.as_ref().err().map(Failure::json),
+            "ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+        });
+        if let (Some(line), Some(structured)) = (line.as_object_mut(), self.output().and_then(|output| output.structured.clone())) {
+            line.insert("structured".into(), structured);
+        }
+        line
+    }
+}
+
+fn block(content: &Content) -> Value {
+    match content {
+        Content::Text(text) => json!({ "type": "text", "text": text }),
+        Content::Image(image) => json!({
+            "type": "image",
+            "mimeType": image.media_type,
+            "data": base64::engine::general_purpose::STANDARD.encode(&image.data),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pi_vers_host::Image;
+
+    #[test]
+    fn a_result_has_the_documented_members() {
+        let image = Image { media_type: "image/png".into(), data: vec![0, 255] };
+        let output = ToolOutput {
+            content: vec![Content::text("a"), Content::Image(image)],
+            details: Some(json!({ "n": 1 })),
+            structured: None,
+        };
+        let done = Done { tool: "t".into(), result: Ok(output), took: Duration::from_millis(12) };
+        let expected = json!({
+            "tool": "t", "ok": true,
+            "content": [{ "type": "text", "text": "a" }, { "type": "image", "mimeType": "image/png", "data": "AP8=" }],
+            "details": { "n": 1 }, "error": null, "ms": 12,
+        });
+        assert_eq!(done.json(), expected);
+        assert_eq!(done.code(), Code::Ok);
+    }
+
+    #[test]
+    fn a_failed_tools_output_is_kept() {
+        let output = ToolOutput { content: vec![Content::text("out\nCommand exited with code 3")], ..ToolOutput::default() };
+        let done = Done { tool: "bash".into(), result: Err(CallError::Failed(output).into()), took: Duration::ZERO };
+        let json = done.json();
+        assert_eq!(json.pointer("/error/kind"), Some(&json!("failed")));
+        assert_eq!(json.pointer("/error/message"), Some(&json!("Command exited with code 3")));
+        assert_eq!(json.pointer("/content/0/text"), Some(&json!("out\nCommand exited with code 3")));
+        assert_eq!(done.code(), Code::Tool);
+    }
+}

@@ -1,0 +1,141 @@
+//! The command line as a harness: notices go to standard error, nobody is there to answer dialogs.
+//!
+//! It names the built-in tools that coding agents have, so that extensions can offer their own in their place, and has
+//! none of them itself: a command line that runs commands on this machine is called a shell.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::future::BoxFuture;
+use pi_vers_host::{
+    BuiltInCall, BuiltInError, Content, ExtensionInfo, FlagValue, Harness, HarnessError, Severity, ToolOutput, visible,
+};
+use serde_json::Value;
+
+use crate::failure::Failure;
+use crate::session::Stored;
+use crate::terminal::Terminal;
+
+const BUILT_INS: [&str; 7] = ["bash", "read", "edit", "write", "grep", "find", "ls"];
+
+/// Entries of a session: in a file, or as long as the process lives.
+#[derive(Debug)]
+enum Entries {
+    Kept(Stored),
+    Passing { id: String, entries: Mutex<Vec<(String, String, Value)>> },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct CommandLine {
+    terminal: Arc<Terminal>,
+    directory: PathBuf,
+    flags: BTreeMap<String, FlagValue>,
+    entries: Entries,
+}
+
+impl CommandLine {
+    /// A harness in the working directory; with a stored session or a passing one.
+    pub(crate) fn new(
+        terminal: Arc<Terminal>,
+        session: Option<Stored>,
+        flags: BTreeMap<String, FlagValue>,
+    ) -> Result<Self, Failure> {
+        let directory = std::env::current_dir()
+            .map_err(|why| Failure::usage(format!("the working directory is not there any more ({why}): change to another")))?;
+        let entries = match session {
+            Some(stored) => Entries::Kept(stored),
+            None => Entries::Passing { id: uuid::Uuid::new_v4().to_string(), entries: Mutex::default() },
+        };
+        Ok(Self { terminal, directory, flags, entries })
+    }
+}
+
+/// Reads `--flag NAME=VALUE` by the types that the extensions declared.
+pub(crate) fn flags<'a>(
+    given: &[(String, String)],
+    infos: impl Iterator<Item = &'a ExtensionInfo> + Clone,
+) -> Result<BTreeMap<String, FlagValue>, Failure> {
+    let mut flags = BTreeMap::new();
+    for (name, text) in given {
+        let Some(flag) = infos.clone().flat_map(|info| &info.flags).find(|flag| flag.name == *name) else {
+            let known: Vec<&str> = infos.clone().flat_map(|info| &info.flags).map(|flag| flag.name.as_str()).collect();
+            return Err(Failure::usage(format!("no extension has a flag {}: there are {}", visible(name), known.join(", "))));
+        };
+        let wrong = |what: &str| Failure::usage(format!("--flag {name} takes {what}, not {}", visible(text)));
+        let value = match flag.default {
+            FlagValue::Text(_) => FlagValue::Text(text.clone()),
+            FlagValue::Boolean(_) => FlagValue::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
+            FlagValue::Number(_) => {
+                FlagValue::Number(text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| wrong("a number"))?)
+            }
+        };
+        flags.insert(name.clone(), value);
+    }
+    Ok(flags)
+}
+
+impl Harness for CommandLine {
+    fn notify(&self, from: &str, message: &str, severity: Severity) {
+        let line = format!("{from}: {}", visible(message).replace('\n', " "));
+        match severity {
+            Severity::Info => self.terminal.remark(line),
+            Severity::Warning | Severity::Error => self.terminal.note(line),
+        }
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        self.directory.clone()
+    }
+
+    fn session_id(&self) -> String {
+        match &self.entries {
+            Entries::Kept(stored) => stored.id().to_owned(),
+            Entries::Passing { id, .. } => id.clone(),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Option<FlagValue> {
+        self.flags.get(name).cloned()
+    }
+
+    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
+        let (from, kind) = (from.to_owned(), kind.to_owned());
+        Box::pin(async move {
+            match &self.entries {
+                Entries::Kept(stored) => stored.append(&from, &kind, data).await.map_err(HarnessError::Failed),
+                Entries::Passing { entries, .. } => {
+                    entries.lock().unwrap_or_else(PoisonError::into_inner).push((from, kind, data));
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+        let (from, kind) = (from.to_owned(), kind.map(str::to_owned));
+        Box::pin(async move {
+            match &self.entries {
+                Entries::Kept(stored) => stored.entries(&from, kind.as_deref()).await.map_err(HarnessError::Failed),
+                Entries::Passing { entries, .. } => {
+                    let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
+                    let own = entries.iter().filter(|(name, k, _)| *name == from && kind.as_ref().is_none_or(|kind| kind == k));
+                    Ok(own.map(|(_, _, data)| data.clone()).collect())
+                }
+            }
+        })
+    }
+
+    fn built_ins(&self) -> Vec<String> {
+        BUILT_INS.map(str::to_owned).into()
+    }
+
+    fn run_built_in(&self, call: BuiltInCall) -> BoxFuture<'_, Result<ToolOutput, BuiltInError>> {
+        let text = format!(
+            "No VM is active, and pi-vers has no {} of its own: choose a VM with vers_vm_use in the same session (--session NAME, or a script)",
+            visible(&call.tool)
+        );
+        Box::pin(async move { Err(BuiltInError::Failed(ToolOutput { content: vec![Content::Text(text)], ..ToolOutput::default() })) })
+    }
+}
