@@ -156,7 +156,9 @@ async fn with_pipes(channel: Channel<Msg>, mut child: Child, handle: &Handle, ta
         };
         table.ended(id);
         if !ended {
-            ended = tokio::time::timeout(STATUS_GRACE, &mut outputs).await.is_ok();
+            ended = tokio::time::timeout(STATUS_GRACE, &mut outputs)
+                .await
+                .is_ok();
         }
         if ended {
             let _ = handle.eof(id).await;

@@ -211,7 +211,9 @@ mod tests {
     #[tokio::test]
     async fn a_backlog_keeps_order_through_memory_and_file() {
         let mut backlog = Backlog::default();
-        let all: Vec<u8> = (0..5_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let all: Vec<u8> = (0..5_000_000u32)
+            .map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8)
+            .collect();
         let (mut pushed, mut popped) = (0, Vec::new());
         for round in 0.. {
             for size in [1, 70_000, 32_768, 200_000] {

@@ -1,12 +1,12 @@
 //! Pseudo-terminals.
 
 use crate::sandbox::sys;
+use russh::Pty;
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, ptsname, unlockpt};
 use rustix::termios::{
     ControlModes, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Termios,
     Winsize, tcgetattr, tcsetattr, tcsetwinsize,
 };
-use russh::Pty;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -53,7 +53,14 @@ pub(super) fn open(request: &Request) -> io::Result<(Master, OwnedFd, OsString)>
     tcsetattr(&slave, OptionalActions::Now, &modes)?;
     let status = rustix::fs::fcntl_getfl(&master)?;
     rustix::fs::fcntl_setfl(&master, status | rustix::fs::OFlags::NONBLOCK)?;
-    Ok((Master(Arc::new(sys::watched(master, Interest::READABLE | Interest::WRITABLE)?)), slave, name))
+    Ok((
+        Master(Arc::new(sys::watched(
+            master,
+            Interest::READABLE | Interest::WRITABLE,
+        )?)),
+        slave,
+        name,
+    ))
 }
 
 impl Master {

@@ -5,11 +5,11 @@ use super::command::Start;
 use super::input::Input;
 use super::pty::{self, Master};
 use super::{sftp, signals};
-use rustix::process::Pid;
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey,
 };
 use russh::{Channel, ChannelId, ChannelOpenFailure, MethodKind, MethodSet, Pty, Sig};
+use rustix::process::Pid;
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;

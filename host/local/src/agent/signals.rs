@@ -1,7 +1,7 @@
 //! SSH's signal names and the system's numbers.
 
-use rustix::process::Signal;
 use russh::Sig;
+use rustix::process::Signal;
 
 /// RFC 4254 names, and those that are of use besides.
 const NAMES: [(&str, Signal); 22] = [

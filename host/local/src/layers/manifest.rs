@@ -60,7 +60,8 @@ pub(super) fn parse(bytes: &[u8]) -> Option<Manifest> {
         let (line, after) = rest.split_at_checked(end)?;
         rest = after.get(1..)?;
         let mut fields = line.splitn(5, |b| *b == b' ');
-        let mut number = || -> Option<i64> { std::str::from_utf8(fields.next()?).ok()?.parse().ok() };
+        let mut number =
+            || -> Option<i64> { std::str::from_utf8(fields.next()?).ok()?.parse().ok() };
         let inode = u64::try_from(number()?).ok()?;
         let size = u64::try_from(number()?).ok()?;
         let changed = (number()?, number()?);

@@ -174,7 +174,12 @@ fn unchanged_files_are_shared_with_the_previous_snapshot_and_changed_ones_are_no
     let temp = tempfile::tempdir().unwrap();
     let at = |n: &str| temp.path().join(n);
     fs::create_dir_all(at("upper/d")).unwrap();
-    for (name, text) in [("same", "1"), ("d/changed", "1"), ("replaced", "1"), ("gone", "1")] {
+    for (name, text) in [
+        ("same", "1"),
+        ("d/changed", "1"),
+        ("replaced", "1"),
+        ("gone", "1"),
+    ] {
         fs::write(at("upper").join(name), text).unwrap();
     }
     fs::hard_link(at("upper/same"), at("upper/d/link")).unwrap();

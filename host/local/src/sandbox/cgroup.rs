@@ -119,16 +119,7 @@ impl Groups {
             let _ = fs::remove_dir(group);
             return Err(e);
         }
-        let mut controllers = Vec::new();
-        let had = fs::read_to_string(group.join("cgroup.controllers"))?;
-        for name in ["memory", "cpu", "pids"] {
-            if had.split_ascii_whitespace().any(|c| c == name)
-                && fs::write(group.join("cgroup.subtree_control"), format!("+{name}")).is_ok()
-            {
-                controllers.push(name);
-            }
-        }
-        Ok(controllers)
+        enable_controllers(group)
     }
 
     /// Whether memory and CPU limits hold.
@@ -155,7 +146,18 @@ impl Groups {
     pub(super) fn make(&self, id: Uuid, vcpu: u32, mem_mib: u32) -> Result<Made, Error> {
         let name = id.to_string();
         let v2 = self.v2.join(&name);
-        make_dir(&v2).map_err(Error::io(format!("make the cgroup {}", v2.display())))?;
+        let mut made = Err(io::ErrorKind::NotFound.into());
+        // The last VM takes the instance's group with it when it ends, perhaps right now.
+        for _ in 0..100 {
+            made = make_dir(&self.v2)
+                .and_then(|()| enable_controllers(&self.v2))
+                .and_then(|_| make_dir(&v2));
+            if !matches!(&made, Err(e) if e.kind() == io::ErrorKind::NotFound || e.raw_os_error() == Some(libc::ENODEV))
+            {
+                break;
+            }
+        }
+        made.map_err(Error::io(format!("make the cgroup {}", v2.display())))?;
         let limit = |file: &str, value: String| {
             let path = v2.join(file);
             fs::write(&path, value).map_err(Error::io(format!("set {}", path.display())))
@@ -163,12 +165,17 @@ impl Groups {
         for controller in &self.controllers {
             match *controller {
                 "memory" => limit("memory.max", (u64::from(mem_mib.max(16)) << 20).to_string())?,
-                "cpu" => limit("cpu.max", format!("{} 100000", u64::from(vcpu.max(1)) * 100_000))?,
+                "cpu" => limit(
+                    "cpu.max",
+                    format!("{} 100000", u64::from(vcpu.max(1)) * 100_000),
+                )?,
                 _ => limit("pids.max", MOST_TASKS.to_string())?,
             }
         }
         let pids_v1 = self.pids_v1.as_ref().map(|p| p.join(&name)).filter(|p| {
-            make_dir(p).is_ok() && fs::write(p.join("pids.max"), MOST_TASKS.to_string()).is_ok()
+            let above = p.parent().map_or(Ok(()), make_dir);
+            above.and_then(|()| make_dir(p)).is_ok()
+                && fs::write(p.join("pids.max"), MOST_TASKS.to_string()).is_ok()
         });
         Ok(Made { v2, pids_v1 })
     }
@@ -194,6 +201,20 @@ impl Groups {
             let _ = fs::remove_dir(path);
         }
     }
+}
+
+/// Hands on to VMs the controllers that the group has.
+fn enable_controllers(group: &Path) -> io::Result<Vec<&'static str>> {
+    let had = fs::read_to_string(group.join("cgroup.controllers"))?;
+    let mut enabled = Vec::new();
+    for name in ["memory", "cpu", "pids"] {
+        if had.split_ascii_whitespace().any(|c| c == name)
+            && fs::write(group.join("cgroup.subtree_control"), format!("+{name}")).is_ok()
+        {
+            enabled.push(name);
+        }
+    }
+    Ok(enabled)
 }
 
 fn make_dir(path: &Path) -> io::Result<()> {
@@ -239,6 +260,10 @@ impl Made {
         }
         for path in std::iter::once(&self.v2).chain(&self.pids_v1) {
             remove_group(path).await?;
+            if let Some(instance) = path.parent() {
+                // Succeeds for the last VM only.
+                let _ = fs::remove_dir(instance);
+            }
         }
         Ok(())
     }
@@ -260,9 +285,10 @@ impl Made {
             }
         };
         match tokio::time::timeout(DEADLINE, told).await {
-            Ok(done) => {
-                done.map_err(Error::io(format!("wait for '{line}' in {}", path.display())))
-            }
+            Ok(done) => done.map_err(Error::io(format!(
+                "wait for '{line}' in {}",
+                path.display()
+            ))),
             Err(_) => Err(Error::Timeout {
                 what: format!("waiting for '{line}' in {}", path.display()),
                 after: DEADLINE,

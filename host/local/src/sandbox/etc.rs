@@ -5,16 +5,15 @@ use std::collections::BTreeMap;
 
 /// `/etc/hosts`.
 pub(super) fn hosts(hostname: &str) -> String {
-    format!(
-        "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n"
-    )
+    format!("127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.1.1 {hostname}\n")
 }
 
 /// `/etc/resolv.conf`. `host` is the host's.
 pub(super) fn resolv_conf(network: Network, host: &[u8]) -> Vec<u8> {
     match network {
         Network::None => {
-            b"# This VM has no network but loopback: names are looked up in /etc/hosts only.\n".to_vec()
+            b"# This VM has no network but loopback: names are looked up in /etc/hosts only.\n"
+                .to_vec()
         }
         Network::Host => host.to_vec(),
     }
@@ -47,8 +46,8 @@ pub(super) fn valid_hostname(name: &str) -> bool {
 pub(super) fn merge_environment(existing: &[u8], ours: &BTreeMap<String, String>) -> Vec<u8> {
     let mut out = Vec::new();
     for line in existing.split_inclusive(|b| *b == b'\n') {
-        let replaced = environment_line(line)
-            .is_some_and(|(key, _)| ours.keys().any(|k| k.as_bytes() == key));
+        let replaced =
+            environment_line(line).is_some_and(|(key, _)| ours.keys().any(|k| k.as_bytes() == key));
         if !replaced {
             out.extend_from_slice(line);
             if !line.ends_with(b"\n") {
@@ -119,10 +118,7 @@ mod tests {
 
     #[test]
     fn environment_keeps_what_is_not_ours() {
-        let ours = BTreeMap::from([
-            ("B".into(), "2".into()),
-            ("LONG".into(), "a\nb".into()),
-        ]);
+        let ours = BTreeMap::from([("B".into(), "2".into()), ("LONG".into(), "a\nb".into())]);
         assert_eq!(
             merge_environment(b"# c\nexport B='1'\nA=x", &ours),
             b"# c\nA=x\nB=\"2\"\n"

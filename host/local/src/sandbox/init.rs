@@ -62,9 +62,7 @@ fn keep_agent(config: &agent::Config, inherited: &Inherited) -> ! {
             Ok(sys::Forked::Parent(pid)) => pid,
             Ok(sys::Forked::Child) => {
                 let _ = rustix::thread::set_name(c"vers-agent");
-                let code = i32::from(
-                    agent::run(config, &inherited.ssh, &inherited.ports).is_err(),
-                );
+                let code = i32::from(agent::run(config, &inherited.ssh, &inherited.ports).is_err());
                 sys::exit_now(code)
             }
             Err(_) => break,
@@ -271,9 +269,7 @@ impl System {
             symlink(target, name).named(|| format!("link {name}"))?;
         }
         fs::create_dir("/run/lock")
-            .and_then(|()| {
-                fs::set_permissions("/run/lock", fs::Permissions::from_mode(0o1777))
-            })
+            .and_then(|()| fs::set_permissions("/run/lock", fs::Permissions::from_mode(0o1777)))
             .named(|| "make /run/lock".into())?;
         close_kernel_settings()
     }

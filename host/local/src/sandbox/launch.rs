@@ -94,7 +94,10 @@ async fn talk(child: &mut Child, plan: &Plan, pid: &mut Option<i32>) -> Result<(
     let text = serde_json::to_vec(plan).map_err(|e| format!("encode the plan: {e}"))?;
     let mut stdin = child.stdin.take().ok_or("the helper has no input")?;
     let stdout = child.stdout.take().ok_or("the helper has no output")?;
-    let mut stderr = child.stderr.take().ok_or("the helper has no error output")?;
+    let mut stderr = child
+        .stderr
+        .take()
+        .ok_or("the helper has no error output")?;
     let heard = async {
         stdin
             .write_all(&text)
@@ -131,7 +134,9 @@ async fn hear(stdout: ChildStdout, pid: &mut Option<i32>) -> Result<bool, String
             Ok(Answer::Ready) => return Ok(true),
             Ok(Answer::Failed(step)) => return Err(step),
             Err(_) => {
-                return Err("the helper program does not call vers_local::helper_main first".into());
+                return Err(
+                    "the helper program does not call vers_local::helper_main first".into(),
+                );
             }
         }
     }

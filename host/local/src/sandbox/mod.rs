@@ -31,8 +31,8 @@ mod steps;
 pub(crate) mod sys;
 mod tools;
 
-pub(crate) use etc::environment_line;
 pub use error::Error;
+pub(crate) use etc::environment_line;
 pub use helper::helper_main;
 pub use plan::Network;
 
@@ -245,9 +245,7 @@ impl Core {
 async fn make_dir(path: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt as _;
     match tokio::fs::create_dir(path).await {
-        Ok(()) => {
-            tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).await
-        }
+        Ok(()) => tokio::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).await,
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(e),
     }
@@ -495,12 +493,5 @@ impl Sandboxes {
                 .map_err(Error::io(format!("wait for process {pid}")))?;
         }
         Ok(())
-    }
-
-    /// Removes the instance's own (empty) cgroup; for platforms that end for good.
-    pub fn remove_groups(&self) {
-        if let Some(groups) = &self.core.groups {
-            groups.remove();
-        }
     }
 }

@@ -110,7 +110,8 @@ async fn try_in(core: &Core, id: Uuid, dir: &Path) -> Result<(), Error> {
         id,
         step: format!("make a key: {e}"),
     };
-    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519).map_err(bad_key)?;
+    let key = PrivateKey::random(&mut russh::keys::key::safe_rng(), Algorithm::Ed25519)
+        .map_err(bad_key)?;
     let text = key
         .to_openssh(russh::keys::ssh_key::LineEnding::LF)
         .map_err(bad_key)?;
@@ -127,12 +128,17 @@ async fn try_in(core: &Core, id: Uuid, dir: &Path) -> Result<(), Error> {
         host_key: Path::new(""),
         env: &env,
     };
-    let handle = core.start(core.plan(&spec, text.to_string()), 1, 256).await?;
+    let handle = core
+        .start(core.plan(&spec, text.to_string()), 1, 256)
+        .await?;
     let answered = async {
         let file = std::fs::File::open(dir)?;
         let path = format!("/proc/self/fd/{}/{SSH_SOCKET}", file.as_raw_fd());
         let mut banner = [0u8; 4];
-        UnixStream::connect(path).await?.read_exact(&mut banner).await?;
+        UnixStream::connect(path)
+            .await?
+            .read_exact(&mut banner)
+            .await?;
         if &banner == b"SSH-" {
             Ok(())
         } else {

@@ -223,9 +223,13 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let start = stat(pid).unwrap().start_time;
-        signal_tree(pid, true, Duration::from_secs(20)).await.unwrap();
+        signal_tree(pid, true, Duration::from_secs(20))
+            .await
+            .unwrap();
         assert_eq!(stat(pid).unwrap().state, b'T');
-        signal_tree(pid, false, Duration::from_secs(20)).await.unwrap();
+        signal_tree(pid, false, Duration::from_secs(20))
+            .await
+            .unwrap();
         assert_ne!(stat(pid).unwrap().state, b'T');
         let held = Held::open(pid, start).unwrap().unwrap();
         assert!(Held::open(pid, start + 1).unwrap().is_none());

@@ -15,8 +15,13 @@ pub(crate) struct Checker(PublicKey);
 impl client::Handler for Checker {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, russh::Error> {
-        Ok(matches!(key, PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.0.key_data()))
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, russh::Error> {
+        Ok(
+            matches!(key, PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.0.key_data()),
+        )
     }
 }
 
@@ -47,10 +52,9 @@ impl Client {
             inactivity_timeout: None,
             ..Default::default()
         };
-        let mut handle =
-            client::connect_stream(Arc::new(config), stream, Checker(host.clone()))
-                .await
-                .unwrap();
+        let mut handle = client::connect_stream(Arc::new(config), stream, Checker(host.clone()))
+            .await
+            .unwrap();
         let key = PrivateKeyWithHashAlg::new(Arc::new(key.clone()), None);
         let auth = handle.authenticate_publickey("root", key).await.unwrap();
         auth.success().then_some(Self(handle))

@@ -97,24 +97,27 @@ impl Platform {
     }
 
     pub(crate) async fn connect(&self, vm: &Vm) -> Client {
-        let stream = self
-            .sandboxes
-            .dial(&vm.handle, Service::Ssh)
-            .await
-            .unwrap();
+        let stream = self.sandboxes.dial(&vm.handle, Service::Ssh).await.unwrap();
         Client::connect(stream, self.host_key.public_key(), &vm.key)
             .await
             .expect("login")
     }
 
     /// As the platform commits: frozen, copied, thawed. The layers of a VM that is restored from it.
-    pub(crate) async fn commit(&self, vm: &Vm, previous: Option<&Path>, name: &str) -> Vec<PathBuf> {
+    pub(crate) async fn commit(
+        &self,
+        vm: &Vm,
+        previous: Option<&Path>,
+        name: &str,
+    ) -> Vec<PathBuf> {
         let to = self.state.join(name);
         self.sandboxes.freeze(&vm.handle).await.unwrap();
         let copied = snapshot(&vm.dir.join("upper"), previous, &to).await;
         self.sandboxes.thaw(&vm.handle).await.unwrap();
         copied.unwrap();
-        std::iter::once(to).chain(vm.layers.iter().cloned()).collect()
+        std::iter::once(to)
+            .chain(vm.layers.iter().cloned())
+            .collect()
     }
 
     pub(crate) async fn delete(&self, vm: Vm) {
@@ -130,10 +133,7 @@ impl Platform {
             std::fs::read_dir(self.state.join("vms")).unwrap().count(),
             0
         );
-        self.sandboxes.remove_groups();
-        for group in groups_of(&self.instance) {
-            panic!("{} is left", group.display());
-        }
+        assert_eq!(groups_of(&self.instance), Vec::<PathBuf>::new());
         remove_tree(&self.state).await.unwrap();
         assert!(!self.state.exists());
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -177,7 +177,11 @@ pub(crate) fn processes_of(instance: &str) -> Vec<String> {
 
 fn groups_of(instance: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    for root in ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/pids"] {
+    for root in [
+        "/sys/fs/cgroup",
+        "/sys/fs/cgroup/unified",
+        "/sys/fs/cgroup/pids",
+    ] {
         let path = Path::new(root).join(format!("pi-vers-{instance}"));
         if path.exists() {
             found.push(path);

@@ -392,8 +392,17 @@ fn file_system(id: u32, s: &rustix::fs::StatVfs) -> Vec<u8> {
     }
     let mut w = packet(kind::EXTENDED_REPLY, id);
     for n in [
-        s.f_bsize, s.f_frsize, s.f_blocks, s.f_bfree, s.f_bavail, s.f_files, s.f_ffree, s.f_favail,
-        s.f_fsid, flags, s.f_namemax,
+        s.f_bsize,
+        s.f_frsize,
+        s.f_blocks,
+        s.f_bfree,
+        s.f_bavail,
+        s.f_files,
+        s.f_ffree,
+        s.f_favail,
+        s.f_fsid,
+        flags,
+        s.f_namemax,
     ] {
         w.u64(n);
     }
