@@ -13,11 +13,6 @@ pub(crate) fn generate() -> Result<String, String> {
     Ok(text.to_string())
 }
 
-/// The public line of a private key in OpenSSH's format.
-pub(crate) fn public_line(private: &str) -> Result<String, String> {
-    PrivateKey::from_openssh(private).and_then(|key| key.public_key().to_openssh()).map_err(|e| e.to_string())
-}
-
 /// Reads a private key file.
 pub(crate) fn read(path: &Path) -> Result<PrivateKey, String> {
     let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
@@ -34,7 +29,10 @@ mod tests {
         let (a, b) = (generate().unwrap(), generate().unwrap());
         assert!(a.starts_with("-----BEGIN OPENSSH PRIVATE KEY-----\n") && a.ends_with('\n'));
         assert_ne!(a, b);
-        assert!(public_line(&a).unwrap().starts_with("ssh-ed25519 "));
-        assert!(public_line("x").is_err());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &a).unwrap();
+        assert!(read(file.path()).unwrap().public_key().to_openssh().unwrap().starts_with("ssh-ed25519 "));
+        std::fs::write(file.path(), "x").unwrap();
+        assert!(read(file.path()).is_err());
     }
 }

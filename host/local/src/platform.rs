@@ -63,8 +63,8 @@ pub struct Platform {
     stop: CancellationToken,
     servers: Vec<JoinHandle<()>>,
     // Given up in this order: first the file that leads here, then the directory.
-    published: Lock,
-    lock: Lock,
+    _published: Lock,
+    _lock: Lock,
 }
 
 impl std::fmt::Debug for Platform {
@@ -170,7 +170,7 @@ impl Platform {
             })
         };
         let edge = tokio::spawn(edge::serve(ssh_listener, authority, manager.clone(), counters, stop.clone()));
-        Ok(Self { endpoint, manager, execs, state, stop, servers: vec![api, edge], published, lock })
+        Ok(Self { endpoint, manager, execs, state, stop, servers: vec![api, edge], _published: published, _lock: lock })
     }
 
     /// How to reach it.

@@ -89,6 +89,8 @@ impl Manager {
             } else {
                 let booting = me.clone();
                 me.tasks.spawn(async move {
+                    // The whole of it: a closure would take the VM alone, and let the lock go.
+                    let held = held;
                     if let Err(e) = booting.boot(&held.vm).await {
                         tracing::error!("VM {id} did not start: {e}");
                         let note = Some(e.to_string());
