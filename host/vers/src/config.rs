@@ -34,7 +34,9 @@ const MAX_KEY_FILE: u64 = 1 << 20;
 
 /// Environment variables, of this process or (in tests and embeddings) of a given map.
 #[derive(Clone)]
-pub struct Environment(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct Environment(Arc<Lookup>);
+
+type Lookup = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl Environment {
     /// The variables of this process, read at each look.

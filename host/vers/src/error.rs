@@ -13,7 +13,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Kind {
     /// No API key, or the platform does not accept it; or a VM does not accept its SSH key.
     Unauthorized,
-    /// The key is good, but not for this: somebody else's VM, or (for deletions) one that does not exist.
+    /// The key is good, but not for this: somebody else's VM, or (for deletions) one that does not exist. Or this side
+    /// refused: the certificate or the host key is not the right one.
     Denied,
     /// An argument or a setting is malformed.
     Invalid,

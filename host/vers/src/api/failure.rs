@@ -9,13 +9,19 @@ use serde_json::Value;
 
 use crate::error::{Error, Kind, shown};
 
+/// What kind of request it was, as far as that changes what a failure means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Without a key.
+    Publicly,
+    /// To delete something.
+    ToDelete,
+    /// Anything else.
+    Otherwise,
+}
+
 /// The failure in an answer, if it is one; `what` names the operation and the VM.
-pub(super) fn failure(
-    what: &str,
-    deleting: bool,
-    status: StatusCode,
-    body: &[u8],
-) -> Option<Error> {
+pub(super) fn failure(what: &str, asked: Asked, status: StatusCode, body: &[u8]) -> Option<Error> {
     let json: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
     if status.is_success() {
         // The hybrid shape, or a success that says it is none.
@@ -43,7 +49,7 @@ pub(super) fn failure(
         Some(json) => text_of(json).unwrap_or_default(),
         None => String::from_utf8_lossy(body).into_owned(),
     };
-    let (kind, advice) = verdict(status, json.is_some(), deleting);
+    let (kind, advice) = verdict(status, json.is_some(), asked);
     let mut line = format!("{what}: HTTP {status}");
     let text = shown(&text);
     if !text.is_empty() && !status.to_string().eq_ignore_ascii_case(&text) {
@@ -57,8 +63,10 @@ pub(super) fn failure(
     Some(Error::new(kind, line).with_status(status.as_u16()))
 }
 
-fn verdict(status: StatusCode, json: bool, deleting: bool) -> (Kind, &'static str) {
+fn verdict(status: StatusCode, json: bool, asked: Asked) -> (Kind, &'static str) {
     match status.as_u16() {
+        401 if asked == Asked::Publicly => (Kind::Unauthorized, ""),
+        403 if asked == Asked::Publicly => (Kind::Denied, ""),
         401 => (
             Kind::Unauthorized,
             "the API key is not accepted: check VERS_API_KEY, or log in with `pi-vers login`",
@@ -67,7 +75,7 @@ fn verdict(status: StatusCode, json: bool, deleting: bool) -> (Kind, &'static st
             Kind::Unauthorized,
             "the API key is not accepted: check VERS_API_KEY, or log in with `pi-vers login`",
         ),
-        403 if deleting => (
+        403 if asked == Asked::ToDelete => (
             Kind::Denied,
             "it belongs to somebody else, or does not exist (any more)",
         ),
@@ -116,7 +124,7 @@ mod tests {
     fn kind(status: u16, body: &str) -> Option<Kind> {
         failure(
             "test",
-            false,
+            Asked::Otherwise,
             StatusCode::from_u16(status).unwrap(),
             body.as_bytes(),
         )
@@ -133,7 +141,7 @@ mod tests {
         );
         let error = failure(
             "delete VM x",
-            true,
+            Asked::ToDelete,
             StatusCode::FORBIDDEN,
             br#"{"error":"Forbidden"}"#,
         )
@@ -190,7 +198,7 @@ mod tests {
     fn the_line_names_operation_status_and_next_step() {
         let error = failure(
             "branch VM 1",
-            false,
+            Asked::Otherwise,
             StatusCode::FORBIDDEN,
             b"403 Forbidden",
         )
@@ -206,7 +214,7 @@ mod tests {
         #[test]
         fn any_answer_is_judged_without_panic(status in 100u16..600, body in prop::collection::vec(any::<u8>(), 0..200)) {
             let status = StatusCode::from_u16(status).unwrap();
-            let verdict = failure("x", false, status, &body);
+            let verdict = failure("x", Asked::Otherwise, status, &body);
             prop_assert!(status.is_success() || verdict.is_some());
             if let Some(error) = verdict {
                 prop_assert!(!error.to_string().chars().any(char::is_control));

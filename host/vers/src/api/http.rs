@@ -15,7 +15,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
-use super::failure::failure;
+use super::failure::{Asked, failure};
 use crate::config::Settings;
 use crate::error::{Error, Kind, Result};
 use crate::tls;
@@ -227,7 +227,12 @@ impl Http {
                 format!("{}: the answer exceeds {} MiB", call.what, MAX_BODY >> 20),
             )),
         })?;
-        match failure(&call.what, call.method == Method::DELETE, status, &body) {
+        let asked = match call.method {
+            _ if !call.authorized => Asked::Publicly,
+            Method::DELETE => Asked::ToDelete,
+            _ => Asked::Otherwise,
+        };
+        match failure(&call.what, asked, status, &body) {
             None => Ok(body),
             Some(error) => {
                 let again = match status {
@@ -251,11 +256,14 @@ impl Http {
     fn transport(&self, call: &Call, error: &reqwest::Error) -> Attempt {
         let host = call.url.host_str().unwrap_or("the platform");
         if tls::is_certificate_error(error) {
-            return Attempt::last(Error::unavailable(format!(
-                "{}: the certificate of {host} is not trusted ({}); name the file of its authority in VERS_TLS_CA",
-                call.what,
-                innermost(error)
-            )));
+            return Attempt::last(Error::new(
+                Kind::Denied,
+                format!(
+                    "{}: the certificate of {host} is not trusted ({}); name the file of its authority in VERS_TLS_CA",
+                    call.what,
+                    innermost(error)
+                ),
+            ));
         }
         let line = format!(
             "{}: cannot reach {host}: {}; check the network and VERS_BASE_URL",

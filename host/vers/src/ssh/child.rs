@@ -66,7 +66,10 @@ pub struct Child {
 
 impl fmt::Debug for Child {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Child").field("vm", &self.vm).field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Child")
+            .field("vm", &self.vm)
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -106,9 +109,16 @@ impl Child {
     /// read, and was stopped.
     pub async fn wait(&self) -> Result<Exit> {
         let mut outcome = self.outcome.clone();
-        match outcome.wait_for(Option::is_some).await.map(|outcome| outcome.clone()) {
+        match outcome
+            .wait_for(Option::is_some)
+            .await
+            .map(|outcome| outcome.clone())
+        {
             Ok(Some(outcome)) => outcome,
-            _ => Err(Error::unavailable(format!("wait for a command on VM {}: its connection was given up", self.vm))),
+            _ => Err(Error::unavailable(format!(
+                "wait for a command on VM {}: its connection was given up",
+                self.vm
+            ))),
         }
     }
 
@@ -120,8 +130,15 @@ impl Child {
         let (sender, receiver) = oneshot::channel();
         let what = format!("signal command {} on VM {}", self.id, self.vm);
         let ended = || Error::new(Kind::NotFound, format!("{what}: it has ended"));
-        self.asks.send(Ask::Signal(signal, sender)).await.map_err(|_| ended())?;
-        match receiver.await.map_err(|_| ended())?.map_err(|e| e.during(&what))? {
+        self.asks
+            .send(Ask::Signal(signal, sender))
+            .await
+            .map_err(|_| ended())?;
+        match receiver
+            .await
+            .map_err(|_| ended())?
+            .map_err(|e| e.during(&what))?
+        {
             true => Ok(()),
             false => Err(ended()),
         }
@@ -138,7 +155,9 @@ impl Child {
             return Ok(StopReport::default());
         }
         match receiver.await {
-            Ok(report) => report.map_err(|e| e.during(format!("stop command {} on VM {}", self.id, self.vm))),
+            Ok(report) => {
+                report.map_err(|e| e.during(format!("stop command {} on VM {}", self.id, self.vm)))
+            }
             Err(_) => match &*self.outcome.borrow() {
                 Some(Err(error)) => Err(error.clone()),
                 _ => Ok(StopReport::default()),
@@ -168,12 +187,23 @@ pub struct Stdin {
 }
 
 impl AsyncWrite for Stdin {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
-        let closed = || std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the command reads no more input");
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        let closed = || {
+            std::io::Error::new(
+                std::io::ErrorKind::BrokenPipe,
+                "the command reads no more input",
+            )
+        };
         std::task::ready!(self.queue.poll_reserve(cx)).map_err(|_| closed())?;
         let part = data.get(..INPUT_CHUNK).unwrap_or(data);
         if !part.is_empty() {
-            self.queue.send_item(Bytes::copy_from_slice(part)).map_err(|_| closed())?;
+            self.queue
+                .send_item(Bytes::copy_from_slice(part))
+                .map_err(|_| closed())?;
         }
         Poll::Ready(Ok(part.len()))
     }
@@ -189,7 +219,13 @@ impl AsyncWrite for Stdin {
 }
 
 /// Starts a command on a channel that nothing was asked of yet. Returns when it runs.
-pub(super) async fn start(lease: Lease, frame: Bytes, command: &Command, grace: Duration, patience: Duration) -> Result<Child> {
+pub(super) async fn start(
+    lease: Lease,
+    frame: Bytes,
+    command: &Command,
+    grace: Duration,
+    patience: Duration,
+) -> Result<Child> {
     let Some((slot, channel)) = lease.take() else {
         return Err(Error::other("start a command: its channel was used before"));
     };
@@ -200,10 +236,19 @@ pub(super) async fn start(lease: Lease, frame: Bytes, command: &Command, grace: 
     control.watch(number)?;
     let (reader, writer) = channel.split();
     let request = command::request(&slot.connection().tag(number));
-    writer.exec(true, request).await.map_err(|_| slot.connection().link().lost("start a command"))?;
+    writer
+        .exec(true, request)
+        .await
+        .map_err(|_| slot.connection().link().lost("start a command"))?;
 
     let ended = CancellationToken::new();
-    let stdin = feed(writer, frame, command.stdin, slot.connection().link().closed().clone(), ended.clone());
+    let stdin = feed(
+        writer,
+        frame,
+        command.stdin,
+        slot.connection().link().closed().clone(),
+        ended.clone(),
+    );
 
     let unread = Arc::new(Unread::default());
     let (stdout_sink, stdout) = output::output(unread.clone());
@@ -218,8 +263,14 @@ pub(super) async fn start(lease: Lease, frame: Bytes, command: &Command, grace: 
         number,
         slot,
         reader,
-        out: Stage { scanner: Some(StartScanner::new(true)), sink: Some(stdout_sink) },
-        err: Stage { scanner: Some(StartScanner::new(false)), sink: Some(stderr_sink) },
+        out: Stage {
+            scanner: Some(StartScanner::new(true)),
+            sink: Some(stdout_sink),
+        },
+        err: Stage {
+            scanner: Some(StartScanner::new(false)),
+            sink: Some(stderr_sink),
+        },
         directory: command.cwd.clone(),
         started: Some(started_sender),
         group: None,
@@ -239,7 +290,11 @@ pub(super) async fn start(lease: Lease, frame: Bytes, command: &Command, grace: 
     // If this is given up, the guard has the command stopped.
     let id = match tokio::time::timeout(patience, started).await {
         Ok(Ok(id)) => id?,
-        Ok(Err(_)) => return Err(Error::unavailable(format!("start a command on VM {vm}: the connection was lost; whether it started is unknown"))),
+        Ok(Err(_)) => {
+            return Err(Error::unavailable(format!(
+                "start a command on VM {vm}: the connection was lost; whether it started is unknown"
+            )));
+        }
         Err(_) => {
             return Err(Error::timed_out(format!(
                 "start a command on VM {vm}: it did not start within {} s; is the VM overloaded?",
@@ -247,7 +302,17 @@ pub(super) async fn start(lease: Lease, frame: Bytes, command: &Command, grace: 
             )));
         }
     };
-    Ok(Child { vm, id, grace, stdin, stdout: Some(stdout), stderr: Some(stderr), outcome, asks, guard })
+    Ok(Child {
+        vm,
+        id,
+        grace,
+        stdin,
+        stdout: Some(stdout),
+        stderr: Some(stderr),
+        outcome,
+        asks,
+        guard,
+    })
 }
 
 /// Sends the frame and then the input, as fast as the VM takes them, from a task that ends with the command.
@@ -259,7 +324,9 @@ fn feed(
     ended: CancellationToken,
 ) -> Option<Stdin> {
     let (sender, mut queue) = mpsc::channel(INPUT_QUEUE);
-    let stdin = with_stdin.then(|| Stdin { queue: PollSender::new(sender) });
+    let stdin = with_stdin.then(|| Stdin {
+        queue: PollSender::new(sender),
+    });
     tokio::spawn(async move {
         let sending = async {
             writer.data_bytes(frame).await?;
@@ -325,7 +392,12 @@ enum End {
 }
 
 impl Runner {
-    async fn run(mut self, mut asked: mpsc::Receiver<Ask>, abandoned: CancellationToken, limit: Option<Duration>) {
+    async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<Ask>,
+        abandoned: CancellationToken,
+        limit: Option<Duration>,
+    ) {
         let link = self.slot.connection().link().clone();
         let unread = self.unread.clone();
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -419,7 +491,10 @@ impl Runner {
             Scan::More => {}
             Scan::NoDirectory => {
                 let directory = crate::error::shown(self.directory.as_deref().unwrap_or_default());
-                let line = format!("start a command on VM {}: there is no directory {directory:?} there that it could start in", self.vm);
+                let line = format!(
+                    "start a command on VM {}: there is no directory {directory:?} there that it could start in",
+                    self.vm
+                );
                 self.refuse(Error::new(Kind::NotFound, line));
             }
             Scan::Started(group, rest) => {
@@ -457,7 +532,10 @@ impl Runner {
             let mib = output::MOST >> 20;
             self.verdict = Some(Error::new(
                 Kind::Limit,
-                format!("command on VM {}: stopped with {mib} MiB of output that nobody read; read it, or write it to a file", self.vm),
+                format!(
+                    "command on VM {}: stopped with {mib} MiB of output that nobody read; read it, or write it to a file",
+                    self.vm
+                ),
             ));
             self.stop(Duration::ZERO);
         } else if unread > output::HIGH && !self.held {
@@ -472,7 +550,11 @@ impl Runner {
             && self.stopping.is_none()
         {
             let signal = if held { Signal::Stop } else { Signal::Continue };
-            let _ = self.slot.connection().control().nudge(self.number, group, signal);
+            let _ = self
+                .slot
+                .connection()
+                .control()
+                .nudge(self.number, group, signal);
         }
         self.held = held;
         // It may have been read meanwhile.
@@ -486,7 +568,11 @@ impl Runner {
             let _ = answer.send(Ok(false));
             return;
         };
-        let sent = self.slot.connection().control().signal(self.number, group, signal);
+        let sent = self
+            .slot
+            .connection()
+            .control()
+            .signal(self.number, group, signal);
         tokio::spawn(async move {
             let _ = answer.send(sent.await);
         });
@@ -495,7 +581,11 @@ impl Runner {
     fn stop(&mut self, grace: Duration) {
         // A second, more impatient stop replaces the first: its answer serves both.
         self.held = false;
-        let stop = self.slot.connection().control().stop(self.number, self.group, grace);
+        let stop = self
+            .slot
+            .connection()
+            .control()
+            .stop(self.number, self.group, grace);
         self.stopping = Some(Box::pin(stop));
     }
 
@@ -517,9 +607,21 @@ impl Runner {
             let error = match end {
                 End::Lost => self.slot.connection().link().lost("start a command"),
                 End::Closed | End::Settled => {
-                    let noise = self.err.scanner.as_ref().map(StartScanner::noise).unwrap_or_default();
-                    let noise = if noise.is_empty() { "nothing".to_owned() } else { format!("{noise:?}") };
-                    Error::other(format!("start a command on VM {}: its shell ended before it began, and said {noise}", self.vm))
+                    let noise = self
+                        .err
+                        .scanner
+                        .as_ref()
+                        .map(StartScanner::noise)
+                        .unwrap_or_default();
+                    let noise = if noise.is_empty() {
+                        "nothing".to_owned()
+                    } else {
+                        format!("{noise:?}")
+                    };
+                    Error::other(format!(
+                        "start a command on VM {}: its shell ended before it began, and said {noise}",
+                        self.vm
+                    ))
                 }
             };
             let _ = started.send(Err(error));
@@ -527,10 +629,13 @@ impl Runner {
         let outcome = match (self.verdict.take(), self.exit.take(), &end) {
             (Some(verdict), _, _) => Err(verdict),
             (None, Some(exit), _) => Ok(exit),
-            (None, None, _) if self.slot.connection().link().is_closed() => Err(self.slot.connection().link().lost("run a command")),
-            (None, None, _) => {
-                Err(Error::unavailable(format!("run a command on VM {}: its SSH server does not tell how it ended", self.vm)))
+            (None, None, _) if self.slot.connection().link().is_closed() => {
+                Err(self.slot.connection().link().lost("run a command"))
             }
+            (None, None, _) => Err(Error::unavailable(format!(
+                "run a command on VM {}: its SSH server does not tell how it ended",
+                self.vm
+            ))),
         };
         // Whoever asks from now on finds the end; whoever has asked gets an answer.
         drop(asked);

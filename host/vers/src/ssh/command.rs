@@ -314,6 +314,8 @@ fn body(command: &Command) -> Result<BytesMut> {
         quote(&mut body, value.expose()).map_err(|_| nul(&format!("the variable {name}")))?;
         body.put_u8(b';');
     }
+    // A bash that finds itself near the top of an SSH session reads root's profile, which may print.
+    body.put_slice(b"export SHLVL=3;");
     if !command.stdin {
         body.put_slice(b"exec </dev/null;");
     }
@@ -323,7 +325,9 @@ fn body(command: &Command) -> Result<BytesMut> {
     match &command.program {
         Program::Argv(argv) => {
             match argv.first().map(String::as_str) {
-                None | Some("") => return Err(Error::invalid("start command: there is no program to run")),
+                None | Some("") => {
+                    return Err(Error::invalid("start command: there is no program to run"));
+                }
                 // The shell would take it for an option.
                 Some(program) if program.starts_with('-') => {
                     return Err(Error::invalid(format!(
@@ -370,4 +374,171 @@ fn quote(out: &mut BytesMut, text: &str) -> Result<(), Nul> {
     }
     out.put_u8(b'\'');
     Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write as _;
+    use std::process::{Command as Process, Stdio};
+
+    /// What root's shell may be, as far as it is installed here; `sh` always is.
+    pub(in crate::ssh) fn shells() -> Vec<Vec<&'static str>> {
+        let installed = |name: &str| {
+            ["/bin", "/usr/bin"]
+                .iter()
+                .any(|dir| std::path::Path::new(dir).join(name).exists())
+        };
+        let known = [
+            ("sh", vec!["sh"]),
+            ("bash", vec!["bash"]),
+            ("dash", vec!["dash"]),
+            ("busybox", vec!["busybox", "sh"]),
+        ];
+        known
+            .into_iter()
+            .filter(|(name, _)| *name == "sh" || installed(name))
+            .map(|(_, shell)| shell)
+            .collect()
+    }
+
+    /// What a shell makes of a frame, behind the start mark.
+    fn evaluate(shell: &[&str], frame: &[u8], input: &[u8]) -> Vec<u8> {
+        let read = READ.trim_matches('\'');
+        let mut child = Process::new(shell[0])
+            .args(&shell[1..])
+            .args(["-c", read])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let data = [frame, input].concat();
+        let writer = std::thread::spawn(move || stdin.write_all(&data));
+        let output = child.wait_with_output().unwrap();
+        let _ = writer.join();
+        let pid = output.stdout.strip_prefix(START).expect("no start mark");
+        let end = pid.iter().position(|b| *b == START_END).unwrap();
+        pid[end + 1..].to_vec()
+    }
+
+    fn check(text: &str, value: &str, long: bool) {
+        let padding = if long {
+            "#".repeat(SHORT_FRAME)
+        } else {
+            String::new()
+        };
+        let argv = ["/usr/bin/printf", "%s|%s", text, &padding];
+        let expected = format!("{text}|{padding}").into_bytes();
+        let frame_of_argv = frame(&Command::argv(argv)).unwrap();
+        let script = format!("exec /usr/bin/env printf '%s' \"$A\" # {padding}");
+        let frame_of_script = frame(&Command::shell(script).env("A", value)).unwrap();
+        let frame_of_input = frame(&Command::argv(["cat"]).env("P", padding).with_stdin()).unwrap();
+        for shell in shells() {
+            assert_eq!(evaluate(&shell, &frame_of_argv, b""), expected, "{shell:?}");
+            assert_eq!(
+                evaluate(&shell, &frame_of_script, b""),
+                value.as_bytes(),
+                "{shell:?}"
+            );
+            assert_eq!(
+                evaluate(&shell, &frame_of_input, value.as_bytes()),
+                value.as_bytes(),
+                "{shell:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_byte_that_utf8_can_hold_survives_every_shell() {
+        // The bytes that dash and busybox use as marks of their own are among these.
+        let all: String = ('\u{1}'..='\u{17f}')
+            .chain("💩\u{2028}\u{fffd}".chars())
+            .collect();
+        for long in [false, true] {
+            check(&all, &all, long);
+            check("", "\n", long);
+            check("-n", "\\", long);
+            check("'", "a\n\n", long);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+        #[test]
+        fn any_text_survives_every_shell(text in "[^\0]{0,60}", value in "['\"\\\\$`\n \t;&|#!~*?a]{0,40}", long in any::<bool>()) {
+            check(&text, &value, long);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_run_is_refused() {
+        let kind = |command: Command| frame(&command).unwrap_err().kind();
+        for command in [
+            Command::argv(Vec::<String>::new()),
+            Command::argv([""]),
+            Command::argv(["-x"]),
+            Command::argv(["a\0b"]),
+            Command::shell("a\0b"),
+            Command::shell("").env("A B", ""),
+            Command::shell("").env("1A", ""),
+            Command::shell("").env("", ""),
+            Command::shell("").env("A=B", ""),
+            Command::shell("").env("A", "\0"),
+            Command::shell("").cwd(""),
+            Command::shell("").cwd("\0"),
+        ] {
+            assert_eq!(kind(command), crate::Kind::Invalid);
+        }
+        assert_eq!(
+            kind(Command::shell("x".repeat(MAX_FRAME))),
+            crate::Kind::Limit
+        );
+    }
+
+    #[test]
+    fn a_part_of_a_long_frame_is_never_run() {
+        let mark = tempfile::NamedTempFile::new().unwrap();
+        let path = mark.path().to_str().unwrap().to_owned();
+        let whole = frame(&Command::shell(format!(
+            "echo ran >{path}\n#{}",
+            "x".repeat(2 * SHORT_FRAME)
+        )))
+        .unwrap();
+        for shell in shells() {
+            for cut in [whole.len() - 1, whole.len() - SHORT_FRAME, 100] {
+                let mut child = Process::new(shell[0])
+                    .args(&shell[1..])
+                    .args(["-c", READ.trim_matches('\'')])
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::null())
+                    .spawn()
+                    .unwrap();
+                child
+                    .stdin
+                    .take()
+                    .unwrap()
+                    .write_all(&whole[..cut])
+                    .unwrap();
+                assert!(!child.wait().unwrap().success(), "{shell:?}");
+                assert_eq!(std::fs::read(&path).unwrap(), b"", "{shell:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_text_of_the_caller() {
+        let command = Command::argv(["curl", "--header", "tok3n"])
+            .env("KEY", "s3cret")
+            .env("OTHER", Secret::new("s3cret"));
+        let shown = format!("{command:?} {:?}", Command::shell("s3cret"));
+        assert!(
+            shown.contains("KEY") && !shown.contains("s3cret") && !shown.contains("tok3n"),
+            "{shown}"
+        );
+    }
 }

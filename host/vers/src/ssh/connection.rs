@@ -47,11 +47,17 @@ pub(super) enum Then {
 
 impl DialError {
     fn stop(error: Error) -> Self {
-        Self { error, then: Then::Stop }
+        Self {
+            error,
+            then: Then::Stop,
+        }
     }
 
     fn again(vm: VmId, what: impl Display) -> Self {
-        Self { error: Error::unavailable(format!("connect to VM {vm}: {what}")), then: Then::TryAgain }
+        Self {
+            error: Error::unavailable(format!("connect to VM {vm}: {what}")),
+            then: Then::TryAgain,
+        }
     }
 }
 
@@ -79,26 +85,44 @@ impl Dialer {
             ..Default::default()
         };
         // AES in hardware is half the work of ChaCha20, OpenSSH's and russh's first choice.
-        ssh.preferred.cipher = Cow::Borrowed(&[cipher::AES_256_GCM, cipher::AES_128_GCM, cipher::CHACHA20_POLY1305]);
-        Ok(Self { settings, pins, tls, ssh: Arc::new(ssh) })
+        ssh.preferred.cipher = Cow::Borrowed(&[
+            cipher::AES_256_GCM,
+            cipher::AES_128_GCM,
+            cipher::CHACHA20_POLY1305,
+        ]);
+        Ok(Self {
+            settings,
+            pins,
+            tls,
+            ssh: Arc::new(ssh),
+        })
     }
 
     /// One attempt.
     pub(super) async fn dial(&self, vm: VmId, key: Arc<PrivateKey>) -> Result<Link, DialError> {
         let host = self.settings.vm_host(vm);
         let again = |what: String| DialError::again(vm, what);
-        let late = |phase: &str| DialError::again(vm, format!("{phase} took more than {} s", PHASE.as_secs()));
+        let late = |phase: &str| {
+            DialError::again(vm, format!("{phase} took more than {} s", PHASE.as_secs()))
+        };
 
         let tcp = match self.settings.vm_connect() {
             Some(address) => timeout(PHASE, TcpStream::connect(address)).await,
             None => timeout(PHASE, TcpStream::connect((host.as_str(), 443))).await,
         };
-        let tcp = tcp.map_err(|_| late("reaching the network address"))?.map_err(|e| again(format!("{host}: {e}")))?;
+        let tcp = tcp
+            .map_err(|_| late("reaching the network address"))?
+            .map_err(|e| again(format!("{host}: {e}")))?;
         tune(&tcp).map_err(|e| again(e.to_string()))?;
 
-        let name = ServerName::try_from(host.clone())
-            .map_err(|_| DialError::stop(Error::invalid(format!("connect to VM {vm}: {host} is not a host name; check VERS_VM_DOMAIN"))))?;
-        let tls = timeout(PHASE, self.tls.connect(name, tcp)).await.map_err(|_| late("the TLS handshake"))?;
+        let name = ServerName::try_from(host.clone()).map_err(|_| {
+            DialError::stop(Error::invalid(format!(
+                "connect to VM {vm}: {host} is not a host name; check VERS_VM_DOMAIN"
+            )))
+        })?;
+        let tls = timeout(PHASE, self.tls.connect(name, tcp))
+            .await
+            .map_err(|_| late("the TLS handshake"))?;
         let tls = tls.map_err(|e| {
             if tls::is_certificate_error(&e) {
                 DialError::stop(Error::new(
@@ -112,21 +136,42 @@ impl Dialer {
 
         let closed = CancellationToken::new();
         let seen = Arc::new(OnceLock::new());
-        let handler = Handler { vm, pins: self.pins.clone(), seen: seen.clone(), _closed: closed.clone().drop_guard() };
+        let handler = Handler {
+            vm,
+            pins: self.pins.clone(),
+            seen: seen.clone(),
+            _closed: closed.clone().drop_guard(),
+        };
         let handshake = client::connect_stream(self.ssh.clone(), tls, handler);
-        let mut handle = match timeout(PHASE, handshake).await.map_err(|_| late("the SSH handshake"))? {
+        let mut handle = match timeout(PHASE, handshake)
+            .await
+            .map_err(|_| late("the SSH handshake"))?
+        {
             Ok(handle) => handle,
             Err(HandlerError::Refused(error)) => return Err(DialError::stop(error)),
             Err(HandlerError::Ssh(error)) => return Err(again(format!("SSH: {error}"))),
         };
         let key = PrivateKeyWithHashAlg::new(key, None);
-        let login = timeout(PHASE, handle.authenticate_publickey("root", key)).await.map_err(|_| late("the SSH login"))?;
-        if !login.map_err(|e| again(format!("SSH login: {e}")))?.success() {
-            let line = format!("connect to VM {vm}: it does not accept the SSH key that the platform gave for it; was it restored just now? try again");
-            return Err(DialError { error: Error::new(Kind::Unauthorized, line), then: Then::NewKey });
+        let login = timeout(PHASE, handle.authenticate_publickey("root", key))
+            .await
+            .map_err(|_| late("the SSH login"))?;
+        if !login
+            .map_err(|e| again(format!("SSH login: {e}")))?
+            .success()
+        {
+            let line = format!(
+                "connect to VM {vm}: it does not accept the SSH key that the platform gave for it; was it restored just now? try again"
+            );
+            return Err(DialError {
+                error: Error::new(Kind::Unauthorized, line),
+                then: Then::NewKey,
+            });
         }
         if let Some(key) = seen.get() {
-            self.pins.learn(vm, PublicKey::clone(key)).await.map_err(DialError::stop)?;
+            self.pins
+                .learn(vm, PublicKey::clone(key))
+                .await
+                .map_err(DialError::stop)?;
         }
         Ok(Link { vm, handle, closed })
     }
@@ -168,7 +213,11 @@ impl Link {
     /// Says goodbye.
     pub(super) async fn disconnect(&self) {
         // The session's queue is short, and it may hang: do not wait for it for long.
-        let _ = timeout(Duration::from_secs(1), self.handle.disconnect(Disconnect::ByApplication, "", "en")).await;
+        let _ = timeout(
+            Duration::from_secs(1),
+            self.handle.disconnect(Disconnect::ByApplication, "", "en"),
+        )
+        .await;
         self.closed.cancel();
     }
 
@@ -182,7 +231,10 @@ impl Link {
     }
 
     pub(super) fn lost(&self, what: impl Display) -> Error {
-        Error::unavailable(format!("{what} on VM {}: the connection was lost; whether it took effect is unknown", self.vm))
+        Error::unavailable(format!(
+            "{what} on VM {}: the connection was lost; whether it took effect is unknown",
+            self.vm
+        ))
     }
 
     /// Opens a session channel. sshd frees a slot later than its user sees the channel closed: a refusal is tried again
@@ -196,7 +248,10 @@ impl Link {
                 Err(refusal) if Instant::now() >= give_up => {
                     return Err(Error::new(
                         Kind::Limit,
-                        format!("open a session on VM {}: its SSH server refuses ({refusal:?}); stop some commands first", self.vm),
+                        format!(
+                            "open a session on VM {}: its SSH server refuses ({refusal:?}); stop some commands first",
+                            self.vm
+                        ),
                     ));
                 }
                 Err(_) => {
@@ -225,14 +280,20 @@ impl Link {
 
     /// A channel to a port that the VM reaches.
     pub(super) async fn open_tcp(&self, host: &str, port: u16) -> Result<Channel<Msg>> {
-        let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
+        let opening = self
+            .handle
+            .channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
         self.open(opening).await?.map_err(|refusal| {
             let why = match refusal {
                 ChannelOpenFailure::ConnectFailed => "nothing answers there",
                 ChannelOpenFailure::AdministrativelyProhibited => "its SSH server forbids it",
                 _ => "its SSH server refuses",
             };
-            Error::unavailable(format!("forward to {}:{port} on VM {}: {why}", crate::error::shown(host), self.vm))
+            Error::unavailable(format!(
+                "forward to {}:{port} on VM {}: {why}",
+                crate::error::shown(host),
+                self.vm
+            ))
         })
     }
 
@@ -280,16 +341,25 @@ impl From<russh::Error> for HandlerError {
 impl client::Handler for Handler {
     type Error = HandlerError;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, HandlerError> {
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, HandlerError> {
         let PublicKeyOrCertificate::PublicKey { key, .. } = key else {
             return Ok(false);
         };
-        self.pins.check(self.vm, key).await.map_err(HandlerError::Refused)?;
+        self.pins
+            .check(self.vm, key)
+            .await
+            .map_err(HandlerError::Refused)?;
         let _ = self.seen.set(key.clone());
         Ok(true)
     }
 
-    async fn disconnected(&mut self, reason: client::DisconnectReason<HandlerError>) -> Result<(), HandlerError> {
+    async fn disconnected(
+        &mut self,
+        reason: client::DisconnectReason<HandlerError>,
+    ) -> Result<(), HandlerError> {
         tracing::debug!(vm = %self.vm, ?reason, "SSH connection ended");
         Ok(())
     }

@@ -43,8 +43,7 @@ struct Request {
 
 /// The way to a connection's control shell. When the last clone is dropped, the shell stops all commands that it
 /// still watches, and the connection is closed.
-#[derive(Clone)]
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Control {
     requests: mpsc::Sender<Request>,
     sequence: Arc<std::sync::atomic::AtomicU64>,
@@ -55,7 +54,12 @@ impl Control {
     /// it nothing could be stopped.
     ///
     /// Cancelling `shutdown` has it stop all commands that it watches, and then closes the connection.
-    pub(super) fn start(link: Arc<Link>, connection: &str, grace: Duration, shutdown: CancellationToken) -> Self {
+    pub(super) fn start(
+        link: Arc<Link>,
+        connection: &str,
+        grace: Duration,
+        shutdown: CancellationToken,
+    ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let connection = connection.to_owned();
         tokio::spawn(async move {
@@ -64,7 +68,10 @@ impl Control {
             }
             link.disconnect().await;
         });
-        Self { requests, sequence: Arc::default() }
+        Self {
+            requests,
+            sequence: Arc::default(),
+        }
     }
 
     /// Before a command starts.
@@ -88,19 +95,35 @@ impl Control {
     }
 
     /// Sends a signal; whether there was somebody to get it.
-    pub(super) fn signal(&self, number: u64, group: u32, signal: Signal) -> impl Future<Output = Result<bool>> + use<> {
-        let asked = self.ask(|sequence| format!("s {number} {group} {} {sequence}\n", signal.name()));
+    pub(super) fn signal(
+        &self,
+        number: u64,
+        group: u32,
+        signal: Signal,
+    ) -> impl Future<Output = Result<bool>> + use<> {
+        let asked =
+            self.ask(|sequence| format!("s {number} {group} {} {sequence}\n", signal.name()));
         async move { Ok(answer(asked, PATIENCE).await? == "ok") }
     }
 
     /// Stops a command; `None` for a group that is not known yet.
-    pub(super) fn stop(&self, number: u64, group: Option<u32>, grace: Duration) -> impl Future<Output = Result<StopReport>> + use<> {
+    pub(super) fn stop(
+        &self,
+        number: u64,
+        group: Option<u32>,
+        grace: Duration,
+    ) -> impl Future<Output = Result<StopReport>> + use<> {
         let naps = naps(grace);
         let group = group.map_or("-".to_owned(), |g| g.to_string());
         let asked = self.ask(|sequence| format!("x {number} {group} {naps} {sequence}\n"));
         async move {
             let line = answer(asked, grace + PATIENCE).await?;
-            parse_report(&line).ok_or_else(|| Error::other(format!("stop a command: the VM answered {:?}", crate::error::shown(&line))))
+            parse_report(&line).ok_or_else(|| {
+                Error::other(format!(
+                    "stop a command: the VM answered {:?}",
+                    crate::error::shown(&line)
+                ))
+            })
         }
     }
 
@@ -109,14 +132,23 @@ impl Control {
     }
 
     fn ask(&self, line: impl FnOnce(u64) -> String) -> Result<oneshot::Receiver<String>> {
-        let sequence = 1 + self.sequence.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sequence = 1 + self
+            .sequence
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
-        self.send(Request { line: line(sequence), answer: Some((sequence, sender)) })?;
+        self.send(Request {
+            line: line(sequence),
+            answer: Some((sequence, sender)),
+        })?;
         Ok(receiver)
     }
 
     fn send(&self, request: Request) -> Result<()> {
-        self.requests.try_send(request).map_err(|_| Error::unavailable("the connection to the VM was lost; whether the command goes on is unknown"))
+        self.requests.try_send(request).map_err(|_| {
+            Error::unavailable(
+                "the connection to the VM was lost; whether the command goes on is unknown",
+            )
+        })
     }
 }
 
@@ -127,8 +159,12 @@ fn naps(grace: Duration) -> u128 {
 async fn answer(asked: Result<oneshot::Receiver<String>>, patience: Duration) -> Result<String> {
     match timeout(patience, asked?).await {
         Ok(Ok(line)) => Ok(line),
-        Ok(Err(_)) => Err(Error::unavailable("the connection to the VM was lost; what it still watched is being stopped there")),
-        Err(_) => Err(Error::timed_out("the VM did not confirm in time; it may be overloaded")),
+        Ok(Err(_)) => Err(Error::unavailable(
+            "the connection to the VM was lost; what it still watched is being stopped there",
+        )),
+        Err(_) => Err(Error::timed_out(
+            "the VM did not confirm in time; it may be overloaded",
+        )),
     }
 }
 
@@ -140,7 +176,19 @@ fn parse_report(line: &str) -> Option<StopReport> {
         "-" => None,
         _ => return None,
     };
-    Some(StopReport { signal, escaped: fields.next()?.parse().ok()?, left: fields.next()?.parse().ok()? })
+    Some(StopReport {
+        signal,
+        escaped: fields.next()?.parse().ok()?,
+        left: fields.next()?.parse().ok()?,
+    })
+}
+
+fn script(connection: &str, grace: Duration) -> String {
+    format!(
+        "c={connection}\nnaps={}\n{}",
+        naps(grace),
+        include_str!("control.sh")
+    )
 }
 
 async fn serve(
@@ -153,9 +201,11 @@ async fn serve(
     let channel = link.open_first_session().await?;
     let lost = || link.lost("control commands");
     let (mut output, input) = channel.split();
-    let script = format!("c={connection}\nnaps={}\n{}", naps(grace), include_str!("control.sh"));
-    let frame = command::frame(&Command::shell(script).with_stdin())?;
-    input.exec(true, command::request(&format!("{connection}.0."))).await.map_err(|_| lost())?;
+    let frame = command::frame(&Command::shell(script(connection, grace)).with_stdin())?;
+    input
+        .exec(true, command::request(&format!("{connection}.0.")))
+        .await
+        .map_err(|_| lost())?;
     input.data_bytes(frame).await.map_err(|_| lost())?;
 
     let mut scanner = Some(StartScanner::new(true));
@@ -211,7 +261,11 @@ async fn serve(
 }
 
 /// Hands complete lines to whoever waits for them.
-fn take_lines(line: &mut Vec<u8>, data: &[u8], waiting: &mut HashMap<u64, oneshot::Sender<String>>) -> Result<()> {
+fn take_lines(
+    line: &mut Vec<u8>,
+    data: &[u8],
+    waiting: &mut HashMap<u64, oneshot::Sender<String>>,
+) -> Result<()> {
     for byte in data {
         if *byte != b'\n' {
             line.push(*byte);
@@ -223,7 +277,10 @@ fn take_lines(line: &mut Vec<u8>, data: &[u8], waiting: &mut HashMap<u64, onesho
         let text = String::from_utf8_lossy(line).into_owned();
         line.clear();
         if let Some((sequence, rest)) = text.split_once(' ')
-            && let Some(sender) = sequence.parse().ok().and_then(|sequence: u64| waiting.remove(&sequence))
+            && let Some(sender) = sequence
+                .parse()
+                .ok()
+                .and_then(|sequence: u64| waiting.remove(&sequence))
         {
             let _ = sender.send(rest.to_owned());
         }
@@ -233,15 +290,125 @@ fn take_lines(line: &mut Vec<u8>, data: &[u8], waiting: &mut HashMap<u64, onesho
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn reports_are_understood() {
-        let report = StopReport { signal: Some(Signal::Kill), escaped: 2, left: 0 };
+        let report = StopReport {
+            signal: Some(Signal::Kill),
+            escaped: 2,
+            left: 0,
+        };
         assert_eq!(parse_report("KILL 2 0"), Some(report));
         assert_eq!(parse_report("- 0 0"), Some(StopReport::default()));
         assert_eq!(parse_report("TERM 0"), None);
+    }
+
+    /// The script by itself, in every shell that root may have.
+    #[test]
+    fn the_script_stops_groups_and_what_left_them_in_every_shell() {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        use std::os::unix::process::CommandExt as _;
+        use std::process::{Child, Command as Process, Stdio};
+
+        /// A process group that is gone when this is.
+        struct Victim(Child);
+
+        impl Victim {
+            fn new(connection: &str, number: u64, script: &str) -> Self {
+                let mark = format!("{connection}.{number}.");
+                let mut process = Process::new("bash");
+                process
+                    .args(["-c", script])
+                    .env(command::MARKER_VARIABLE, mark);
+                process
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::null())
+                    .process_group(0);
+                let mut victim = Self(process.spawn().unwrap());
+                // It says so when it is ready.
+                let output = victim.0.stdout.take().unwrap();
+                BufReader::new(output)
+                    .read_line(&mut String::new())
+                    .unwrap();
+                victim
+            }
+
+            fn id(&self) -> u32 {
+                self.0.id()
+            }
+        }
+
+        impl Drop for Victim {
+            fn drop(&mut self) {
+                let group = rustix::process::Pid::from_raw(self.id().cast_signed()).unwrap();
+                let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+                let _ = self.0.wait();
+            }
+        }
+
+        for shell in command::tests::shells() {
+            let connection = uuid::Uuid::new_v4().simple().to_string();
+            let mut control = Process::new(shell[0])
+                .args(&shell[1..])
+                .args(["-c", &script(&connection, Duration::from_millis(100))])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut input = control.stdin.take().unwrap();
+            let mut output = BufReader::new(control.stdout.take().unwrap()).lines();
+            let mut ask = |line: String| {
+                input.write_all(line.as_bytes()).unwrap();
+                output.next().unwrap().unwrap()
+            };
+            let mut mild = Victim::new(&connection, 1, "echo; exec sleep 1000");
+            let mut wild = Victim::new(
+                &connection,
+                2,
+                "trap '' TERM; setsid sleep 1000 & (trap '' TERM; sleep 1000) & echo; wait",
+            );
+            let mut left = Victim::new(
+                &connection,
+                3,
+                "trap '' TERM; setsid sleep 1000 & echo; sleep 1000; true",
+            );
+            let mut spared = Victim::new(&connection, 4, "echo; exec sleep 1000");
+            let mut known = Victim::new(&connection, 11, "echo; exec sleep 1000");
+            assert_eq!(
+                ask(format!("+ 1\n= 1 {0}\n+ 2\ns 1 {0} CONT 7\n", mild.id())),
+                "7 ok",
+                "{shell:?}"
+            );
+            // The process is this test's child, and a zombie until it is waited for: nobody to stop any more.
+            assert_eq!(
+                ask(format!("x 1 {} 50 8\n", mild.id())),
+                "8 TERM 0 0",
+                "{shell:?}"
+            );
+            assert_eq!(
+                ask(format!("x 2 {} 5 9\n", wild.id())),
+                "9 KILL 1 0",
+                "{shell:?}"
+            );
+            mild.0.wait().unwrap();
+            assert_eq!(
+                ask(format!("s 1 {} TERM 10\n", mild.id())),
+                "10 gone",
+                "{shell:?}"
+            );
+            wild.0.wait().unwrap();
+            // At the end of its input: what is watched, with and without a known group, and nothing else.
+            let more = format!("- 1\n- 2\n+ 3\n+ 4\n+ 11\n= 11 {}\n- 4\n", known.id());
+            input.write_all(more.as_bytes()).unwrap();
+            drop(input);
+            assert!(control.wait().unwrap().success(), "{shell:?}");
+            left.0.wait().unwrap();
+            known.0.wait().unwrap();
+            assert!(spared.0.try_wait().unwrap().is_none(), "{shell:?}");
+        }
     }
 
     proptest! {

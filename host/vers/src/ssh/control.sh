@@ -1,10 +1,11 @@
+# `kill -SIGNAL -GROUP` is the one form that bash, dash and busybox all take.
 trap '' HUP INT QUIT TERM PIPE
 # What is watched, as " number=group number=group "; the group is missing until it is known.
 w=' '
 nap() { sleep 0.02 2>/dev/null || sleep 1; }
 # Whether the group $1 has a process that is no zombie.
 group() {
-  kill -0 -- "-$1" 2>/dev/null || return 1
+  kill -0 "-$1" 2>/dev/null || return 1
   for q in /proc/[0-9]*/stat; do
     { read -r line <"$q"; } 2>/dev/null || continue
     case $line in *') Z '* | *') X '*) continue ;; *') '?' '*" $1 "*) ;; *) continue ;; esac
@@ -23,13 +24,13 @@ marked() {
 # Stops command $1 of group $2 (or -), $3 naps between TERM and KILL. r: signal it took, x: escaped, l: left.
 stop() {
   r=- x=0 l=0 i=$3
-  if [ "$2" != - ] && kill -TERM -- "-$2" 2>/dev/null; then
+  if [ "$2" != - ] && kill -TERM "-$2" 2>/dev/null; then
     r=TERM
-    kill -CONT -- "-$2" 2>/dev/null
+    kill -CONT "-$2" 2>/dev/null
     while group "$2" && [ "$i" -gt 0 ]; do nap; i=$((i - 1)); done
     if group "$2"; then
       r=KILL
-      kill -KILL -- "-$2" 2>/dev/null
+      kill -KILL "-$2" 2>/dev/null
       i=100
       while group "$2" && [ "$i" -gt 0 ]; do nap; i=$((i - 1)); done
     fi
@@ -51,7 +52,7 @@ while IFS=' ' read -r op n g a s; do
     +) w="$w$n= " ;;
     =) forget "$n"; w="$w$n=$g " ;;
     -) forget "$n" ;;
-    s) if kill "-$a" -- "-$g" 2>/dev/null; then echo "$s ok"; else echo "$s gone"; fi ;;
+    s) if kill "-$a" "-$g" 2>/dev/null; then echo "$s ok"; else echo "$s gone"; fi ;;
     x) (stop "$n" "$g" "$a"; echo "$s $r $x $l") </dev/null 2>/dev/null & ;;
   esac
 done

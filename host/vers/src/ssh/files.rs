@@ -68,7 +68,12 @@ impl Metadata {
             0o120_000 => FileKind::Link,
             _ => FileKind::Other,
         };
-        let name = path.trim_end_matches('/').rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("/");
+        let name = path
+            .trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .filter(|name| !name.is_empty())
+            .unwrap_or("/");
         Self {
             name: name.to_owned(),
             kind,
@@ -118,7 +123,11 @@ impl Files {
     pub async fn stat(&self, path: &str) -> Result<Metadata> {
         let at = checked(path)?;
         let sftp = self.sftp().await?;
-        let found = sftp.raw().stat(at.as_str()).await.map_err(|e| sftp.error(&named("stat", path), e))?;
+        let found = sftp
+            .raw()
+            .stat(at.as_str())
+            .await
+            .map_err(|e| sftp.error(&named("stat", path), e))?;
         Ok(Metadata::new(&at, &found.attrs))
     }
 
@@ -127,7 +136,10 @@ impl Files {
         let at = checked(path)?;
         let what = named("list", path);
         let sftp = self.sftp().await?;
-        let directory = sftp.open_directory(&at).await.map_err(|e| sftp.error(&what, e))?;
+        let directory = sftp
+            .open_directory(&at)
+            .await
+            .map_err(|e| sftp.error(&what, e))?;
         let mut entries = Vec::new();
         loop {
             match sftp.raw().readdir(directory.handle.as_str()).await {
@@ -141,7 +153,10 @@ impl Files {
                 Err(error) => return Err(sftp.error(&what, error)),
             }
             if entries.len() > MOST_ENTRIES {
-                return Err(Error::new(Kind::Limit, format!("{what}: it has more than {MOST_ENTRIES} entries")));
+                return Err(Error::new(
+                    Kind::Limit,
+                    format!("{what}: it has more than {MOST_ENTRIES} entries"),
+                ));
             }
         }
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -151,13 +166,20 @@ impl Files {
     /// The bytes of a file from `offset` on, `len` of them or to its end. Fails at most once, as its last item; without
     /// a failure it was everything. Nothing is opened before it is polled. A file that grows is read as far as it went
     /// when it was opened.
-    pub fn read(&self, path: &str, offset: u64, len: Option<u64>) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
+    pub fn read(
+        &self,
+        path: &str,
+        offset: u64,
+        len: Option<u64>,
+    ) -> impl Stream<Item = Result<Bytes>> + Send + 'static + use<> {
         let (files, path) = (self.clone(), path.to_owned());
         stream::once(async move {
             let at = checked(&path)?;
             let sftp = files.sftp().await?;
             let reader = Reader::open(sftp, &at, named("read", &path), offset, len).await?;
-            Ok::<_, Error>(stream::try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|data| (data, reader))) }))
+            Ok::<_, Error>(stream::try_unfold(reader, |mut reader| async move {
+                Ok(reader.next().await?.map(|data| (data, reader)))
+            }))
         })
         .try_flatten()
     }
@@ -171,7 +193,10 @@ impl Files {
         let mut data = pin!(self.read(path, 0, None));
         while let Some(data) = data.try_next().await? {
             if content.len() + data.len() > most {
-                return Err(Error::new(Kind::Limit, format!("{}: it is longer than {most} bytes", named("read", path))));
+                return Err(Error::new(
+                    Kind::Limit,
+                    format!("{}: it is longer than {most} bytes", named("read", path)),
+                ));
             }
             content.extend_from_slice(&data);
         }
@@ -195,9 +220,15 @@ impl Files {
         }
         let sftp = self.sftp().await?;
         let (target, before) = follow(&sftp, at, &what).await?;
-        let old = before.as_ref().map(|attributes| Metadata::new(&target, attributes));
+        let old = before
+            .as_ref()
+            .map(|attributes| Metadata::new(&target, attributes));
         if let Some(old) = old.as_ref().filter(|old| old.kind != FileKind::File) {
-            let it = if old.kind == FileKind::Directory { "a directory" } else { "no regular file" };
+            let it = if old.kind == FileKind::Directory {
+                "a directory"
+            } else {
+                "no regular file"
+            };
             return Err(Error::invalid(format!("{what}: it is {it}")));
         }
         if let Some(expected) = options.expect_sha256 {
@@ -213,20 +244,40 @@ impl Files {
         }
         .map_err(|e| sftp.error(&what, e))?;
         let written = temporary.fill(pin!(data), &what).await?;
-        let mode = options.mode.map(|mode| mode & 0o7777).or(old.as_ref().map(|old| old.mode)).unwrap_or(0o644);
-        temporary.finish(old.as_ref(), mode).await.map_err(|e| sftp.error(&what, e))?;
+        let mode = options
+            .mode
+            .map(|mode| mode & 0o7777)
+            .or(old.as_ref().map(|old| old.mode))
+            .unwrap_or(0o644);
+        temporary
+            .finish(old.as_ref(), mode)
+            .await
+            .map_err(|e| sftp.error(&what, e))?;
 
         if options.expect_sha256.is_some() {
             // As late as can be: what came in between is not overwritten.
-            let now = sftp.raw().stat(target.as_str()).await.ok().map(|found| Metadata::new(&target, &found.attrs));
+            let now = sftp
+                .raw()
+                .stat(target.as_str())
+                .await
+                .ok()
+                .map(|found| Metadata::new(&target, &found.attrs));
             if now != old {
-                return Err(Error::new(Kind::Conflict, format!("{what}: somebody else changed it just now; read it again")));
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("{what}: somebody else changed it just now; read it again"),
+                ));
             }
         }
-        temporary.take_name(&target).await.map_err(|error| match error {
-            SftpError::Status(_) if !sftp.posix_rename && old.is_some() => Error::other(format!("{what}: the VM's SFTP server cannot replace a file in one step")),
-            error => sftp.error(&what, error),
-        })?;
+        temporary
+            .take_name(&target)
+            .await
+            .map_err(|error| match error {
+                SftpError::Status(_) if !sftp.posix_rename && old.is_some() => Error::other(
+                    format!("{what}: the VM's SFTP server cannot replace a file in one step"),
+                ),
+                error => sftp.error(&what, error),
+            })?;
         Ok(written)
     }
 
@@ -241,7 +292,11 @@ impl Files {
         let at = checked(path)?;
         let what = named("remove", path);
         let sftp = self.sftp().await?;
-        let found = sftp.raw().lstat(at.as_str()).await.map_err(|e| sftp.error(&what, e))?;
+        let found = sftp
+            .raw()
+            .lstat(at.as_str())
+            .await
+            .map_err(|e| sftp.error(&what, e))?;
         let removed = match Metadata::new(&at, &found.attrs).kind {
             FileKind::Directory => sftp.raw().rmdir(at).await,
             _ => sftp.raw().remove(at).await,
@@ -253,7 +308,9 @@ impl Files {
     pub async fn rename(&self, from: &str, to: &str) -> Result<()> {
         let (at, new) = (checked(from)?, checked(to)?);
         let sftp = self.sftp().await?;
-        sftp.replace(&at, &new).await.map_err(|e| sftp.error(&format!("rename {:?} to {:?}", shown(from), shown(to)), e))
+        sftp.replace(&at, &new)
+            .await
+            .map_err(|e| sftp.error(&format!("rename {:?} to {:?}", shown(from), shown(to)), e))
     }
 }
 
@@ -305,16 +362,40 @@ async fn follow(sftp: &Sftp, path: String, what: &str) -> Result<(String, Option
         if Metadata::new(&at, &attributes).kind != FileKind::Link {
             return Ok((at, Some(attributes)));
         }
-        let link = sftp.raw().readlink(at.as_str()).await.map_err(|e| sftp.error(what, e))?;
-        let to = link.files.first().map(|file| file.filename.as_str()).unwrap_or_default();
-        at = if to.starts_with('/') { to.to_owned() } else { beside(&at, to) };
+        let link = sftp
+            .raw()
+            .readlink(at.as_str())
+            .await
+            .map_err(|e| sftp.error(what, e))?;
+        let to = link
+            .files
+            .first()
+            .map(|file| file.filename.as_str())
+            .unwrap_or_default();
+        at = if to.starts_with('/') {
+            to.to_owned()
+        } else {
+            beside(&at, to)
+        };
     }
-    Err(Error::new(Kind::Conflict, format!("{what}: its links lead in a circle")))
+    Err(Error::new(
+        Kind::Conflict,
+        format!("{what}: its links lead in a circle"),
+    ))
 }
 
-async fn must_match(sftp: &Arc<Sftp>, path: &str, what: &str, exists: bool, expected: [u8; 32]) -> Result<()> {
+async fn must_match(
+    sftp: &Arc<Sftp>,
+    path: &str,
+    what: &str,
+    exists: bool,
+    expected: [u8; 32],
+) -> Result<()> {
     if !exists {
-        return Err(Error::new(Kind::Conflict, format!("{what}: it does not exist (any more)")));
+        return Err(Error::new(
+            Kind::Conflict,
+            format!("{what}: it does not exist (any more)"),
+        ));
     }
     let mut reader = Reader::open(sftp.clone(), path, what.to_owned(), 0, None).await?;
     let mut hash = Sha256::new();
@@ -324,7 +405,10 @@ async fn must_match(sftp: &Arc<Sftp>, path: &str, what: &str, exists: bool, expe
     if hash.finalize().as_slice() == expected {
         return Ok(());
     }
-    Err(Error::new(Kind::Conflict, format!("{what}: its content is not what it was when it was read; read it again")))
+    Err(Error::new(
+        Kind::Conflict,
+        format!("{what}: its content is not what it was when it was read; read it again"),
+    ))
 }
 
 async fn make_directories(sftp: &Sftp, path: &str, what: &str) -> Result<()> {
@@ -348,7 +432,12 @@ async fn make_directories(sftp: &Sftp, path: &str, what: &str) -> Result<()> {
             Ok(found) if Metadata::new(directory, &found.attrs).kind == FileKind::Directory => {
                 missing.pop();
             }
-            Ok(_) => return Err(Error::new(Kind::Conflict, format!("{what}: {:?} is no directory", shown(directory)))),
+            Ok(_) => {
+                return Err(Error::new(
+                    Kind::Conflict,
+                    format!("{what}: {:?} is no directory", shown(directory)),
+                ));
+            }
             Err(_) => return Err(sftp.error(what, error)),
         }
     }
@@ -371,15 +460,39 @@ struct Reader {
 }
 
 impl Reader {
-    async fn open(sftp: Arc<Sftp>, path: &str, what: String, offset: u64, len: Option<u64>) -> Result<Self> {
-        let file = sftp.open_file(path, OpenFlags::READ, FileAttributes::default()).await.map_err(|e| sftp.error(&what, e))?;
+    async fn open(
+        sftp: Arc<Sftp>,
+        path: &str,
+        what: String,
+        offset: u64,
+        len: Option<u64>,
+    ) -> Result<Self> {
+        let file = sftp
+            .open_file(path, OpenFlags::READ, FileAttributes::default())
+            .await
+            .map_err(|e| sftp.error(&what, e))?;
         let end = len.map(|len| offset.saturating_add(len));
-        let mut reader = Self { file: Arc::new(file), what, offset, end, pending: FuturesOrdered::new(), window: 1 };
+        let mut reader = Self {
+            file: Arc::new(file),
+            what,
+            offset,
+            end,
+            pending: FuturesOrdered::new(),
+            window: 1,
+        };
         let file = reader.file.clone();
-        let found = file.sftp.raw().fstat(file.handle.as_str()).await.map_err(|e| file.sftp.error(&reader.what, e))?;
+        let found = file
+            .sftp
+            .raw()
+            .fstat(file.handle.as_str())
+            .await
+            .map_err(|e| file.sftp.error(&reader.what, e))?;
         let found = Metadata::new(path, &found.attrs);
         if found.kind == FileKind::Directory {
-            return Err(Error::invalid(format!("{}: it is a directory", reader.what)));
+            return Err(Error::invalid(format!(
+                "{}: it is a directory",
+                reader.what
+            )));
         }
         // Files of /proc have no length, and are read until they end.
         if found.kind == FileKind::File && found.size > 0 {
@@ -390,14 +503,24 @@ impl Reader {
 
     fn fill(&mut self) {
         while self.pending.len() < self.window {
-            let rest = self.end.map_or(u64::MAX, |end| end.saturating_sub(self.offset));
+            let rest = self
+                .end
+                .map_or(u64::MAX, |end| end.saturating_sub(self.offset));
             let count = rest.min(u64::from(self.file.sftp.read_chunk));
             if count == 0 {
                 break;
             }
-            let (file, offset, asked) = (self.file.clone(), self.offset, u32::try_from(count).unwrap_or(u32::MAX));
+            let (file, offset, asked) = (
+                self.file.clone(),
+                self.offset,
+                u32::try_from(count).unwrap_or(u32::MAX),
+            );
             self.pending.push_back(Box::pin(async move {
-                let answer = file.sftp.raw().read(file.handle.as_str(), offset, asked).await;
+                let answer = file
+                    .sftp
+                    .raw()
+                    .read(file.handle.as_str(), offset, asked)
+                    .await;
                 (offset, asked, answer.map(|data| data.data))
             }));
             self.offset = self.offset.saturating_add(count);
@@ -446,9 +569,17 @@ impl Temporary {
         let path = beside(target, &format!(".vers-{:016x}.tmp", rand::random::<u64>()));
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         // Nobody else reads it before it has the mode that it shall have.
-        let private = FileAttributes { permissions: Some(0o600), ..FileAttributes::default() };
+        let private = FileAttributes {
+            permissions: Some(0o600),
+            ..FileAttributes::default()
+        };
         // Made first: from here on what the VM may have made is removed.
-        let mut temporary = Self { sftp: sftp.clone(), path, file: None, kept: false };
+        let mut temporary = Self {
+            sftp: sftp.clone(),
+            path,
+            file: None,
+            kept: false,
+        };
         match sftp.open_file(&temporary.path, flags, private).await {
             Ok(file) => {
                 temporary.file = Some(file);
@@ -474,10 +605,16 @@ impl Temporary {
         let mut pending = FuturesUnordered::new();
         let mut more = true;
         loop {
-            while pending.len() < IN_FLIGHT && (buffer.len() >= chunk || (!more && !buffer.is_empty())) {
+            while pending.len() < IN_FLIGHT
+                && (buffer.len() >= chunk || (!more && !buffer.is_empty()))
+            {
                 let part = buffer.split_to(buffer.len().min(chunk));
                 let count = part.len() as u64;
-                pending.push(self.sftp.raw().write(file.handle.as_str(), offset, part.to_vec()));
+                pending.push(
+                    self.sftp
+                        .raw()
+                        .write(file.handle.as_str(), offset, part.to_vec()),
+                );
                 offset += count;
             }
             tokio::select! {
@@ -500,11 +637,18 @@ impl Temporary {
         };
         let raw = self.sftp.raw();
         if let Some(old) = old {
-            let owner = FileAttributes { uid: Some(old.uid), gid: Some(old.gid), ..FileAttributes::default() };
+            let owner = FileAttributes {
+                uid: Some(old.uid),
+                gid: Some(old.gid),
+                ..FileAttributes::default()
+            };
             // Where the VM does not allow it, the new file is root's.
             let _ = raw.fsetstat(file.handle.as_str(), owner).await;
         }
-        let mode = FileAttributes { permissions: Some(mode), ..FileAttributes::default() };
+        let mode = FileAttributes {
+            permissions: Some(mode),
+            ..FileAttributes::default()
+        };
         raw.fsetstat(file.handle.as_str(), mode).await?;
         if self.sftp.fsync {
             raw.fsync(file.handle.as_str()).await?;
@@ -524,7 +668,11 @@ impl Drop for Temporary {
         if !self.kept
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
         {
-            let (sftp, path, file) = (self.sftp.clone(), std::mem::take(&mut self.path), self.file.take());
+            let (sftp, path, file) = (
+                self.sftp.clone(),
+                std::mem::take(&mut self.path),
+                self.file.take(),
+            );
             runtime.spawn(async move {
                 if let Some(file) = file {
                     let _ = file.close().await;

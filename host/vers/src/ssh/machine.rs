@@ -67,7 +67,15 @@ impl Connection {
         let control = Control::start(link.clone(), &id, grace, shutdown.clone());
         let lingering = Arc::new(Semaphore::new(LINGERING));
         // Number 0 is the control shell itself.
-        Self { link, control, id, next: AtomicU64::new(1), spares: Mutex::default(), lingering, shutdown }
+        Self {
+            link,
+            control,
+            id,
+            next: AtomicU64::new(1),
+            spares: Mutex::default(),
+            lingering,
+            shutdown,
+        }
     }
 
     pub(super) fn link(&self) -> &Arc<Link> {
@@ -104,7 +112,9 @@ impl Connection {
                 connection.spares().push(channel);
             }
         });
-        receiver.await.unwrap_or_else(|_| Err(self.link.lost("open a session")))
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(self.link.lost("open a session")))
     }
 }
 
@@ -168,7 +178,9 @@ impl Machine {
 
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.places.retain(|place| !place.connection.link.is_closed());
+        state
+            .places
+            .retain(|place| !place.connection.link.is_closed());
         state
     }
 
@@ -200,7 +212,10 @@ impl Machine {
                     match slot.connection.session().await {
                         Ok(channel) => {
                             self.refill(&slot.connection);
-                            return Ok(Lease { slot: Some(slot), channel: Some(channel) });
+                            return Ok(Lease {
+                                slot: Some(slot),
+                                channel: Some(channel),
+                            });
                         }
                         // Nothing was asked of the VM yet: another connection does as well.
                         Err(_) if link.is_closed() && Instant::now() < deadline => {}
@@ -214,7 +229,10 @@ impl Machine {
                         let most = COMMANDS * CONNECTIONS;
                         return Err(Error::new(
                             Kind::Limit,
-                            format!("start a command on VM {}: {most} are running already; stop some first", self.vm),
+                            format!(
+                                "start a command on VM {}: {most} are running already; stop some first",
+                                self.vm
+                            ),
                         ));
                     }
                 }
@@ -239,7 +257,13 @@ impl Machine {
                 place.commands += 1;
                 let stale = place.last_used.elapsed() > STALE;
                 place.last_used = Instant::now();
-                Pick::Slot(Slot { connection: place.connection.clone(), machine: self.clone() }, stale)
+                Pick::Slot(
+                    Slot {
+                        connection: place.connection.clone(),
+                        machine: self.clone(),
+                    },
+                    stale,
+                )
             }
         }
     }
@@ -248,7 +272,11 @@ impl Machine {
     fn refill(self: &Arc<Self>, connection: &Arc<Connection>) {
         {
             let mut state = self.state();
-            let Some(place) = state.places.iter_mut().find(|place| Arc::ptr_eq(&place.connection, connection)) else {
+            let Some(place) = state
+                .places
+                .iter_mut()
+                .find(|place| Arc::ptr_eq(&place.connection, connection))
+            else {
                 return;
             };
             if place.refilling {
@@ -259,12 +287,17 @@ impl Machine {
         let (machine, connection) = (Arc::downgrade(self), Arc::downgrade(connection));
         tokio::spawn(async move {
             loop {
-                let (Some(machine), Some(connection)) = (machine.upgrade(), connection.upgrade()) else {
+                let (Some(machine), Some(connection)) = (machine.upgrade(), connection.upgrade())
+                else {
                     return;
                 };
                 let wanted = {
                     let mut state = machine.state();
-                    let Some(place) = state.places.iter_mut().find(|place| Arc::ptr_eq(&place.connection, &connection)) else {
+                    let Some(place) = state
+                        .places
+                        .iter_mut()
+                        .find(|place| Arc::ptr_eq(&place.connection, &connection))
+                    else {
                         return;
                     };
                     let ready = connection.spares().len();
@@ -279,7 +312,11 @@ impl Machine {
                     Ok(channel) => connection.spares().push(channel),
                     Err(_) => {
                         let mut state = machine.state();
-                        if let Some(place) = state.places.iter_mut().find(|place| Arc::ptr_eq(&place.connection, &connection)) {
+                        if let Some(place) = state
+                            .places
+                            .iter_mut()
+                            .find(|place| Arc::ptr_eq(&place.connection, &connection))
+                        {
                             place.refilling = false;
                         }
                         return;
@@ -293,15 +330,22 @@ impl Machine {
     fn grow(self: &Arc<Self>) {
         {
             let mut state = self.state();
-            let paused = state.pause_until.is_some_and(|until| Instant::now() < until);
-            if paused || state.opening >= OPENING || state.places.len() + state.opening >= CONNECTIONS {
+            let paused = state
+                .pause_until
+                .is_some_and(|until| Instant::now() < until);
+            if paused
+                || state.opening >= OPENING
+                || state.places.len() + state.opening >= CONNECTIONS
+            {
                 return;
             }
             state.opening += 1;
         }
         let machine = Arc::downgrade(self);
         tokio::spawn(async move {
-            let Some(machine) = machine.upgrade() else { return };
+            let Some(machine) = machine.upgrade() else {
+                return;
+            };
             let opened = machine.open().await;
             let mut state = machine.state();
             state.opening -= 1;
@@ -321,7 +365,12 @@ impl Machine {
         if self.closed.is_cancelled() {
             connection.shutdown.cancel();
         }
-        state.places.push(Place { connection, commands: 0, refilling: false, last_used: Instant::now() });
+        state.places.push(Place {
+            connection,
+            commands: 0,
+            refilling: false,
+            last_used: Instant::now(),
+        });
     }
 
     /// Some connection: one that is open, else a new one.
@@ -329,8 +378,15 @@ impl Machine {
         if let Some(place) = self.state().places.first() {
             return Ok(place.connection.clone());
         }
-        let waiting = || Error::timed_out(format!("connect to VM {}: somebody else's attempt did not end in time", self.vm));
-        let _turn = tokio::time::timeout_at(deadline, self.connecting.lock()).await.map_err(|_| waiting())?;
+        let waiting = || {
+            Error::timed_out(format!(
+                "connect to VM {}: somebody else's attempt did not end in time",
+                self.vm
+            ))
+        };
+        let _turn = tokio::time::timeout_at(deadline, self.connecting.lock())
+            .await
+            .map_err(|_| waiting())?;
         if let Some(place) = self.state().places.first() {
             return Ok(place.connection.clone());
         }
@@ -356,7 +412,9 @@ impl Machine {
                 if let Ok(opened) = tokio::time::timeout(ASK_AFTER, &mut opening).await {
                     return opened;
                 }
-                self.must_be_up().await.map_err(|error| (error, Then::Stop))?;
+                self.must_be_up()
+                    .await
+                    .map_err(|error| (error, Then::Stop))?;
                 opening.await
             };
             let error = match tokio::time::timeout_at(deadline, attempt).await {
@@ -364,7 +422,10 @@ impl Machine {
                 Ok(Err((error, Then::TryAgain))) => error,
                 Ok(Err((error, Then::Stop | Then::NewKey))) => return Err(error),
                 Err(_) => {
-                    return Err(Error::unavailable(format!("connect to VM {}: it did not answer in time; ask for its state", self.vm)));
+                    return Err(Error::unavailable(format!(
+                        "connect to VM {}: it did not answer in time; ask for its state",
+                        self.vm
+                    )));
                 }
             };
             tracing::debug!(vm = %self.vm, %error, "trying again");
@@ -385,10 +446,24 @@ impl Machine {
     async fn must_be_up(&self) -> Result<()> {
         let vm = self.vm;
         match self.api.vm(vm).await.map(|found| found.state) {
-            Ok(VmState::Paused) => Err(Error::new(Kind::Conflict, format!("connect to VM {vm}: it is paused; resume it first"))),
-            Ok(VmState::Sleeping) => Err(Error::new(Kind::Conflict, format!("connect to VM {vm}: it is asleep; resume it first"))),
-            Ok(VmState::Dead) => Err(Error::new(Kind::NotFound, format!("connect to VM {vm}: it is dead; restore it from a commit"))),
-            Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Denied | Kind::Unauthorized) => {
+            Ok(VmState::Paused) => Err(Error::new(
+                Kind::Conflict,
+                format!("connect to VM {vm}: it is paused; resume it first"),
+            )),
+            Ok(VmState::Sleeping) => Err(Error::new(
+                Kind::Conflict,
+                format!("connect to VM {vm}: it is asleep; resume it first"),
+            )),
+            Ok(VmState::Dead) => Err(Error::new(
+                Kind::NotFound,
+                format!("connect to VM {vm}: it is dead; restore it from a commit"),
+            )),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    Kind::NotFound | Kind::Denied | Kind::Unauthorized
+                ) =>
+            {
                 Err(error.during(format!("connect to VM {vm}")))
             }
             _ => Ok(()),
@@ -399,7 +474,11 @@ impl Machine {
     async fn open(&self) -> Result<Arc<Connection>, (Error, Then)> {
         for fresh in [false, true] {
             let key = self.key(fresh).await.map_err(|error| {
-                let then = if error.kind() == Kind::Unavailable { Then::TryAgain } else { Then::Stop };
+                let then = if error.kind() == Kind::Unavailable {
+                    Then::TryAgain
+                } else {
+                    Then::Stop
+                };
                 (error.during(format!("connect to VM {}", self.vm)), then)
             })?;
             match self.dialer.dial(self.vm, key).await {
@@ -408,7 +487,10 @@ impl Machine {
                 Err(failed) => return Err((failed.error, failed.then)),
             }
         }
-        Err((Error::other(format!("connect to VM {}: no key", self.vm)), Then::Stop))
+        Err((
+            Error::other(format!("connect to VM {}: no key", self.vm)),
+            Then::Stop,
+        ))
     }
 
     async fn key(&self, fresh: bool) -> Result<Arc<PrivateKey>> {
@@ -417,8 +499,11 @@ impl Machine {
             Some(key) if !fresh => Ok(key.clone()),
             _ => {
                 let text = self.api.ssh_key(self.vm).await?.private_key;
-                let key = russh::keys::decode_secret_key(text.expose(), None)
-                    .map_err(|_| Error::other("the platform gave an SSH key that is not understood; update pi-vers"))?;
+                let key = russh::keys::decode_secret_key(text.expose(), None).map_err(|_| {
+                    Error::other(
+                        "the platform gave an SSH key that is not understood; update pi-vers",
+                    )
+                })?;
                 let key = Arc::new(key);
                 *cached = Some(key.clone());
                 Ok(key)
@@ -441,7 +526,10 @@ impl Machine {
     /// The connection that tunnels go over: its own, as a tunnel that is not read stops all that share it.
     pub(super) async fn tunnels(self: &Arc<Self>, patience: Duration) -> Result<Arc<Connection>> {
         let mut current = self.tunnels.lock().await;
-        if let Some(connection) = current.as_ref().filter(|connection| !connection.link.is_closed()) {
+        if let Some(connection) = current
+            .as_ref()
+            .filter(|connection| !connection.link.is_closed())
+        {
             return Ok(connection.clone());
         }
         let connection = self.open_patiently(deadline(patience)).await?;
@@ -449,20 +537,45 @@ impl Machine {
         Ok(connection)
     }
 
-    /// Stops what runs and closes all connections. Waits until the VM has confirmed, or its time is up.
-    pub(super) async fn close(&self) {
+    /// Lets no new work in, takes all connections and tells them to end.
+    async fn begin_to_close(&self) -> Vec<Arc<Connection>> {
         self.closed.cancel();
-        let mut connections: Vec<_> = self.state().places.drain(..).map(|place| place.connection).collect();
+        let mut connections: Vec<_> = self
+            .state()
+            .places
+            .drain(..)
+            .map(|place| place.connection)
+            .collect();
         connections.extend(self.tunnels.lock().await.take());
         *self.sftp.lock().await = None;
         for connection in &connections {
             connection.spares().clear();
             connection.shutdown.cancel();
         }
+        connections
+    }
+
+    /// Drops all connections: the VM cannot confirm anything.
+    pub(super) async fn abandon(&self) {
+        for connection in self.begin_to_close().await {
+            connection.link.fail();
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// Stops what runs and closes all connections. Waits until the VM has confirmed, or its time is up.
+    pub(super) async fn close(&self) {
+        let connections = self.begin_to_close().await;
         let patience = self.grace + Duration::from_secs(5);
-        let all = futures::future::join_all(connections.iter().map(|connection| connection.link.closed().cancelled()));
+        let all = futures::future::join_all(
+            connections
+                .iter()
+                .map(|connection| connection.link.closed().cancelled()),
+        );
         if tokio::time::timeout(patience, all).await.is_err() {
-            connections.iter().for_each(|connection| connection.link.fail());
+            connections
+                .iter()
+                .for_each(|connection| connection.link.fail());
         }
         self.changed.notify_waiters();
     }
@@ -489,7 +602,11 @@ impl Drop for Slot {
     fn drop(&mut self) {
         {
             let mut state = self.machine.state();
-            if let Some(place) = state.places.iter_mut().find(|place| Arc::ptr_eq(&place.connection, &self.connection)) {
+            if let Some(place) = state
+                .places
+                .iter_mut()
+                .find(|place| Arc::ptr_eq(&place.connection, &self.connection))
+            {
                 place.commands = place.commands.saturating_sub(1);
                 place.last_used = Instant::now();
             }

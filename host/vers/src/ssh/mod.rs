@@ -74,7 +74,11 @@ pub struct SshOptions {
 impl Default for SshOptions {
     /// No file, 30 seconds of patience, half a second of grace.
     fn default() -> Self {
-        Self { known_hosts: None, patience: Duration::from_secs(30), grace: Duration::from_millis(500) }
+        Self {
+            known_hosts: None,
+            patience: Duration::from_secs(30),
+            grace: Duration::from_millis(500),
+        }
     }
 }
 
@@ -94,7 +98,9 @@ struct Shared {
 
 impl std::fmt::Debug for Ssh {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ssh").field("options", &self.shared.options).finish_non_exhaustive()
+        f.debug_struct("Ssh")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -104,17 +110,37 @@ impl Ssh {
     /// # Errors
     /// [`Kind::Invalid`](crate::Kind) if the file of extra certificates cannot be used.
     pub fn new(api: Api, options: SshOptions) -> Result<Self> {
-        let dialer = Arc::new(Dialer::new(api.settings().clone(), Pins::new(options.known_hosts.clone()))?);
-        Ok(Self { shared: Arc::new(Shared { api, options, dialer, machines: Mutex::default() }) })
+        let dialer = Arc::new(Dialer::new(
+            api.settings().clone(),
+            Pins::new(options.known_hosts.clone()),
+        )?);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                api,
+                options,
+                dialer,
+                machines: Mutex::default(),
+            }),
+        })
     }
 
     fn machines(&self) -> MutexGuard<'_, HashMap<VmId, Arc<Machine>>> {
-        self.shared.machines.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared
+            .machines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn machine(&self, vm: VmId) -> Arc<Machine> {
         let shared = &self.shared;
-        let new = || Arc::new(Machine::new(vm, shared.api.clone(), shared.dialer.clone(), shared.options.grace));
+        let new = || {
+            Arc::new(Machine::new(
+                vm,
+                shared.api.clone(),
+                shared.dialer.clone(),
+                shared.options.grace,
+            ))
+        };
         self.machines().entry(vm).or_insert_with(new).clone()
     }
 
@@ -137,9 +163,19 @@ impl Ssh {
         }
     }
 
+    /// Closes a VM's connections without waiting for the VM, which cannot answer: it is paused, or gone.
+    pub async fn abandon(&self, vm: VmId) {
+        let machine = self.machines().remove(&vm);
+        if let Some(machine) = machine {
+            machine.abandon().await;
+        }
+    }
+
     /// Whether a connection of this VM is open, as far as is known.
     pub fn is_connected(&self, vm: VmId) -> bool {
-        self.machines().get(&vm).is_some_and(|machine| machine.is_connected())
+        self.machines()
+            .get(&vm)
+            .is_some_and(|machine| machine.is_connected())
     }
 
     /// Starts a command; connects first if need be. Returns when it has started. Cancel-safe: a command whose start is
@@ -162,7 +198,10 @@ impl Ssh {
 
     /// A connection from the VM to a port that it reaches, for example `localhost`.
     pub async fn forward(&self, vm: VmId, host: &str, port: u16) -> Result<Tunnel> {
-        let connection = self.machine(vm).tunnels(self.shared.options.patience).await?;
+        let connection = self
+            .machine(vm)
+            .tunnels(self.shared.options.patience)
+            .await?;
         let channel = connection.link().open_tcp(host, port).await?;
         Ok(Tunnel::new(channel, connection.link().closed().clone()))
     }

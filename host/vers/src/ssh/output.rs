@@ -123,7 +123,16 @@ impl Drop for Output {
 /// One output; `unread` is shared with the other one.
 pub(super) fn output(unread: Arc<Unread>) -> (Sink, Output) {
     let (sender, receiver) = mpsc::unbounded_channel();
-    (Sink { queue: sender, unread: unread.clone() }, Output { queue: receiver, unread })
+    (
+        Sink {
+            queue: sender,
+            unread: unread.clone(),
+        },
+        Output {
+            queue: receiver,
+            unread,
+        },
+    )
 }
 
 #[cfg(test)]

@@ -36,7 +36,10 @@ pub(super) struct Pins {
 
 impl Pins {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, seen: Arc::default() }
+        Self {
+            path,
+            seen: Arc::default(),
+        }
     }
 
     /// Refuses a key that is not the pinned one.
@@ -52,7 +55,9 @@ impl Pins {
         };
         match pinned {
             // Comments do not count.
-            Some(pinned) if pinned.key_data() != key.key_data() => Err(self.changed(vm, &pinned, key)),
+            Some(pinned) if pinned.key_data() != key.key_data() => {
+                Err(self.changed(vm, &pinned, key))
+            }
             _ => Ok(()),
         }
     }
@@ -60,7 +65,11 @@ impl Pins {
     /// Pins a key that nothing was pinned for.
     pub(super) async fn learn(&self, vm: VmId, key: PublicKey) -> Result<()> {
         if let Some(path) = self.path.clone().filter(|_| !self.lock().contains_key(&vm)) {
-            let line = key.to_openssh().map_err(|e| Error::other(format!("the host key of VM {vm} cannot be written down: {e}")))?;
+            let line = key.to_openssh().map_err(|e| {
+                Error::other(format!(
+                    "the host key of VM {vm} cannot be written down: {e}"
+                ))
+            })?;
             // Two fields: the comment is none of ours.
             let line = line.split(' ').take(2).collect::<Vec<_>>().join(" ");
             blocking(move || add(&path, vm, line)).await?;
@@ -89,12 +98,19 @@ impl Pins {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Error::other("reading the file of host keys was broken off")))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or_else(|_| Err(Error::other("reading the file of host keys was broken off")))
 }
 
 fn failed(path: &Path, error: impl std::fmt::Display) -> Error {
-    Error::other(format!("the file of host keys {}: {error}; repair or remove it", path.display()))
+    Error::other(format!(
+        "the file of host keys {}: {error}; repair or remove it",
+        path.display()
+    ))
 }
 
 fn read(path: &Path) -> Result<File> {
@@ -110,10 +126,17 @@ fn lookup(file: &File, vm: VmId) -> Option<PublicKey> {
 }
 
 fn add(path: &Path, vm: VmId, line: String) -> Result<()> {
-    let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let directory = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let change = || -> std::io::Result<Result<()>> {
         std::fs::create_dir_all(directory)?;
-        let lock = std::fs::File::options().create(true).truncate(false).write(true).open(path.with_extension("lock"))?;
+        let lock = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.with_extension("lock"))?;
         lock.lock()?;
         let mut file = match read(path) {
             Ok(file) => file,
@@ -143,18 +166,27 @@ mod tests {
     fn key(seed: u8) -> PublicKey {
         use russh::keys::ssh_key::private::{Ed25519Keypair, KeypairData};
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32]));
-        russh::keys::PrivateKey::new(pair, "comment").unwrap().public_key().clone()
+        russh::keys::PrivateKey::new(pair, "comment")
+            .unwrap()
+            .public_key()
+            .clone()
     }
 
     #[tokio::test]
     async fn a_changed_key_is_refused_and_a_shared_one_is_not() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("new").join("hosts.json");
-        let (one, two) = (VmId(uuid::Uuid::from_u128(1)), VmId(uuid::Uuid::from_u128(2)));
+        let (one, two) = (
+            VmId(uuid::Uuid::from_u128(1)),
+            VmId(uuid::Uuid::from_u128(2)),
+        );
         let pins = Pins::new(Some(path.clone()));
         pins.check(one, &key(1)).await.unwrap();
         pins.learn(one, key(1)).await.unwrap();
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         // Another process, later; and the comment is different.
         let pins = Pins::new(Some(path.clone()));
         let mut same = key(1);
@@ -166,7 +198,10 @@ mod tests {
         assert_eq!(error.kind(), Kind::Denied);
         assert!(error.to_string().contains("hosts.json"), "{error}");
         // What is pinned stays pinned.
-        Pins::new(Some(path.clone())).learn(one, key(3)).await.unwrap();
+        Pins::new(Some(path.clone()))
+            .learn(one, key(3))
+            .await
+            .unwrap();
         assert!(Pins::new(Some(path)).check(one, &key(3)).await.is_err());
     }
 
@@ -183,6 +218,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("hosts.json");
         std::fs::write(&path, "{").unwrap();
-        assert!(Pins::new(Some(path)).check(VmId(uuid::Uuid::nil()), &key(1)).await.is_err());
+        assert!(
+            Pins::new(Some(path))
+                .check(VmId(uuid::Uuid::nil()), &key(1))
+                .await
+                .is_err()
+        );
     }
 }

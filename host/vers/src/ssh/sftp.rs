@@ -47,21 +47,32 @@ impl Sftp {
         let link = connection.link().clone();
         let what = format!("open the file session of VM {}", link.vm);
         let mut channel = link.open_session().await?;
-        channel.request_subsystem(true, "sftp").await.map_err(|_| link.lost(&what))?;
+        channel
+            .request_subsystem(true, "sftp")
+            .await
+            .map_err(|_| link.lost(&what))?;
         loop {
             match channel.wait().await {
                 Some(ChannelMsg::Success) => break,
                 Some(ChannelMsg::Failure) => {
                     let _ = channel.close().await;
-                    return Err(Error::other(format!("{what}: its SSH server has no SFTP; install it (openssh-sftp-server) there")));
+                    return Err(Error::other(format!(
+                        "{what}: its SSH server has no SFTP; install it (openssh-sftp-server) there"
+                    )));
                 }
                 Some(ChannelMsg::WindowAdjusted { .. }) => {}
                 _ => return Err(link.lost(&what)),
             }
         }
-        let config = Config { max_packet_len: MAX_PACKET, request_timeout_secs: REQUEST_SECONDS, ..Config::default() };
-        let raw = RawSftpSession::new_with_config(Tunnel::new(channel, link.closed().clone()), config);
-        let failed = |error: SftpError| Error::unavailable(format!("{what}: {}", shown(&error.to_string())));
+        let config = Config {
+            max_packet_len: MAX_PACKET,
+            request_timeout_secs: REQUEST_SECONDS,
+            ..Config::default()
+        };
+        let raw =
+            RawSftpSession::new_with_config(Tunnel::new(channel, link.closed().clone()), config);
+        let failed =
+            |error: SftpError| Error::unavailable(format!("{what}: {}", shown(&error.to_string())));
         let version = raw.init().await.map_err(failed)?;
         let has = |name: &str| version.extensions.contains_key(name);
         let (mut read, mut write) = (SAFE_CHUNK, SAFE_CHUNK);
@@ -98,11 +109,19 @@ impl Sftp {
         match error {
             SftpError::Status(status) => {
                 let (kind, why) = match status.status_code {
-                    StatusCode::NoSuchFile => (Kind::NotFound, "there is no such file or directory".to_owned()),
+                    StatusCode::NoSuchFile => (
+                        Kind::NotFound,
+                        "there is no such file or directory".to_owned(),
+                    ),
                     StatusCode::PermissionDenied => (Kind::Denied, "permission denied".to_owned()),
-                    StatusCode::OpUnsupported => (Kind::Other, "its SFTP server cannot do that".to_owned()),
+                    StatusCode::OpUnsupported => {
+                        (Kind::Other, "its SFTP server cannot do that".to_owned())
+                    }
                     // The catch-all of SFTP: a full disk, a directory that is not empty, a file in the way.
-                    code => (Kind::Other, format!("{code} ({})", shown(&status.error_message))),
+                    code => (
+                        Kind::Other,
+                        format!("{code} ({})", shown(&status.error_message)),
+                    ),
                 };
                 Error::new(kind, line(&why))
             }
@@ -122,23 +141,45 @@ impl Sftp {
         attributes: FileAttributes,
     ) -> Result<OpenFile, SftpError> {
         let path = path.to_owned();
-        self.opened(move |sftp| async move { Ok(sftp.raw.open(path, flags, attributes).await?.handle) }).await
+        self.opened(
+            move |sftp| async move { Ok(sftp.raw.open(path, flags, attributes).await?.handle) },
+        )
+        .await
     }
 
-    pub(super) async fn open_directory(self: &Arc<Self>, path: &str) -> Result<OpenFile, SftpError> {
+    pub(super) async fn open_directory(
+        self: &Arc<Self>,
+        path: &str,
+    ) -> Result<OpenFile, SftpError> {
         let path = path.to_owned();
-        self.opened(move |sftp| async move { Ok(sftp.raw.opendir(path).await?.handle) }).await
+        self.opened(move |sftp| async move { Ok(sftp.raw.opendir(path).await?.handle) })
+            .await
     }
 
     /// Opens in a task of its own: if the caller gives up, the handle that still comes is closed.
-    async fn opened<F>(self: &Arc<Self>, open: impl FnOnce(Arc<Self>) -> F) -> Result<OpenFile, SftpError>
+    async fn opened<F>(
+        self: &Arc<Self>,
+        open: impl FnOnce(Arc<Self>) -> F,
+    ) -> Result<OpenFile, SftpError>
     where
         F: Future<Output = Result<String, SftpError>> + Send + 'static,
     {
         let gone = || SftpError::UnexpectedBehavior("session closed".into());
-        let permit = self.handles.clone().acquire_owned().await.map_err(|_| gone())?;
+        let permit = self
+            .handles
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| gone())?;
         let (sftp, opening) = (self.clone(), open(self.clone()));
-        let task = tokio::spawn(async move { Ok(OpenFile { handle: opening.await?, sftp, _permit: permit, open: true }) });
+        let task = tokio::spawn(async move {
+            Ok(OpenFile {
+                handle: opening.await?,
+                sftp,
+                _permit: permit,
+                open: true,
+            })
+        });
         task.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -149,7 +190,8 @@ impl Sftp {
         }
         let mut data = Vec::with_capacity(from.len() + to.len() + 8);
         for path in [from, to] {
-            let length = u32::try_from(path.len()).map_err(|_| SftpError::Limited("the path is too long".into()))?;
+            let length = u32::try_from(path.len())
+                .map_err(|_| SftpError::Limited("the path is too long".into()))?;
             data.extend_from_slice(&length.to_be_bytes());
             data.extend_from_slice(path.as_bytes());
         }

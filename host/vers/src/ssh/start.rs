@@ -30,7 +30,10 @@ pub(super) struct StartScanner {
 
 impl StartScanner {
     pub(super) fn new(with_pid: bool) -> Self {
-        Self { kept: BytesMut::new(), with_pid }
+        Self {
+            kept: BytesMut::new(),
+            with_pid,
+        }
     }
 
     /// What came before the mark, as far as it was kept.
@@ -51,7 +54,10 @@ impl StartScanner {
                 return Scan::Started(0, self.kept.split().freeze());
             }
             if let Some(end) = tail.iter().position(|b| *b == START_END) {
-                let pid = tail.get(..end).and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok()).unwrap_or(0);
+                let pid = tail
+                    .get(..end)
+                    .and_then(|digits| std::str::from_utf8(digits).ok()?.parse().ok())
+                    .unwrap_or(0);
                 let skip = at + START.len() + end + 1;
                 self.kept.advance(skip);
                 return Scan::Started(pid, self.kept.split().freeze());
@@ -70,7 +76,9 @@ impl StartScanner {
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+    haystack
+        .windows(needle.len())
+        .position(|window| window == needle)
 }
 
 #[cfg(test)]

@@ -20,15 +20,19 @@ pub struct Tunnel {
 
 impl Tunnel {
     pub(super) fn new(channel: Channel<Msg>, closed: CancellationToken) -> Self {
-        Self { stream: channel.into_stream(), closed: Box::pin(closed.cancelled_owned()) }
+        Self {
+            stream: channel.into_stream(),
+            closed: Box::pin(closed.cancelled_owned()),
+        }
     }
 
     fn lost(&mut self, cx: &mut Context<'_>) -> Option<std::io::Error> {
-        self.closed
-            .as_mut()
-            .poll(cx)
-            .is_ready()
-            .then(|| std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "the connection to the VM was lost"))
+        self.closed.as_mut().poll(cx).is_ready().then(|| {
+            std::io::Error::new(
+                std::io::ErrorKind::ConnectionAborted,
+                "the connection to the VM was lost",
+            )
+        })
     }
 }
 
@@ -39,19 +43,29 @@ impl std::fmt::Debug for Tunnel {
 }
 
 impl AsyncRead for Tunnel {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
         // Ends by itself with the session.
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Tunnel {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
         if data.is_empty() {
             return Poll::Ready(Ok(0));
         }
         match Pin::new(&mut self.stream).poll_write(cx, data) {
-            Poll::Pending => self.lost(cx).map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            Poll::Pending => self
+                .lost(cx)
+                .map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
             ready => ready,
         }
     }
@@ -62,7 +76,9 @@ impl AsyncWrite for Tunnel {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
         match Pin::new(&mut self.stream).poll_shutdown(cx) {
-            Poll::Pending => self.lost(cx).map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
+            Poll::Pending => self
+                .lost(cx)
+                .map_or(Poll::Pending, |error| Poll::Ready(Err(error))),
             ready => ready,
         }
     }

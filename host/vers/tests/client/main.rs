@@ -1,4 +1,5 @@
-//! Commands and files on a VM, against a real OpenSSH server with its default limits behind a TLS terminator.
+//! The client against servers: a stub of the REST API; and for commands and files a real OpenSSH server with its
+//! default limits, behind a TLS terminator.
 //!
 //! Needs root, and `apt-get install openssh-server`.
 #![allow(
@@ -15,3 +16,4 @@ mod commands;
 mod connect;
 mod files;
 mod lab;
+mod rest;

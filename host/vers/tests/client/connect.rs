@@ -16,7 +16,11 @@ async fn a_changed_host_key_is_refused_with_the_way_out() {
     let began = Instant::now();
     let error = lab.ssh().connect(lab.vm, PATIENCE).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Denied, "{error}");
-    assert!(error.to_string().contains("host key has changed") && error.to_string().contains("known_hosts.json"), "{error}");
+    assert!(
+        error.to_string().contains("host key has changed")
+            && error.to_string().contains("known_hosts.json"),
+        "{error}"
+    );
     assert!(began.elapsed() < PATIENCE, "a refusal is not tried again");
     // For a VM that is not known it is no surprise.
     let other = vers_client::VmId(uuid::Uuid::new_v4());
@@ -66,13 +70,19 @@ async fn a_paused_vm_is_told_from_a_slow_one() {
     let ssh = Ssh::new(Api::new(settings).unwrap(), lab.options()).unwrap();
     lab.platform().state = "paused";
     let began = Instant::now();
-    let error = ssh.connect(lab.vm, Duration::from_secs(60)).await.unwrap_err();
+    let error = ssh
+        .connect(lab.vm, Duration::from_secs(60))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     assert!(error.to_string().contains("resume"), "{error}");
     assert!(began.elapsed() < Duration::from_secs(30));
     // Running but silent: patience ends it.
     lab.platform().state = "running";
-    let error = ssh.connect(lab.vm, Duration::from_secs(2)).await.unwrap_err();
+    let error = ssh
+        .connect(lab.vm, Duration::from_secs(2))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Unavailable, "{error}");
 }
 
@@ -80,7 +90,10 @@ async fn a_paused_vm_is_told_from_a_slow_one() {
 async fn a_vm_that_boots_is_waited_for() {
     let lab = Lab::start().await;
     // Nothing listens yet.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
     let settings = lab.settings(&[("VERS_VM_CONNECT", &free.to_string())]);
     let edge = lab.settings(&[]).vm_connect().unwrap();
     lab.platform().state = "booting";
@@ -119,8 +132,18 @@ async fn a_port_is_reached_through_the_vm() {
     let mut answer = Vec::new();
     tunnel.read_to_end(&mut answer).await.unwrap();
     assert_eq!(answer, b"cba");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    assert_eq!(ssh.forward(lab.vm, "127.0.0.1", free).await.unwrap_err().kind(), Kind::Unavailable);
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    assert_eq!(
+        ssh.forward(lab.vm, "127.0.0.1", free)
+            .await
+            .unwrap_err()
+            .kind(),
+        Kind::Unavailable
+    );
 }
 
 #[tokio::test]
@@ -130,5 +153,10 @@ async fn many_at_once_make_one_connection() {
     let all = futures::future::join_all((0..10).map(|_| ssh.connect(lab.vm, PATIENCE))).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(lab.platform().key_requests, 1);
-    ssh.spawn(lab.vm, Command::argv(["true"])).await.unwrap().wait().await.unwrap();
+    ssh.spawn(lab.vm, Command::argv(["true"]))
+        .await
+        .unwrap()
+        .wait()
+        .await
+        .unwrap();
 }

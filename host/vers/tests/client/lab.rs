@@ -32,7 +32,7 @@ pub struct Lab {
     pub vm: VmId,
     pub platform: Arc<Mutex<Platform>>,
     pub good_key: String,
-    sshd: Child,
+    sshd: Server,
     /// Where sshd itself listens.
     pub sshd_address: SocketAddr,
     edge: SocketAddr,
@@ -51,31 +51,63 @@ fn private(path: &Path, text: &str) {
 }
 
 fn sshd_binary() -> PathBuf {
-    let found = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    let found = ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+        .map(PathBuf::from)
+        .into_iter()
+        .find(|path| path.exists());
     found.expect("these tests need OpenSSH's server: apt-get install openssh-server")
 }
 
 impl Lab {
     pub async fn start() -> Self {
-        let dir = tempfile::Builder::new().prefix("vers-lab-").tempdir().unwrap();
+        let dir = tempfile::Builder::new()
+            .prefix("vers-lab-")
+            .tempdir()
+            .unwrap();
         let vm = VmId(uuid::Uuid::new_v4());
-        std::fs::create_dir_all("/run/sshd").expect("these tests run sshd, and have to run as root");
+        std::fs::create_dir_all("/run/sshd")
+            .expect("these tests run sshd, and have to run as root");
 
         let user = new_key();
         let good_key = user.to_openssh(LineEnding::LF).unwrap().to_string();
-        std::fs::write(dir.path().join("authorized_keys"), user.public_key().to_openssh().unwrap()).unwrap();
-        private(&dir.path().join("host_key"), &new_key().to_openssh(LineEnding::LF).unwrap());
+        std::fs::write(
+            dir.path().join("authorized_keys"),
+            user.public_key().to_openssh().unwrap(),
+        )
+        .unwrap();
+        private(
+            &dir.path().join("host_key"),
+            &new_key().to_openssh(LineEnding::LF).unwrap(),
+        );
         let home = dir.path().join("home");
         std::fs::create_dir(&home).unwrap();
         // What a profile prints is not a command's output.
-        std::fs::write(home.join(".bashrc"), "echo NOISE; echo NOISE >&2; alias true=false\n").unwrap();
+        std::fs::write(
+            home.join(".bashrc"),
+            "echo NOISE; echo NOISE >&2; alias true=false\n",
+        )
+        .unwrap();
         let (sshd, sshd_address) = start_sshd(dir.path()).await;
 
         let (cut, _) = watch::channel(0);
         let edge = start_edge(dir.path(), "*.vm.localhost", sshd_address, cut.clone()).await;
-        let platform = Arc::new(Mutex::new(Platform { state: "running", key: good_key.clone(), key_requests: 0 }));
+        let platform = Arc::new(Mutex::new(Platform {
+            state: "running",
+            key: good_key.clone(),
+            key_requests: 0,
+        }));
         let api = start_api(platform.clone()).await;
-        Self { dir, vm, platform, good_key, sshd, sshd_address, edge, api, cut }
+        Self {
+            dir,
+            vm,
+            platform,
+            good_key,
+            sshd,
+            sshd_address,
+            edge,
+            api,
+            cut,
+        }
     }
 
     pub fn settings(&self, extra: &[(&str, &str)]) -> Settings {
@@ -87,12 +119,19 @@ impl Lab {
             ("VERS_VM_CONNECT", self.edge.to_string()),
             ("VERS_TLS_CA", ca.to_str().unwrap().to_owned()),
         ];
-        variables.extend(extra.iter().map(|(name, value)| (*name, (*value).to_owned())));
+        variables.extend(
+            extra
+                .iter()
+                .map(|(name, value)| (*name, (*value).to_owned())),
+        );
         Settings::discover(Environment::of(variables), Overrides::default()).unwrap()
     }
 
     pub fn options(&self) -> SshOptions {
-        SshOptions { known_hosts: Some(self.dir.path().join("known_hosts.json")), ..SshOptions::default() }
+        SshOptions {
+            known_hosts: Some(self.dir.path().join("known_hosts.json")),
+            ..SshOptions::default()
+        }
     }
 
     pub fn ssh(&self) -> Ssh {
@@ -110,9 +149,11 @@ impl Lab {
 
     /// Another server in its place, with another host key.
     pub async fn replace_host_key(&mut self) {
-        self.sshd.kill().unwrap();
-        self.sshd.wait().unwrap();
-        private(&self.dir.path().join("host_key"), &new_key().to_openssh(LineEnding::LF).unwrap());
+        self.sshd.stop();
+        private(
+            &self.dir.path().join("host_key"),
+            &new_key().to_openssh(LineEnding::LF).unwrap(),
+        );
         let (sshd, address) = start_sshd(self.dir.path()).await;
         self.sshd = sshd;
         self.sshd_address = address;
@@ -121,14 +162,34 @@ impl Lab {
 
     /// An edge whose certificate is for other names.
     pub async fn wrong_name(&mut self) {
-        self.edge = start_edge(self.dir.path(), "*.elsewhere.example", self.sshd_address, self.cut.clone()).await;
+        self.edge = start_edge(
+            self.dir.path(),
+            "*.elsewhere.example",
+            self.sshd_address,
+            self.cut.clone(),
+        )
+        .await;
+    }
+}
+
+/// An sshd that ends with this.
+struct Server(Child);
+
+impl Server {
+    fn stop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let _ = self.sshd.kill();
-        let _ = self.sshd.wait();
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.dir.path().join("sshd.log")).unwrap_or_default();
             eprintln!("sshd said:\n{log}");
@@ -136,8 +197,12 @@ impl Drop for Lab {
     }
 }
 
-async fn start_sshd(dir: &Path) -> (Child, SocketAddr) {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+async fn start_sshd(dir: &Path) -> (Server, SocketAddr) {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
@@ -147,11 +212,10 @@ async fn start_sshd(dir: &Path) -> (Child, SocketAddr) {
         at("home"),
     );
     std::fs::write(dir.join("sshd_config"), config).unwrap();
-    let sshd = Command::new(sshd_binary())
-        .args(["-D", "-f", &at("sshd_config"), "-E", &at("sshd.log")])
-        .stdin(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut sshd = Command::new(sshd_binary());
+    sshd.args(["-D", "-f", &at("sshd_config"), "-E", &at("sshd.log")])
+        .stdin(Stdio::null());
+    let sshd = Server(sshd.spawn().unwrap());
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
@@ -162,7 +226,11 @@ async fn start_sshd(dir: &Path) -> (Child, SocketAddr) {
                 return (sshd, address);
             }
         }
-        assert!(Instant::now() < deadline, "sshd does not start: {}", std::fs::read_to_string(dir.join("sshd.log")).unwrap_or_default());
+        assert!(
+            Instant::now() < deadline,
+            "sshd does not start: {}",
+            std::fs::read_to_string(dir.join("sshd.log")).unwrap_or_default()
+        );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -170,13 +238,17 @@ async fn start_sshd(dir: &Path) -> (Child, SocketAddr) {
 async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u64>) -> SocketAddr {
     let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.distinguished_name.push(rcgen::DnType::CommonName, "lab authority");
+    ca.distinguished_name
+        .push(rcgen::DnType::CommonName, "lab authority");
     let ca_key = rcgen::KeyPair::generate().unwrap();
     let ca_certificate = ca.self_signed(&ca_key).unwrap();
     std::fs::write(dir.join("ca.pem"), ca_certificate.pem()).unwrap();
     let issuer = rcgen::Issuer::new(ca, ca_key);
     let leaf_key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()])
+        .unwrap()
+        .signed_by(&leaf_key, &issuer)
+        .unwrap();
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
@@ -192,7 +264,9 @@ async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u
         while let Ok((tcp, _)) = listener.accept().await {
             let (acceptor, mut cut) = (acceptor.clone(), cut.subscribe());
             tokio::spawn(async move {
-                let Ok(mut tls) = acceptor.accept(tcp).await else { return };
+                let Ok(mut tls) = acceptor.accept(tcp).await else {
+                    return;
+                };
                 let mut inner = TcpStream::connect(to).await.unwrap();
                 tokio::select! {
                     _ = copy_bidirectional(&mut tls, &mut inner) => {}
@@ -206,14 +280,28 @@ async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u
 
 async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
     type Shared = State<Arc<Mutex<Platform>>>;
-    async fn key(State(platform): Shared, UrlPath(_): UrlPath<String>) -> (StatusCode, Json<Value>) {
+    async fn key(
+        State(platform): Shared,
+        UrlPath(_): UrlPath<String>,
+    ) -> (StatusCode, Json<Value>) {
         let mut platform = platform.lock().unwrap();
         platform.key_requests += 1;
-        (StatusCode::OK, Json(json!({ "ssh_port": 22, "ssh_private_key": platform.key })))
+        (
+            StatusCode::OK,
+            Json(json!({ "ssh_port": 22, "ssh_private_key": platform.key })),
+        )
     }
-    async fn status(State(platform): Shared, UrlPath(id): UrlPath<String>) -> (StatusCode, Json<Value>) {
+    async fn status(
+        State(platform): Shared,
+        UrlPath(id): UrlPath<String>,
+    ) -> (StatusCode, Json<Value>) {
         let state = platform.lock().unwrap().state;
-        (StatusCode::OK, Json(json!({ "vm_id": id, "owner_id": "o", "state": state, "created_at": "2026-01-01T00:00:00Z" })))
+        (
+            StatusCode::OK,
+            Json(
+                json!({ "vm_id": id, "owner_id": "o", "state": state, "created_at": "2026-01-01T00:00:00Z" }),
+            ),
+        )
     }
     let app = Router::new()
         .route("/api/v1/vm/{id}/ssh_key", get(key))
@@ -229,9 +317,18 @@ async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
 pub fn marked(mark: &str) -> Vec<u32> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-        if environment.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+        if environment
+            .windows(mark.len())
+            .any(|window| window == mark.as_bytes())
+        {
             found.push(pid);
         }
     }
@@ -242,8 +339,12 @@ pub fn marked(mark: &str) -> Vec<u32> {
 pub fn group_lives(group: u32) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
         let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit_once(") ").map(|(_, rest)| rest.split(' ').collect()).unwrap_or_default();
-        fields.get(2) == Some(&group.to_string().as_str()) && !matches!(fields.first(), Some(&("Z" | "X")))
+        let fields: Vec<&str> = stat
+            .rsplit_once(") ")
+            .map(|(_, rest)| rest.split(' ').collect())
+            .unwrap_or_default();
+        fields.get(2) == Some(&group.to_string().as_str())
+            && !matches!(fields.first(), Some(&("Z" | "X")))
     })
 }
 
