@@ -1,0 +1,142 @@
+//! A session through the Rust API, with the component and the grants that are inside the binary.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use futures::future::BoxFuture;
+use pi_vers_host::policy::{Digest, Policy};
+use pi_vers_host::{CallError, FlagValue, Harness, HarnessError, Headless, Host, Session, Severity, ToolOutput};
+use serde_json::Value;
+use vers_client::Settings;
+
+use crate::{built, scratch};
+
+/// A session and its host.
+#[derive(Debug)]
+pub struct Bench {
+    /// The host.
+    pub host: Host,
+    /// The session.
+    pub session: Session,
+    /// Its front end.
+    pub front: Arc<Front>,
+}
+
+/// A front end with the built-in tools of a coding agent, in name, that writes down what it is told.
+#[derive(Debug)]
+pub struct Front {
+    headless: Headless,
+    flags: BTreeMap<String, FlagValue>,
+    told: Mutex<Vec<String>>,
+}
+
+/// How the text about a tool begins when no VM is active.
+pub const NO_VM: &str = "No VM is active";
+
+impl Front {
+    /// In this directory.
+    #[must_use]
+    pub fn new(directory: &Path) -> Self {
+        Self { headless: Headless::new(directory), flags: BTreeMap::new(), told: Mutex::default() }
+    }
+
+    /// What extensions have told the user.
+    ///
+    /// # Panics
+    /// When another thread did while it told something.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        self.told.lock().expect("nobody panics with it").clone()
+    }
+}
+
+impl Harness for Front {
+    fn notify(&self, _: &str, message: &str, _: Severity) {
+        self.told.lock().expect("nobody panics with it").push(message.to_owned());
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        self.headless.working_directory()
+    }
+
+    fn session_id(&self) -> String {
+        self.headless.session_id()
+    }
+
+    fn flag(&self, name: &str) -> Option<FlagValue> {
+        self.flags.get(name).cloned()
+    }
+
+    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
+        self.headless.append_entry(from, kind, data)
+    }
+
+    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+        self.headless.entries(from, kind)
+    }
+
+    fn built_ins(&self) -> Vec<String> {
+        ["bash", "read", "edit", "write", "grep", "find", "ls"].map(str::to_owned).into()
+    }
+}
+
+/// The grants inside the binary, for the components its build made.
+fn policy() -> Policy {
+    let mut text = std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml")).expect("the shipped grants");
+    let names: Vec<String> = text.split("\"@").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+    for name in names {
+        let wasm = std::fs::read(built::shipped(&name)).expect("the component was built");
+        text = text.replace(&format!("\"@{name}\""), &format!("\"{}\"", Digest::of(&wasm)));
+    }
+    Policy::parse(&text, "the shipped grants").unwrap_or_else(|why| panic!("{why}"))
+}
+
+impl Bench {
+    /// A session of `vers-vm` on a platform, with its state below `directory`.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub async fn open(settings: Settings, directory: &Path) -> Self {
+        let host = Host::builder().cache(scratch::cache().join("compiled")).state(directory.join("host")).platform(settings).policy(policy());
+        let host = host.build().unwrap_or_else(|why| panic!("{why}"));
+        let wasm = host.load_file(&built::shipped("vers-vm")).await.unwrap_or_else(|why| panic!("{why}"));
+        let front = Arc::new(Front::new(directory));
+        let session = host.session(front.clone(), vec![wasm]).unwrap_or_else(|why| panic!("{why}"));
+        Self { host, session, front }
+    }
+
+    /// Calls a tool.
+    ///
+    /// # Errors
+    /// As the session does.
+    pub async fn call(&self, tool: &str, arguments: Value) -> Result<ToolOutput, CallError> {
+        self.session.call(tool, arguments).outcome().await
+    }
+
+    /// The text of a call that has to succeed.
+    ///
+    /// # Panics
+    /// When it does not.
+    pub async fn text(&self, tool: &str, arguments: Value) -> String {
+        match self.call(tool, arguments.clone()).await {
+            Ok(output) => output.text(),
+            Err(why) => panic!("{tool} {}: {why}", short(&arguments)),
+        }
+    }
+
+    /// The text of a call that has to fail in the tool's own words.
+    ///
+    /// # Panics
+    /// When it succeeds, or fails otherwise.
+    pub async fn failure(&self, tool: &str, arguments: Value) -> String {
+        match self.call(tool, arguments.clone()).await {
+            Err(CallError::Failed(output)) => output.text(),
+            other => panic!("{tool} {}: {other:?}", short(&arguments)),
+        }
+    }
+}
+
+fn short(arguments: &Value) -> String {
+    arguments.to_string().chars().take(300).collect()
+}
