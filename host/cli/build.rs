@@ -39,7 +39,9 @@ fn build() -> Result<(), String> {
     let mut grants = read(&grants_file)?;
     let crates = placeholders(&grants);
     if crates.is_empty() {
-        return Err(format!("{GRANTS} names no extension: write digest = \"@CRATE\" in each section"));
+        return Err(format!(
+            "{GRANTS} names no extension: write digest = \"@CRATE\" in each section"
+        ));
     }
     ensure_target()?;
     let target_dir = guests_target_dir(&out)?;
@@ -47,14 +49,20 @@ fn build() -> Result<(), String> {
 
     let mut list = String::from("pub(crate) const SHIPPED: &[Shipped] = &[\n");
     for name in &crates {
-        let built = target_dir.join(TARGET).join("release").join(format!("{}.wasm", name.replace('-', "_")));
+        let built = target_dir
+            .join(TARGET)
+            .join("release")
+            .join(format!("{}.wasm", name.replace('-', "_")));
         let bytes = fs::read(&built).map_err(|why| {
             format!("{} was not built ({why}): is crate-type \"cdylib\" set in extensions/{name}/Cargo.toml?", built.display())
         })?;
-        let digest: String = Sha256::digest(&bytes).iter().fold(String::from("sha256:"), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        });
+        let digest: String =
+            Sha256::digest(&bytes)
+                .iter()
+                .fold(String::from("sha256:"), |mut text, byte| {
+                    let _ = write!(text, "{byte:02x}");
+                    text
+                });
         grants = grants.replace(&format!("\"@{name}\""), &format!("\"{digest}\""));
         put(&out.join(format!("{name}.wasm")), &bytes)?;
         let _ = writeln!(
@@ -87,7 +95,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
 fn watch(here: &Path, extensions: &Path) -> Result<(), String> {
     let wit = here.join("../../wit");
     let mut paths = vec![here.join("build.rs"), here.join("policy"), wit];
-    let entries = fs::read_dir(extensions).map_err(|why| format!("cannot list {}: {why}", extensions.display()))?;
+    let entries = fs::read_dir(extensions)
+        .map_err(|why| format!("cannot list {}: {why}", extensions.display()))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
         if name != "target" && name != "samples" {
@@ -103,33 +112,67 @@ fn watch(here: &Path, extensions: &Path) -> Result<(), String> {
 
 /// The crates that `digest = "@CRATE"` names, in the order of the file.
 fn placeholders(grants: &str) -> Vec<String> {
-    let values = grants.lines().filter_map(|line| line.trim().strip_prefix("digest"));
+    let values = grants
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("digest"));
     let quoted = values.filter_map(|rest| rest.split('"').nth(1)?.strip_prefix('@'));
     quoted.map(str::to_owned).collect()
 }
 
 /// `<target>/guests` beside the host's profile directories: the next build finds it again.
 fn guests_target_dir(out: &Path) -> Result<PathBuf, String> {
-    if let Some(directory) = env::var_os("PI_VERS_GUESTS_TARGET_DIR").filter(|value| !value.is_empty()) {
-        return std::path::absolute(directory).map_err(|why| format!("PI_VERS_GUESTS_TARGET_DIR is no path: {why}"));
+    if let Some(directory) =
+        env::var_os("PI_VERS_GUESTS_TARGET_DIR").filter(|value| !value.is_empty())
+    {
+        return std::path::absolute(directory)
+            .map_err(|why| format!("PI_VERS_GUESTS_TARGET_DIR is no path: {why}"));
     }
     // <target>/<profile>/build/<crate>-<hash>/out
-    let target = out.ancestors().nth(4).ok_or("cargo's output directory is not where it used to be")?;
+    let target = out
+        .ancestors()
+        .nth(4)
+        .ok_or("cargo's output directory is not where it used to be")?;
     Ok(target.join("guests"))
 }
 
 /// A command that knows nothing of the cargo that runs this script, but where crates come from.
 fn clean(program: impl AsRef<std::ffi::OsStr>) -> Command {
-    const KEPT: [&str; 7] = ["CARGO_HOME", "CARGO_NET_", "CARGO_HTTP_", "CARGO_REGISTR", "CARGO_SOURCE_", "CARGO_TERM_", "CARGO_BUILD_JOBS"];
+    const KEPT: [&str; 7] = [
+        "CARGO_HOME",
+        "CARGO_NET_",
+        "CARGO_HTTP_",
+        "CARGO_REGISTR",
+        "CARGO_SOURCE_",
+        "CARGO_TERM_",
+        "CARGO_BUILD_JOBS",
+    ];
     const DROPPED: [&str; 16] = [
-        "RUSTC", "RUSTDOC", "RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTC_LINKER", "RUSTDOCFLAGS", "TARGET", "HOST",
-        "PROFILE", "OPT_LEVEL", "DEBUG", "OUT_DIR", "NUM_JOBS", "MAKEFLAGS", "MFLAGS",
+        "RUSTC",
+        "RUSTDOC",
+        "RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+        "RUSTC_LINKER",
+        "RUSTDOCFLAGS",
+        "TARGET",
+        "HOST",
+        "PROFILE",
+        "OPT_LEVEL",
+        "DEBUG",
+        "OUT_DIR",
+        "NUM_JOBS",
+        "MAKEFLAGS",
+        "MFLAGS",
     ];
     let mut command = Command::new(program);
     for (name, _) in env::vars_os() {
         let Some(text) = name.to_str() else { continue };
         let foreign = text.starts_with("CARGO") && !KEPT.iter().any(|kept| text.starts_with(kept));
-        if foreign || DROPPED.contains(&text) || text.starts_with("CLIPPY_") || text.starts_with("DEP_") {
+        if foreign
+            || DROPPED.contains(&text)
+            || text.starts_with("CLIPPY_")
+            || text.starts_with("DEP_")
+        {
             command.env_remove(&name);
         }
     }
@@ -151,8 +194,16 @@ fn ensure_target() -> Result<(), String> {
         Ok(added) if added.status.success() && target_is_installed() => Ok(()),
         Ok(added) => {
             let said = String::from_utf8_lossy(&added.stderr);
-            let last = said.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("rustup said nothing").to_owned();
-            Err(format!("the extensions need Rust's target {TARGET}, and `{how}` failed ({}): run it, then build again", last.trim()))
+            let last = said
+                .lines()
+                .rev()
+                .find(|line| !line.trim().is_empty())
+                .unwrap_or("rustup said nothing")
+                .to_owned();
+            Err(format!(
+                "the extensions need Rust's target {TARGET}, and `{how}` failed ({}): run it, then build again",
+                last.trim()
+            ))
         }
         Err(_) => Err(format!(
             "the extensions need Rust's target {TARGET}: install it for this toolchain (with rustup: `{how}`), then build again"
@@ -162,14 +213,30 @@ fn ensure_target() -> Result<(), String> {
 
 fn target_is_installed() -> bool {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let asked = clean(rustc).args(["--print", "target-libdir", "--target", TARGET]).output();
-    asked.is_ok_and(|answer| answer.status.success() && Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir())
+    let asked = clean(rustc)
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .output();
+    asked.is_ok_and(|answer| {
+        answer.status.success()
+            && Path::new(String::from_utf8_lossy(&answer.stdout).trim()).is_dir()
+    })
 }
 
 fn compile(extensions: &Path, target_dir: &Path, crates: &[String]) -> Result<(), String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = clean(cargo);
-    command.current_dir(extensions).args(["build", "--release", "--target", TARGET, "--color", "never", "--target-dir"]).arg(target_dir);
+    command
+        .current_dir(extensions)
+        .args([
+            "build",
+            "--release",
+            "--target",
+            TARGET,
+            "--color",
+            "never",
+            "--target-dir",
+        ])
+        .arg(target_dir);
     if extensions.join("Cargo.lock").is_file() {
         command.arg("--locked");
     }
@@ -180,7 +247,9 @@ fn compile(extensions: &Path, target_dir: &Path, crates: &[String]) -> Result<()
     if let Some(toolchain) = env::var_os("RUSTUP_TOOLCHAIN") {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
-    let built = command.output().map_err(|why| format!("cannot run cargo for the extensions: {why}"))?;
+    let built = command
+        .output()
+        .map_err(|why| format!("cannot run cargo for the extensions: {why}"))?;
     if built.status.success() {
         return Ok(());
     }
@@ -189,7 +258,10 @@ fn compile(extensions: &Path, target_dir: &Path, crates: &[String]) -> Result<()
     for line in said.lines() {
         eprintln!("{line}");
     }
-    let error = said.lines().find(|line| line.starts_with("error")).unwrap_or("cargo said nothing");
+    let error = said
+        .lines()
+        .find(|line| line.starts_with("error"))
+        .unwrap_or("cargo said nothing");
     Err(format!(
         "the extensions do not build ({error}): run `cargo build --release -p {}` in extensions/ to see all of it",
         crates.join(" -p ")

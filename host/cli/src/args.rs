@@ -8,19 +8,26 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Shown below the list of commands.
 const AFTER: &str = "\
-Exit codes: 0 done, 1 the tool or the platform said no, 2 wrong use, 3 denied, 4 platform or VM unreachable or key refused,
-5 time limit, 6 cancelled, 7 broken extension, 8 this machine.
+Exit codes:
+  0  done                                    5  a time limit passed
+  1  the tool or the platform said no        6  cancelled
+  2  wrong use: arguments, JSON, names       7  a broken extension
+  3  denied by the policy or the platform    8  something of this machine
+  4  platform or VM unreachable, or key refused
 
 Environment:
-  VERS_API_KEY      the key; without it `pi-vers login` and the files of the Vers tools are looked at
-  VERS_BASE_URL     the API (default https://api.vers.sh)
-  VERS_VM_DOMAIN, VERS_VM_CONNECT, VERS_TLS_CA, VERS_INSECURE_TLS=1
-                    where VMs answer, what to dial instead, what to trust
-  VERS_HOME         where keys are kept (default ~/.pi/vers)
-  PI_VERS_LOG       what to log to standard error, for example debug or audit=info (default warn)
+  VERS_API_KEY       the key; else the files of the Vers tools, see `pi-vers login`
+  VERS_BASE_URL      the API (default https://api.vers.sh)
+  VERS_VM_DOMAIN     below this name VMs answer
+  VERS_VM_CONNECT    ip:port to dial instead of a VM's name
+  VERS_TLS_CA        a PEM file of certificates to trust besides the system's
+  VERS_INSECURE_TLS  1: trust any certificate
+  VERS_HOME          where keys are kept (default ~/.pi/vers)
+  PI_VERS_LOG        what to log, for example debug or audit=info (default warn)
+  NO_COLOR           no colour
   XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
-                    policy.toml, sessions and the local platform, compiled components: in pi-vers/ below each
-  NO_COLOR          no colour";
+                     below each, in pi-vers/: policy.toml; sessions and the local
+                     platform; compiled components";
 
 /// Extensions for coding agents that work on Vers VMs.
 #[derive(Debug, Parser)]
@@ -36,10 +43,14 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show everything at work on this machine: no account, under a minute
-    #[command(after_help = "Examples:\n  pi-vers demo\n  pi-vers demo --keep     leave the local platform and one VM for you to play with")]
+    #[command(
+        after_help = "Examples:\n  pi-vers demo\n  pi-vers demo --keep     leave the local platform and one VM for you to play with"
+    )]
     Demo(Demo),
     /// List the tools there are, or show one
-    #[command(after_help = "Examples:\n  pi-vers tools\n  pi-vers tools bash\n  pi-vers tools --extension my-tool.wasm --json")]
+    #[command(
+        after_help = "Examples:\n  pi-vers tools\n  pi-vers tools bash\n  pi-vers tools --extension my-tool.wasm --json"
+    )]
     Tools(Tools),
     /// Call a tool, or a script of calls
     #[command(after_help = "\
@@ -58,7 +69,9 @@ With --json each result is one line: {\"tool\",\"ok\",\"content\":[…],\"detail
 Ctrl-C cancels the running call, which also stops it on the VM; a second one quits at once.")]
     Run(Run),
     /// Show what an extension imports, offers and may do
-    #[command(after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json")]
+    #[command(
+        after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
+    )]
     Inspect(Inspect),
     /// The Vers platform on this machine
     #[command(subcommand)]
@@ -258,7 +271,9 @@ pub(crate) struct Doctor {
 /// `500ms`, `30s`, `5min` (or `m`), `2h`; a bare number is seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || "write it like 500ms, 30s, 5min or 2h, more than nothing".to_owned();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits).ok_or_else(wrong)?;
     let number: u64 = number.parse().map_err(|_| wrong())?;
     let factor = match unit.trim() {
@@ -269,13 +284,17 @@ fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(wrong()),
     };
     // Longer than a month is a slip, and would overflow a deadline somewhere.
-    let millis = number.checked_mul(factor).filter(|millis| (1..=31 * 24 * 3_600_000).contains(millis));
+    let millis = number
+        .checked_mul(factor)
+        .filter(|millis| (1..=31 * 24 * 3_600_000).contains(millis));
     millis.map(Duration::from_millis).ok_or_else(wrong)
 }
 
 fn flag(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.trim_start_matches('-').to_owned(), value.to_owned())),
+        Some((name, value)) if !name.is_empty() => {
+            Ok((name.trim_start_matches('-').to_owned(), value.to_owned()))
+        }
         _ => Err("write it like name=value".into()),
     }
 }
@@ -293,10 +312,27 @@ mod tests {
 
     #[test]
     fn durations_are_read_strictly() {
-        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("5min", 300_000), ("5m", 300_000), ("2h", 7_200_000), ("7", 7000)] {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5min", 300_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("7", 7000),
+        ] {
             assert_eq!(duration(text).unwrap().as_millis(), millis, "{text}");
         }
-        for text in ["", "0s", "s", "-1s", "1.5s", "1d", "99999999999999999999s", "9999999h", "1 0s"] {
+        for text in [
+            "",
+            "0s",
+            "s",
+            "-1s",
+            "1.5s",
+            "1d",
+            "99999999999999999999s",
+            "9999999h",
+            "1 0s",
+        ] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

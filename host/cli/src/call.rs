@@ -55,15 +55,21 @@ pub(crate) async fn call(
     };
     terminal.end_show();
     let result = match outcome {
-        Err(CallError::Cancelled { stopped, output, .. }) if timed_out => Err(over(tool, limit, &stopped, output)),
+        Err(CallError::Cancelled {
+            stopped, output, ..
+        }) if timed_out => Err(over(tool, limit, &stopped, output)),
         outcome => outcome.map_err(Failure::from),
     };
-    Done { tool: tool.to_owned(), result, took: begun.elapsed() }
+    Done {
+        tool: tool.to_owned(),
+        result,
+        took: begun.elapsed(),
+    }
 }
 
 fn over(tool: &str, limit: Option<Duration>, stopped: &[String], output: ToolOutput) -> Failure {
     let after = limit.unwrap_or_default();
-    let mut message = format!("{tool} was stopped at the time limit of {after:?} (--timeout)");
+    let mut message = format!("{tool} was stopped at its time limit of {after:?} (--timeout)");
     if !stopped.is_empty() {
         message = format!("{message}; stopped {}", stopped.join(", "));
     }
@@ -74,16 +80,25 @@ fn over(tool: &str, limit: Option<Duration>, stopped: &[String], output: ToolOut
 
 fn show(terminal: &Terminal, update: &Update) {
     let text: Vec<&str> = update.content.iter().filter_map(Content::as_text).collect();
-    let caption = update.progress.as_ref().map(|progress| match progress.total {
-        Some(total) if total > 0.0 => format!("{:.0} % {}", (100.0 * progress.done / total).clamp(0.0, 100.0), progress.caption),
-        _ => format!("{} {}", progress.done, progress.caption),
-    });
+    let caption = update
+        .progress
+        .as_ref()
+        .map(|progress| match progress.total {
+            Some(total) if total > 0.0 => format!(
+                "{:.0} % {}",
+                (100.0 * progress.done / total).clamp(0.0, 100.0),
+                progress.caption
+            ),
+            _ => format!("{} {}", progress.done, progress.caption),
+        });
     terminal.show(&text.join("\n"), caption.as_deref());
 }
 
 impl Done {
     pub(crate) fn code(&self) -> Code {
-        self.result.as_ref().map_or_else(|failure| failure.code, |_| Code::Ok)
+        self.result
+            .as_ref()
+            .map_or_else(|failure| failure.code, |_| Code::Ok)
     }
 
     fn output(&self) -> Option<&ToolOutput> {
@@ -95,7 +110,11 @@ impl Done {
 
     /// Prints it for people: the text on standard output, why it failed on standard error.
     pub(crate) fn print(&self, terminal: &Terminal) {
-        for block in self.output().map(|output| output.content.as_slice()).unwrap_or_default() {
+        for block in self
+            .output()
+            .map(|output| output.content.as_slice())
+            .unwrap_or_default()
+        {
             match block {
                 Content::Text(text) => terminal.output(text),
                 Content::Image(image) => terminal.note(format!(
@@ -107,13 +126,22 @@ impl Done {
             }
         }
         if let Err(failure) = &self.result {
-            terminal.note(format!("pi-vers: {}: {}", pi_vers_host::visible(&self.tool), failure.line()));
+            let (tool, line) = (pi_vers_host::visible(&self.tool), failure.line());
+            // Most messages name the tool themselves.
+            terminal.note(if line.contains(&tool) {
+                format!("pi-vers: {line}")
+            } else {
+                format!("pi-vers: {tool}: {line}")
+            });
         }
     }
 
     /// The same for programs.
     pub(crate) fn json(&self) -> Value {
-        let blocks = self.output().map(|output| output.content.as_slice()).unwrap_or_default();
+        let blocks = self
+            .output()
+            .map(|output| output.content.as_slice())
+            .unwrap_or_default();
         let content: Vec<Value> = blocks.iter().map(block).collect();
         let mut line = json!({
             "tool": self.tool,
@@ -123,7 +151,10 @@ impl Done {
             "error": self.result.as_ref().err().map(Failure::json),
             "ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
         });
-        if let (Some(line), Some(structured)) = (line.as_object_mut(), self.output().and_then(|output| output.structured.clone())) {
+        if let (Some(line), Some(structured)) = (
+            line.as_object_mut(),
+            self.output().and_then(|output| output.structured.clone()),
+        ) {
             line.insert("structured".into(), structured);
         }
         line
@@ -148,13 +179,20 @@ mod tests {
 
     #[test]
     fn a_result_has_the_documented_members() {
-        let image = Image { media_type: "image/png".into(), data: vec![0, 255] };
+        let image = Image {
+            media_type: "image/png".into(),
+            data: vec![0, 255],
+        };
         let output = ToolOutput {
             content: vec![Content::text("a"), Content::Image(image)],
             details: Some(json!({ "n": 1 })),
             structured: None,
         };
-        let done = Done { tool: "t".into(), result: Ok(output), took: Duration::from_millis(12) };
+        let done = Done {
+            tool: "t".into(),
+            result: Ok(output),
+            took: Duration::from_millis(12),
+        };
         let expected = json!({
             "tool": "t", "ok": true,
             "content": [{ "type": "text", "text": "a" }, { "type": "image", "mimeType": "image/png", "data": "AP8=" }],
@@ -166,12 +204,25 @@ mod tests {
 
     #[test]
     fn a_failed_tools_output_is_kept() {
-        let output = ToolOutput { content: vec![Content::text("out\nCommand exited with code 3")], ..ToolOutput::default() };
-        let done = Done { tool: "bash".into(), result: Err(CallError::Failed(output).into()), took: Duration::ZERO };
+        let output = ToolOutput {
+            content: vec![Content::text("out\nCommand exited with code 3")],
+            ..ToolOutput::default()
+        };
+        let done = Done {
+            tool: "bash".into(),
+            result: Err(CallError::Failed(output).into()),
+            took: Duration::ZERO,
+        };
         let json = done.json();
         assert_eq!(json.pointer("/error/kind"), Some(&json!("failed")));
-        assert_eq!(json.pointer("/error/message"), Some(&json!("Command exited with code 3")));
-        assert_eq!(json.pointer("/content/0/text"), Some(&json!("out\nCommand exited with code 3")));
+        assert_eq!(
+            json.pointer("/error/message"),
+            Some(&json!("Command exited with code 3"))
+        );
+        assert_eq!(
+            json.pointer("/content/0/text"),
+            Some(&json!("out\nCommand exited with code 3"))
+        );
         assert_eq!(done.code(), Code::Tool);
     }
 }

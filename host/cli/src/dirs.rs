@@ -25,18 +25,26 @@ pub(crate) fn cache() -> Result<PathBuf, Failure> {
 /// The local platform's, unless the user says another: `local` in the state directory.
 pub(crate) fn local(given: Option<&Path>) -> Result<PathBuf, Failure> {
     match given {
-        Some(directory) => std::path::absolute(directory)
-            .map_err(|why| Failure::usage(format!("{} is no directory: {why}", directory.display()))),
+        Some(directory) => std::path::absolute(directory).map_err(|why| {
+            Failure::usage(format!("{} is no directory: {why}", directory.display()))
+        }),
         None => Ok(state()?.join("local")),
     }
 }
 
 /// The specification says that a relative path is to be ignored.
 fn base(variable: &str, below_home: &str) -> Result<PathBuf, Failure> {
-    let given = std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-    let home = || std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(below_home));
+    let given = std::env::var_os(variable)
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute());
+    let home = || {
+        std::env::home_dir()
+            .filter(|home| home.is_absolute())
+            .map(|home| home.join(below_home))
+    };
     given.or_else(home).ok_or_else(|| {
-        Failure::internal("there is no home directory").next(format!("set HOME or {variable} to an absolute path"))
+        Failure::internal("there is no home directory")
+            .next(format!("set HOME or {variable} to an absolute path"))
     })
 }
 
@@ -46,7 +54,10 @@ pub(crate) fn private(directory: PathBuf) -> Result<PathBuf, Failure> {
         Failure::internal(format!("cannot {what} {}: {why}", directory.display()))
             .next("make it writable, or choose another with the XDG variables")
     };
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    let made = std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&directory);
     made.map_err(|why| failed("make", &why))?;
     let metadata = std::fs::metadata(&directory).map_err(|why| failed("read", &why))?;
     if metadata.uid() != rustix::process::geteuid().as_raw() {
@@ -54,7 +65,8 @@ pub(crate) fn private(directory: PathBuf) -> Result<PathBuf, Failure> {
     }
     if metadata.permissions().mode() & 0o077 != 0 {
         let permissions = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(&directory, permissions).map_err(|why| failed("make private", &why))?;
+        std::fs::set_permissions(&directory, permissions)
+            .map_err(|why| failed("make private", &why))?;
     }
     Ok(directory)
 }

@@ -31,9 +31,14 @@ impl Checks {
             self.worst = code;
         }
         if self.json {
-            self.terminal.line(json!({ "check": name, "ok": ok, "text": text }).to_string());
+            self.terminal
+                .line(json!({ "check": name, "ok": ok, "text": text }).to_string());
         } else {
-            let mark = if ok { self.terminal.styled(Style::Good, "✓") } else { self.terminal.styled(Style::Bad, "✗") };
+            let mark = if ok {
+                self.terminal.styled(Style::Good, "✓")
+            } else {
+                self.terminal.styled(Style::Bad, "✗")
+            };
             self.terminal.line(format!("{mark} {name:14} {text}"));
         }
     }
@@ -41,20 +46,37 @@ impl Checks {
 
 /// Checks it all.
 pub(crate) async fn doctor(terminal: Arc<Terminal>, options: Doctor) -> Result<Code, Failure> {
-    let mut checks = Checks { terminal, json: options.json, worst: Code::Ok };
+    let mut checks = Checks {
+        terminal,
+        json: options.json,
+        worst: Code::Ok,
+    };
     let shown = |path: PathBuf| format!("{} (private)", path.display());
     checks.add("state", dirs::state().map(shown));
     checks.add("cache", dirs::cache().map(shown));
     let policy = setup::policy(options.policy.as_deref());
-    checks.add("policy", policy.as_ref().map(|_| policy_text(&options)).map_err(Clone::clone));
+    checks.add(
+        "policy",
+        policy
+            .as_ref()
+            .map(|_| policy_text(&options))
+            .map_err(Clone::clone),
+    );
     let settings = setup::settings();
-    checks.add("settings", settings.as_ref().map(settings_text).map_err(Clone::clone));
+    checks.add(
+        "settings",
+        settings.as_ref().map(settings_text).map_err(Clone::clone),
+    );
     checks.add("engine", engine(policy.unwrap_or_default()).await);
     checks.add("local platform", local_platform().await);
     if let (Ok(settings), false) = (settings, options.offline) {
         let key = settings.api_key().await;
         let has_key = key.is_ok();
-        checks.add("key", key.map(|_| format!("from {}", key_source(&settings))).map_err(Failure::from));
+        checks.add(
+            "key",
+            key.map(|_| format!("from {}", key_source(&settings)))
+                .map_err(Failure::from),
+        );
         checks.add("platform", reach(&settings, has_key).await);
     }
     Ok(checks.worst)
@@ -64,11 +86,18 @@ fn policy_text(options: &Doctor) -> String {
     let file = setup::policy_file(options.policy.as_deref());
     let user = match file {
         Ok(file) if file.exists() => file.display().to_string(),
-        Ok(file) => format!("{} is not there: only the shipped grants hold", file.display()),
+        Ok(file) => format!(
+            "{} is not there: only the shipped grants hold",
+            file.display()
+        ),
         Err(failure) => failure.line(),
     };
     let project = std::path::Path::new("pi-vers.toml").exists();
-    if project { format!("{user}, narrowed by ./pi-vers.toml") } else { user }
+    if project {
+        format!("{user}, narrowed by ./pi-vers.toml")
+    } else {
+        user
+    }
 }
 
 fn settings_text(settings: &Settings) -> String {
@@ -88,28 +117,49 @@ fn settings_text(settings: &Settings) -> String {
 /// Loads every shipped extension: the engine, the cache and the components at once.
 async fn engine(policy: pi_vers_host::policy::Policy) -> Result<String, Failure> {
     // Settings do not matter here; those of the environment may be wrong.
-    let nowhere = Settings::discover(vers_client::Environment::of([("", ""); 0]), vers_client::Overrides::default())?;
+    let nowhere = Settings::discover(
+        vers_client::Environment::of([("", ""); 0]),
+        vers_client::Overrides::default(),
+    )?;
     let host: Host = setup::host(policy, nowhere)?;
     let begun = std::time::Instant::now();
     let extensions = setup::extensions(&host, &[]).await?;
-    let cached = extensions.iter().filter(|extension| extension.from_cache()).count();
-    Ok(format!("{} extension(s) loaded in {} ms, {cached} from the cache", extensions.len(), begun.elapsed().as_millis()))
+    let cached = extensions
+        .iter()
+        .filter(|extension| extension.from_cache())
+        .count();
+    Ok(format!(
+        "{} extension(s) loaded in {} ms, {cached} from the cache",
+        extensions.len(),
+        begun.elapsed().as_millis()
+    ))
 }
 
 /// Whether a local platform runs, or else whether one could: by starting one in a directory of its own.
 async fn local_platform() -> Result<String, Failure> {
     let state = dirs::local(None)?;
     if let Some(endpoint) = vers_local::find(&state).await? {
-        return Ok(format!("running at {} (tier {})", endpoint.api_url, local::tier(endpoint.tier)));
+        return Ok(format!(
+            "running at {} (tier {})",
+            endpoint.api_url,
+            local::tier(endpoint.tier)
+        ));
     }
-    let trial = tempfile::tempdir().map_err(|why| Failure::internal(format!("cannot make a temporary directory: {why}")))?;
+    let trial = tempfile::tempdir()
+        .map_err(|why| Failure::internal(format!("cannot make a temporary directory: {why}")))?;
     let options = local::options(&trial.path().join("local"))?;
     let platform = vers_local::Platform::start(options).await?;
     let lines = local::capability_lines(platform.capabilities());
     platform.shutdown(vers_local::End::DestroyAll).await?;
     let notes: Vec<&str> = lines.iter().skip(1).map(|line| line.trim()).collect();
-    let can = lines.first().map(|line| line.trim_start_matches("tier").trim().to_owned()).unwrap_or_default();
-    Ok(std::iter::once(format!("works here: {can}").as_str()).chain(notes).collect::<Vec<_>>().join("; "))
+    let can = lines
+        .first()
+        .map(|line| line.trim_start_matches("tier").trim().to_owned())
+        .unwrap_or_default();
+    Ok(std::iter::once(format!("works here: {can}").as_str())
+        .chain(notes)
+        .collect::<Vec<_>>()
+        .join("; "))
 }
 
 /// Where the key comes from, never the key: asks the same sources in the same order.
@@ -117,9 +167,15 @@ pub(crate) fn key_source(settings: &Settings) -> String {
     if std::env::var("VERS_API_KEY").is_ok_and(|key| !key.trim().is_empty()) {
         return "VERS_API_KEY".to_owned();
     }
-    let directories = [settings.vers_home(), settings.dot_vers()].into_iter().flatten();
-    let files = directories.flat_map(|directory| ["keys.json", "config.json"].map(|name| directory.join(name)));
-    let found: Vec<String> = files.filter(|file| file.is_file()).map(|file| file.display().to_string()).collect();
+    let directories = [settings.vers_home(), settings.dot_vers()]
+        .into_iter()
+        .flatten();
+    let files = directories
+        .flat_map(|directory| ["keys.json", "config.json"].map(|name| directory.join(name)));
+    let found: Vec<String> = files
+        .filter(|file| file.is_file())
+        .map(|file| file.display().to_string())
+        .collect();
     match found.as_slice() {
         [] => "a file".to_owned(),
         [one] => one.clone(),
@@ -131,10 +187,27 @@ async fn reach(settings: &Settings, has_key: bool) -> Result<String, Failure> {
     let begun = std::time::Instant::now();
     let api = Api::new(settings.clone())?;
     if !has_key {
-        return Err(Failure::new(Code::Platform, "unauthorized", "not asked, for want of a key").next("`pi-vers login`, or set VERS_API_KEY"));
+        return Err(Failure::new(
+            Code::Platform,
+            "unauthorized",
+            "not asked, for want of a key",
+        )
+        .next("`pi-vers login`, or set VERS_API_KEY"));
     }
     let vms = api.list_vms().await?;
-    let how = if settings.base_url().scheme() == "https" { "over verified TLS" } else { "on this machine" };
-    let how = if settings.tls().insecure { "over UNVERIFIED TLS" } else { how };
-    Ok(format!("answered {how} in {} ms, {} VM(s)", begun.elapsed().as_millis(), vms.len()))
+    let how = if settings.base_url().scheme() == "https" {
+        "over verified TLS"
+    } else {
+        "on this machine"
+    };
+    let how = if settings.tls().insecure {
+        "over UNVERIFIED TLS"
+    } else {
+        how
+    };
+    Ok(format!(
+        "answered {how} in {} ms, {} VM(s)",
+        begun.elapsed().as_millis(),
+        vms.len()
+    ))
 }

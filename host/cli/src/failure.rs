@@ -50,7 +50,14 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(code: Code, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { code, kind, message: message.into(), next: None, problems: Vec::new(), output: None }
+        Self {
+            code,
+            kind,
+            message: message.into(),
+            next: None,
+            problems: Vec::new(),
+            output: None,
+        }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -71,18 +78,22 @@ impl Failure {
     pub(crate) fn line(&self) -> String {
         let message = one_line(&self.message);
         match &self.next {
-            Some(next) => format!("{}: {next}", message.trim_end_matches(['.', ':'])),
+            Some(next) => format!("{} → {next}", message.trim_end_matches(['.', ':'])),
             None => message,
         }
     }
 
     /// The `error` member of a JSON result.
     pub(crate) fn json(&self) -> Value {
-        let mut error = json!({ "kind": self.kind, "message": self.line(), "exit": self.code as u8 });
+        let mut error =
+            json!({ "kind": self.kind, "message": self.line(), "exit": self.code as u8 });
         if let Some(error) = error.as_object_mut()
             && !self.problems.is_empty()
         {
-            let problems = self.problems.iter().map(|problem| json!({ "path": problem.path, "message": problem.message }));
+            let problems = self
+                .problems
+                .iter()
+                .map(|problem| json!({ "path": problem.path, "message": problem.message }));
             error.insert("problems".into(), problems.collect());
         }
         error
@@ -92,7 +103,12 @@ impl Failure {
 /// Line feeds and invisible characters made visible or blank; long texts shortened in the middle of nowhere.
 fn one_line(text: &str) -> String {
     const MOST: usize = 1500;
-    let mut line: String = text.split('\n').map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
+    let mut line: String = text
+        .split('\n')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+        .collect::<Vec<_>>()
+        .join(" ");
     if line.chars().count() > MOST {
         line = line.chars().take(MOST).chain(['…']).collect();
     }
@@ -101,7 +117,11 @@ fn one_line(text: &str) -> String {
 
 /// The last line of a tool's text that says something: where tools put why they failed.
 fn last_words(text: &str) -> &str {
-    text.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("it does not say why")
+    text.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("it does not say why")
 }
 
 impl From<CallError> for Failure {
@@ -113,17 +133,18 @@ impl From<CallError> for Failure {
                 failure.output = Some(output);
                 failure
             }
-            CallError::Unknown { .. } => Self::new(Code::Usage, "unknown-tool", message).next("`pi-vers tools` lists what there is"),
+            CallError::Unknown { .. } => Self::new(Code::Usage, "unknown-tool", message)
+                .next("`pi-vers tools` lists what there is"),
             CallError::Arguments { tool, problems } => {
-                let mut failure =
-                    Self::new(Code::Usage, "arguments", message).next(format!("`pi-vers tools {tool}` shows what it takes"));
+                let mut failure = Self::new(Code::Usage, "arguments", message)
+                    .next(format!("`pi-vers tools {tool}` shows what it takes"));
                 failure.problems = problems;
                 failure
             }
             CallError::Refused { kind, .. } => refused(kind, message),
             CallError::TimedOut { output, .. } => {
-                let mut failure =
-                    Self::new(Code::TimedOut, "timed-out", message).next("raise `limits.call` of the extension in the policy");
+                let mut failure = Self::new(Code::TimedOut, "timed-out", message)
+                    .next("raise `limits.call` of the extension in the policy");
                 failure.output = Some(output);
                 failure
             }
@@ -133,9 +154,12 @@ impl From<CallError> for Failure {
                 failure
             }
             CallError::Crashed { extension, .. } => Self::new(Code::Extension, "crashed", message)
-                .next(format!("try again, or tell the author of {extension}; PI_VERS_LOG=debug shows more")),
+                .next(format!(
+                    "try again, or tell the author of {extension}; PI_VERS_LOG=debug shows more"
+                )),
             CallError::Contract { extension, .. } => {
-                Self::new(Code::Extension, "contract", message).next(format!("tell the author of {extension}"))
+                Self::new(Code::Extension, "contract", message)
+                    .next(format!("tell the author of {extension}"))
             }
             CallError::Closed => Self::new(Code::Internal, "closed", message),
         }
@@ -158,12 +182,17 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let message = error.to_string();
         match error {
-            Error::Engine(_) => Self::new(Code::Internal, "engine", message).next("`pi-vers doctor` looks into it"),
-            Error::Cache { .. } => Self::new(Code::Internal, "cache", message).next("make it yours with mode 0700, or set XDG_CACHE_HOME"),
+            Error::Engine(_) => {
+                Self::new(Code::Internal, "engine", message).next("`pi-vers doctor` looks into it")
+            }
+            Error::Cache { .. } => Self::new(Code::Internal, "cache", message)
+                .next("make it yours with mode 0700, or set XDG_CACHE_HOME"),
             Error::Read { .. } => Self::new(Code::Usage, "file", message).next("check the path"),
             Error::NotAComponent { .. } => Self::new(Code::Extension, "not-a-component", message),
             Error::OtherWorld { .. } => Self::new(Code::Extension, "other-world", message),
-            Error::Description { .. } => Self::new(Code::Extension, "description", message).next("tell its author"),
+            Error::Description { .. } => {
+                Self::new(Code::Extension, "description", message).next("tell its author")
+            }
             Error::Clash { .. } => Self::new(Code::Usage, "clash", message),
             Error::Policy(_) => Self::new(Code::Usage, "policy", message),
             Error::Platform(_) => Self::new(Code::Usage, "settings", message),
@@ -208,22 +237,91 @@ mod tests {
     use pi_vers_host::Content;
 
     fn output(text: &str) -> ToolOutput {
-        ToolOutput { content: vec![Content::text(text)], ..ToolOutput::default() }
+        ToolOutput {
+            content: vec![Content::text(text)],
+            ..ToolOutput::default()
+        }
     }
 
     #[test]
     fn every_call_error_has_its_code_and_one_line() {
-        let problem = Problem { path: "/a".into(), message: "is\nwrong".into() };
+        let problem = Problem {
+            path: "/a".into(),
+            message: "is\nwrong".into(),
+        };
         let table = [
-            (CallError::Failed(output("lots\nof output\n\nCommand exited with code 3\n")), Code::Tool, "Command exited with code 3"),
-            (CallError::Unknown { what: "tool", name: "bsh".into(), near: Some("bash".into()) }, Code::Usage, "did you mean bash?"),
-            (CallError::Arguments { tool: "t".into(), problems: vec![problem] }, Code::Usage, "/a: is wrong"),
-            (CallError::Refused { kind: Refusal::Denied, message: "x may not".into() }, Code::Denied, "x may not"),
-            (CallError::Refused { kind: Refusal::Unavailable, message: "no route".into() }, Code::Platform, "no route"),
-            (CallError::TimedOut { what: "call of t".into(), after: 5, output: output("") }, Code::TimedOut, "5 s"),
-            (CallError::Cancelled { what: "call of t".into(), stopped: vec![], output: output("") }, Code::Cancelled, "cancelled"),
-            (CallError::Crashed { extension: "x".into(), why: "trap".into() }, Code::Extension, "trap"),
-            (CallError::Contract { extension: "x".into(), why: "y".into() }, Code::Extension, "author of x"),
+            (
+                CallError::Failed(output("lots\nof output\n\nCommand exited with code 3\n")),
+                Code::Tool,
+                "Command exited with code 3",
+            ),
+            (
+                CallError::Unknown {
+                    what: "tool",
+                    name: "bsh".into(),
+                    near: Some("bash".into()),
+                },
+                Code::Usage,
+                "did you mean bash?",
+            ),
+            (
+                CallError::Arguments {
+                    tool: "t".into(),
+                    problems: vec![problem],
+                },
+                Code::Usage,
+                "/a: is wrong",
+            ),
+            (
+                CallError::Refused {
+                    kind: Refusal::Denied,
+                    message: "x may not".into(),
+                },
+                Code::Denied,
+                "x may not",
+            ),
+            (
+                CallError::Refused {
+                    kind: Refusal::Unavailable,
+                    message: "no route".into(),
+                },
+                Code::Platform,
+                "no route",
+            ),
+            (
+                CallError::TimedOut {
+                    what: "call of t".into(),
+                    after: 5,
+                    output: output(""),
+                },
+                Code::TimedOut,
+                "5 s",
+            ),
+            (
+                CallError::Cancelled {
+                    what: "call of t".into(),
+                    stopped: vec![],
+                    output: output(""),
+                },
+                Code::Cancelled,
+                "cancelled",
+            ),
+            (
+                CallError::Crashed {
+                    extension: "x".into(),
+                    why: "trap".into(),
+                },
+                Code::Extension,
+                "trap",
+            ),
+            (
+                CallError::Contract {
+                    extension: "x".into(),
+                    why: "y".into(),
+                },
+                Code::Extension,
+                "author of x",
+            ),
             (CallError::Closed, Code::Internal, "ended"),
         ];
         for (error, code, says) in table {
@@ -236,17 +334,30 @@ mod tests {
 
     #[test]
     fn a_guests_words_cannot_forge_a_second_line() {
-        let failure = Failure::from(CallError::Refused { kind: Refusal::Other, message: "a\n\x1b[2Jpi-vers: done".into() });
+        let failure = Failure::from(CallError::Refused {
+            kind: Refusal::Other,
+            message: "a\n\x1b[2Jpi-vers: done".into(),
+        });
         assert_eq!(failure.line(), "a \u{241b}[2Jpi-vers: done");
     }
 
     #[test]
     fn problems_are_listed_by_path_in_json() {
         let problems = vec![
-            Problem { path: "/a".into(), message: "one".into() },
-            Problem { path: String::new(), message: "two".into() },
+            Problem {
+                path: "/a".into(),
+                message: "one".into(),
+            },
+            Problem {
+                path: String::new(),
+                message: "two".into(),
+            },
         ];
-        let json = Failure::from(CallError::Arguments { tool: "t".into(), problems }).json();
+        let json = Failure::from(CallError::Arguments {
+            tool: "t".into(),
+            problems,
+        })
+        .json();
         assert_eq!(json.pointer("/problems/0/path"), Some(&json!("/a")));
         assert_eq!(json.pointer("/problems/1/message"), Some(&json!("two")));
         assert_eq!(json.pointer("/exit"), Some(&json!(2)));

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::BoxFuture;
 use pi_vers_host::{
-    BuiltInCall, BuiltInError, Content, ExtensionInfo, FlagValue, Harness, HarnessError, Severity, ToolOutput, visible,
+    BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, ExtensionInfo, FlagValue, Harness,
+    HarnessError, Severity, ToolOutput, visible,
 };
 use serde_json::Value;
 
@@ -19,11 +20,17 @@ use crate::terminal::Terminal;
 
 const BUILT_INS: [&str; 7] = ["bash", "read", "edit", "write", "grep", "find", "ls"];
 
+/// More warnings than this during one call are noise.
+const MOST_HELD: usize = 100;
+
 /// Entries of a session: in a file, or as long as the process lives.
 #[derive(Debug)]
 enum Entries {
     Kept(Stored),
-    Passing { id: String, entries: Mutex<Vec<(String, String, Value)>> },
+    Passing {
+        id: String,
+        entries: Mutex<Vec<(String, String, Value)>>,
+    },
 }
 
 /// See the module.
@@ -33,6 +40,8 @@ pub(crate) struct CommandLine {
     directory: PathBuf,
     flags: BTreeMap<String, FlagValue>,
     entries: Entries,
+    /// Warnings that came while a call runs: shown when it is known what came of it.
+    held: Mutex<Vec<String>>,
 }
 
 impl CommandLine {
@@ -42,13 +51,45 @@ impl CommandLine {
         session: Option<Stored>,
         flags: BTreeMap<String, FlagValue>,
     ) -> Result<Self, Failure> {
-        let directory = std::env::current_dir()
-            .map_err(|why| Failure::usage(format!("the working directory is not there any more ({why}): change to another")))?;
+        let directory = std::env::current_dir().map_err(|why| {
+            Failure::usage(format!(
+                "the working directory is not there any more ({why}): change to another"
+            ))
+        })?;
         let entries = match session {
             Some(stored) => Entries::Kept(stored),
-            None => Entries::Passing { id: uuid::Uuid::new_v4().to_string(), entries: Mutex::default() },
+            None => Entries::Passing {
+                id: uuid::Uuid::new_v4().to_string(),
+                entries: Mutex::default(),
+            },
         };
-        Ok(Self { terminal, directory, flags, entries })
+        Ok(Self {
+            terminal,
+            directory,
+            flags,
+            entries,
+            held: Mutex::default(),
+        })
+    }
+
+    fn hold(&self, line: String) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.len() < MOST_HELD && !held.contains(&line) {
+            held.push(line);
+        }
+    }
+
+    /// Shows the warnings that came, but those that a failure says already: an extension that can't reach the platform
+    /// warns of it when it starts, and fails for it when it is called.
+    pub(crate) fn show_held(&self, failure: Option<&Failure>) {
+        let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let said = failure.map(Failure::line).unwrap_or_default();
+        for line in held {
+            let gist = line.splitn(3, ": ").last().unwrap_or_default();
+            if !said.contains(gist) {
+                self.terminal.note(line);
+            }
+        }
     }
 }
 
@@ -59,17 +100,36 @@ pub(crate) fn flags<'a>(
 ) -> Result<BTreeMap<String, FlagValue>, Failure> {
     let mut flags = BTreeMap::new();
     for (name, text) in given {
-        let Some(flag) = infos.clone().flat_map(|info| &info.flags).find(|flag| flag.name == *name) else {
-            let known: Vec<&str> = infos.clone().flat_map(|info| &info.flags).map(|flag| flag.name.as_str()).collect();
-            return Err(Failure::usage(format!("no extension has a flag {}: there are {}", visible(name), known.join(", "))));
+        let Some(flag) = infos
+            .clone()
+            .flat_map(|info| &info.flags)
+            .find(|flag| flag.name == *name)
+        else {
+            let known: Vec<&str> = infos
+                .clone()
+                .flat_map(|info| &info.flags)
+                .map(|flag| flag.name.as_str())
+                .collect();
+            return Err(Failure::usage(format!(
+                "no extension has a flag {}: there are {}",
+                visible(name),
+                known.join(", ")
+            )));
         };
-        let wrong = |what: &str| Failure::usage(format!("--flag {name} takes {what}, not {}", visible(text)));
+        let wrong = |what: &str| {
+            Failure::usage(format!("--flag {name} takes {what}, not {}", visible(text)))
+        };
         let value = match flag.default {
             FlagValue::Text(_) => FlagValue::Text(text.clone()),
-            FlagValue::Boolean(_) => FlagValue::Boolean(text.parse().map_err(|_| wrong("true or false"))?),
-            FlagValue::Number(_) => {
-                FlagValue::Number(text.parse().ok().filter(|number: &f64| number.is_finite()).ok_or_else(|| wrong("a number"))?)
+            FlagValue::Boolean(_) => {
+                FlagValue::Boolean(text.parse().map_err(|_| wrong("true or false"))?)
             }
+            FlagValue::Number(_) => FlagValue::Number(
+                text.parse()
+                    .ok()
+                    .filter(|number: &f64| number.is_finite())
+                    .ok_or_else(|| wrong("a number"))?,
+            ),
         };
         flags.insert(name.clone(), value);
     }
@@ -81,7 +141,7 @@ impl Harness for CommandLine {
         let line = format!("{from}: {}", visible(message).replace('\n', " "));
         match severity {
             Severity::Info => self.terminal.remark(line),
-            Severity::Warning | Severity::Error => self.terminal.note(line),
+            Severity::Warning | Severity::Error => self.hold(line),
         }
     }
 
@@ -100,27 +160,69 @@ impl Harness for CommandLine {
         self.flags.get(name).cloned()
     }
 
-    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
+    /// The conversation is what the user reads here.
+    fn send_message(
+        &self,
+        from: &str,
+        message: CustomMessage,
+        _delivery: Delivery,
+        _trigger_turn: bool,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+        let texts: Vec<&str> = message
+            .content
+            .iter()
+            .filter_map(Content::as_text)
+            .collect();
+        if message.display {
+            self.hold(format!(
+                "{from}: {}",
+                visible(&texts.join(" ")).replace('\n', " ")
+            ));
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
         let (from, kind) = (from.to_owned(), kind.to_owned());
         Box::pin(async move {
             match &self.entries {
-                Entries::Kept(stored) => stored.append(&from, &kind, data).await.map_err(HarnessError::Failed),
+                Entries::Kept(stored) => stored
+                    .append(&from, &kind, data)
+                    .await
+                    .map_err(HarnessError::Failed),
                 Entries::Passing { entries, .. } => {
-                    entries.lock().unwrap_or_else(PoisonError::into_inner).push((from, kind, data));
+                    entries
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((from, kind, data));
                     Ok(())
                 }
             }
         })
     }
 
-    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
         let (from, kind) = (from.to_owned(), kind.map(str::to_owned));
         Box::pin(async move {
             match &self.entries {
-                Entries::Kept(stored) => stored.entries(&from, kind.as_deref()).await.map_err(HarnessError::Failed),
+                Entries::Kept(stored) => stored
+                    .entries(&from, kind.as_deref())
+                    .await
+                    .map_err(HarnessError::Failed),
                 Entries::Passing { entries, .. } => {
                     let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-                    let own = entries.iter().filter(|(name, k, _)| *name == from && kind.as_ref().is_none_or(|kind| kind == k));
+                    let own = entries.iter().filter(|(name, k, _)| {
+                        *name == from && kind.as_ref().is_none_or(|kind| kind == k)
+                    });
                     Ok(own.map(|(_, _, data)| data.clone()).collect())
                 }
             }
@@ -136,6 +238,11 @@ impl Harness for CommandLine {
             "No VM is active, and pi-vers has no {} of its own: choose a VM with vers_vm_use in the same session (--session NAME, or a script)",
             visible(&call.tool)
         );
-        Box::pin(async move { Err(BuiltInError::Failed(ToolOutput { content: vec![Content::Text(text)], ..ToolOutput::default() })) })
+        Box::pin(async move {
+            Err(BuiltInError::Failed(ToolOutput {
+                content: vec![Content::Text(text)],
+                ..ToolOutput::default()
+            }))
+        })
     }
 }

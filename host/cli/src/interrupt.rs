@@ -24,8 +24,13 @@ impl Drop for Interrupts {
 impl Interrupts {
     /// Takes the signals over. `left` is told when the user quits: what then stays behind, and how to remove it.
     pub(crate) fn watch(terminal: Arc<Terminal>, left: Option<String>) -> Result<Self, Failure> {
-        let take = |kind| signal(kind).map_err(|why| Failure::internal(format!("cannot watch for Ctrl-C: {why}")));
-        let (mut interrupt, mut terminate) = (take(SignalKind::interrupt())?, take(SignalKind::terminate())?);
+        let take = |kind| {
+            signal(kind).map_err(|why| Failure::internal(format!("cannot watch for Ctrl-C: {why}")))
+        };
+        let (mut interrupt, mut terminate) = (
+            take(SignalKind::interrupt())?,
+            take(SignalKind::terminate())?,
+        );
         let (sender, count) = watch::channel(0);
         let task = tokio::spawn(async move {
             loop {

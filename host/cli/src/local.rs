@@ -19,7 +19,8 @@ pub(crate) fn options(state: &Path) -> Result<Options, Failure> {
 }
 
 fn program() -> Result<PathBuf, Failure> {
-    std::env::current_exe().map_err(|why| Failure::internal(format!("cannot find this program's own file: {why}")))
+    std::env::current_exe()
+        .map_err(|why| Failure::internal(format!("cannot find this program's own file: {why}")))
 }
 
 /// Starts a platform in the background, or finds the one that runs.
@@ -53,19 +54,35 @@ impl Local {
     pub(crate) async fn attach(terminal: &Terminal, state: Option<&Path>) -> Result<Self, Failure> {
         let state = dirs::local(state)?;
         if let Some(endpoint) = vers_local::find(&state).await? {
-            return Ok(Self { endpoint, state, started: false });
+            return Ok(Self {
+                endpoint,
+                state,
+                started: false,
+            });
         }
         terminal.remark("starting the local platform for this run (`pi-vers local up` keeps one)");
         let endpoint = start(options(&state)?).await?;
-        Ok(Self { endpoint, state, started: true })
+        Ok(Self {
+            endpoint,
+            state,
+            started: true,
+        })
     }
 
     /// A platform that has to be up already.
     pub(crate) async fn running(state: &Path) -> Result<Self, Failure> {
         match vers_local::find(state).await? {
-            Some(endpoint) => Ok(Self { endpoint, state: state.to_owned(), started: false }),
-            None => Err(Failure::new(Code::Platform, "unavailable", "the local platform is not running")
-                .next(format!("`pi-vers local up{}` starts it", state_flag(state)))),
+            Some(endpoint) => Ok(Self {
+                endpoint,
+                state: state.to_owned(),
+                started: false,
+            }),
+            None => Err(Failure::new(
+                Code::Platform,
+                "unavailable",
+                "the local platform is not running",
+            )
+            .next(format!("`pi-vers local up{}` starts it", state_flag(state)))),
         }
     }
 
@@ -75,7 +92,10 @@ impl Local {
 
     /// What stays if the program is quit now.
     pub(crate) fn left_behind(&self) -> Option<String> {
-        let down = format!("the local platform still runs: `pi-vers local down{}` ends it", state_flag(&self.state));
+        let down = format!(
+            "the local platform still runs: `pi-vers local down{}` ends it",
+            state_flag(&self.state)
+        );
         self.started.then_some(down)
     }
 
@@ -105,12 +125,22 @@ pub(crate) fn state_flag(state: &Path) -> String {
 /// A path as a shell takes it.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
-    let plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"/._-+=:@%".contains(&b));
-    if plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+    let plain = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"/._-+=:@%".contains(&b));
+    if plain {
+        text
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
+    }
 }
 
 /// `pi-vers local …`, but `serve`.
-pub(crate) async fn command(terminal: Arc<Terminal>, command: args::Local) -> Result<Code, Failure> {
+pub(crate) async fn command(
+    terminal: Arc<Terminal>,
+    command: args::Local,
+) -> Result<Code, Failure> {
     match command {
         args::Local::Up(options) => up(&terminal, options).await,
         args::Local::Status(place) => status(&terminal, &place).await,
@@ -120,7 +150,9 @@ pub(crate) async fn command(terminal: Arc<Terminal>, command: args::Local) -> Re
             let text = match (report.was_running, report.vms_put_to_sleep) {
                 (false, 0) => format!("the local platform was not running ({})", state.display()),
                 (_, 0) => "ended: no process, cgroup or mount is left; commits stay".to_owned(),
-                (_, slept) => format!("ended: no process, cgroup or mount is left; {slept} VM(s) sleep on disk, commits stay"),
+                (_, slept) => format!(
+                    "ended: no process, cgroup or mount is left; {slept} VM(s) sleep on disk, commits stay"
+                ),
             };
             tell(&terminal, place.json, json!(report), &text);
             Ok(Code::Ok)
@@ -128,7 +160,12 @@ pub(crate) async fn command(terminal: Arc<Terminal>, command: args::Local) -> Re
         args::Local::Reset(place) => {
             let state = dirs::local(place.state.as_deref())?;
             let report = vers_local::reset(&state).await?;
-            tell(&terminal, place.json, json!(report), &format!("ended and removed: nothing is left in {}", state.display()));
+            tell(
+                &terminal,
+                place.json,
+                json!(report),
+                &format!("ended and removed: nothing is left in {}", state.display()),
+            );
             Ok(Code::Ok)
         }
         // `main` has taken it before any runtime was there.
@@ -175,14 +212,24 @@ async fn up(terminal: &Terminal, given: Up) -> Result<Code, Failure> {
         return Ok(Code::Ok);
     }
     let flag = state_flag(&state);
-    terminal.line(format!("The local platform {} (tier {}).", if running { "was up already" } else { "is up" }, tier(endpoint.tier)));
+    terminal.line(format!(
+        "The local platform {} (tier {}).",
+        if running { "was up already" } else { "is up" },
+        tier(endpoint.tier)
+    ));
     terminal.line(format!("  use it       pi-vers run --local{flag} vers_vms"));
     terminal.line(format!("  what it can  pi-vers local status{flag}"));
     terminal.line(format!("  end it       pi-vers local down{flag}"));
     terminal.line("For other programs:");
     terminal.line(format!("  export VERS_BASE_URL={}", endpoint.api_url));
-    terminal.line(format!("  export VERS_API_KEY=\"$(cat {})\"", quoted(&endpoint.state_dir.join("api_key"))));
-    terminal.line(format!("  export VERS_VM_DOMAIN={} VERS_VM_CONNECT={}", endpoint.domain, endpoint.ssh_addr));
+    terminal.line(format!(
+        "  export VERS_API_KEY=\"$(cat {})\"",
+        quoted(&endpoint.state_dir.join("api_key"))
+    ));
+    terminal.line(format!(
+        "  export VERS_VM_DOMAIN={} VERS_VM_CONNECT={}",
+        endpoint.domain, endpoint.ssh_addr
+    ));
     terminal.line(format!("  export VERS_TLS_CA={}", quoted(&endpoint.ca_pem)));
     Ok(Code::Ok)
 }
@@ -220,11 +267,21 @@ async fn status(terminal: &Terminal, place: &Place) -> Result<Code, Failure> {
     match (status.running, &status.api_url) {
         (true, Some(url)) => {
             let uptime = std::time::Duration::from_secs(status.uptime_secs.unwrap_or_default());
-            terminal.line(format!("running at {url} for {uptime:?}, process {}", status.pid.unwrap_or_default()));
+            terminal.line(format!(
+                "running at {url} for {uptime:?}, process {}",
+                status.pid.unwrap_or_default()
+            ));
         }
-        _ => terminal.line(format!("not running; `pi-vers local up{}` starts it", state_flag(&state))),
+        _ => terminal.line(format!(
+            "not running; `pi-vers local up{}` starts it",
+            state_flag(&state)
+        )),
     }
-    terminal.line(format!("state     {} ({} MiB)", state.display(), status.disk_bytes >> 20));
+    terminal.line(format!(
+        "state     {} ({} KiB on disk)",
+        state.display(),
+        status.disk_bytes >> 10
+    ));
     if let Some(capabilities) = &status.capabilities {
         for line in capability_lines(capabilities) {
             terminal.line(line);
@@ -233,15 +290,26 @@ async fn status(terminal: &Terminal, place: &Place) -> Result<Code, Failure> {
     terminal.line(format!("commits   {}", status.commits));
     terminal.line(format!("VMs       {}", status.vms.len()));
     for vm in &status.vms {
-        let note = vm.note.as_ref().map(|note| format!("  ({note})")).unwrap_or_default();
-        terminal.line(format!("  {}  {:8}  created {}{note}", vm.vm_id, vm.state, vm.created_at));
+        let note = vm
+            .note
+            .as_ref()
+            .map(|note| format!("  ({note})"))
+            .unwrap_or_default();
+        terminal.line(format!(
+            "  {}  {:8}  created {}{note}",
+            vm.vm_id, vm.state, vm.created_at
+        ));
     }
     terminal.line(&status.captured.statement);
     for lost in &status.captured.not_captured {
         terminal.line(format!("  not in a commit: {lost}"));
     }
     for login in &status.pending_logins {
-        terminal.line(format!("login of {} waits for {}", pi_vers_host::visible(&login.email), login.link));
+        terminal.line(format!(
+            "login of {} waits for {}",
+            pi_vers_host::visible(&login.email),
+            login.link
+        ));
     }
     Ok(Code::Ok)
 }
@@ -251,14 +319,27 @@ pub(crate) fn capability_lines(capabilities: &Capabilities) -> Vec<String> {
     let mut lines = vec![format!(
         "tier      {}: {}, memory and CPU limits {}, pausing by {}",
         tier(capabilities.tier),
-        if capabilities.full_root { "the whole file system of a VM can be changed" } else { "the system below a VM is read-only" },
-        if capabilities.limits { "enforced" } else { "not enforced" },
+        if capabilities.full_root {
+            "the whole file system of a VM can be changed"
+        } else {
+            "the system below a VM is read-only"
+        },
+        if capabilities.limits {
+            "enforced"
+        } else {
+            "not enforced"
+        },
         match capabilities.pause {
             vers_local::Pause::Freezer => "freezing",
             vers_local::Pause::Signal => "signals",
         },
     )];
-    lines.extend(capabilities.notes.iter().map(|note| format!("  note: {note}")));
+    lines.extend(
+        capabilities
+            .notes
+            .iter()
+            .map(|note| format!("  note: {note}")),
+    );
     lines
 }
 

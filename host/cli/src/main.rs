@@ -49,7 +49,9 @@ fn main() -> ExitCode {
 }
 
 fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.map_err(|why| Failure::internal(format!("cannot start: {why}")))?;
     let result = runtime.block_on(Box::pin(dispatch(terminal.clone(), command)));
     // A thread that waits for standard input or a lock is not waited for.
@@ -72,8 +74,13 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
 
 /// What extensions and the host log goes to standard error, as `PI_VERS_LOG` says.
 fn log() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("PI_VERS_LOG").unwrap_or_else(|_| "warn".into());
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().with_ansi(false);
+    let filter = tracing_subscriber::EnvFilter::try_from_env("PI_VERS_LOG")
+        .unwrap_or_else(|_| "warn".into());
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_ansi(false);
     // Set once; there is no other in this process.
     let _ = logs.try_init();
 }

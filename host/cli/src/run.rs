@@ -51,7 +51,12 @@ pub(crate) async fn run(terminal: Arc<Terminal>, options: Run) -> Result<Code, F
     ended.map(|()| code)
 }
 
-async fn with_platform(terminal: &Arc<Terminal>, options: &Run, local: Option<&Local>, calls: Vec<Line>) -> Result<Code, Failure> {
+async fn with_platform(
+    terminal: &Arc<Terminal>,
+    options: &Run,
+    local: Option<&Local>,
+    calls: Vec<Line>,
+) -> Result<Code, Failure> {
     let left = local.and_then(Local::left_behind);
     let interrupts = Interrupts::watch(terminal.clone(), left)?;
     let settings = local.map_or_else(setup::settings, Local::settings)?;
@@ -64,39 +69,75 @@ async fn with_platform(terminal: &Arc<Terminal>, options: &Run, local: Option<&L
         Some(stored) => !stored.is_new().await,
         None => false,
     };
-    let flags = harness::flags(&options.flag, extensions.iter().map(pi_vers_host::Extension::info))?;
-    let harness = CommandLine::new(terminal.clone(), stored, flags)?;
-    let session = host.session(Arc::new(harness), extensions)?;
+    let flags = harness::flags(
+        &options.flag,
+        extensions.iter().map(pi_vers_host::Extension::info),
+    )?;
+    let harness = Arc::new(CommandLine::new(terminal.clone(), stored, flags)?);
+    let session = host.session(harness.clone(), extensions)?;
     if resumed && let Err(why) = session.start(StartReason::Resume).await {
         // The calls of the others work; a call of this one says it again.
         terminal.note(format!("pi-vers: {}", Failure::from(why).line()));
     }
-    let code = all(terminal, options, &session, &interrupts, calls).await;
+    let runner = Runner {
+        terminal,
+        options,
+        session: &session,
+        harness: &harness,
+        interrupts: &interrupts,
+    };
+    let code = runner.all(calls).await;
     session.end().await;
     Ok(code)
 }
 
-async fn all(terminal: &Terminal, options: &Run, session: &Session, interrupts: &Interrupts, calls: Vec<Line>) -> Code {
-    let mut first = Code::Ok;
-    for line in calls {
-        let done = call(terminal, session, interrupts, &line.tool, line.arguments, options.timeout).await;
-        report(terminal, options.json, &done);
-        if first == Code::Ok {
-            first = done.code();
-        }
-        // Somebody who cancels wants no more of it.
-        if (done.code() != Code::Ok && !options.keep_going) || interrupts.happened() {
-            break;
-        }
-    }
-    first
+/// What the calls of a run share.
+struct Runner<'a> {
+    terminal: &'a Terminal,
+    options: &'a Run,
+    session: &'a Session,
+    harness: &'a CommandLine,
+    interrupts: &'a Interrupts,
 }
 
-fn report(terminal: &Terminal, json: bool, done: &Done) {
-    if json {
-        terminal.line(done.json().to_string());
-    } else {
-        done.print(terminal);
+impl Runner<'_> {
+    /// Runs them one after another; the code of the first that failed.
+    async fn all(&self, calls: Vec<Line>) -> Code {
+        let mut first = Code::Ok;
+        let mut failure = None;
+        for line in calls {
+            let done = call(
+                self.terminal,
+                self.session,
+                self.interrupts,
+                &line.tool,
+                line.arguments,
+                self.options.timeout,
+            )
+            .await;
+            self.report(&done);
+            let code = done.code();
+            failure = done.result.err();
+            if first == Code::Ok {
+                first = code;
+            }
+            // Somebody who cancels wants no more of it.
+            if (code != Code::Ok && !self.options.keep_going) || self.interrupts.happened() {
+                break;
+            }
+        }
+        // What a background task had to say meanwhile.
+        self.harness.show_held(failure.as_ref());
+        first
+    }
+
+    fn report(&self, done: &Done) {
+        self.harness.show_held(done.result.as_ref().err());
+        if self.options.json {
+            self.terminal.line(done.json().to_string());
+        } else {
+            done.print(self.terminal);
+        }
     }
 }
 
@@ -108,8 +149,13 @@ fn calls(options: &Run) -> Result<Vec<Line>, Failure> {
             let text = if name == "-" { stdin()? } else { file(script)? };
             lines(&name, &text)
         }
-        (None, Some(tool)) => Ok(vec![Line { tool: tool.clone(), arguments: arguments(&options.arguments)? }]),
-        (None, None) => Err(Failure::usage("there is no tool to run: give its name, or --script FILE")),
+        (None, Some(tool)) => Ok(vec![Line {
+            tool: tool.clone(),
+            arguments: arguments(&options.arguments)?,
+        }]),
+        (None, None) => Err(Failure::usage(
+            "there is no tool to run: give its name, or --script FILE",
+        )),
     }
 }
 
@@ -146,8 +192,10 @@ fn stdin() -> Result<String, Failure> {
 
 fn file(path: &Path) -> Result<String, Failure> {
     let name = path.display().to_string();
-    let file = std::fs::File::open(path)
-        .map_err(|why| Failure::new(Code::Usage, "file", format!("{name} can't be read: {why}")).next("check the path"))?;
+    let file = std::fs::File::open(path).map_err(|why| {
+        Failure::new(Code::Usage, "file", format!("{name} can't be read: {why}"))
+            .next("check the path")
+    })?;
     bounded(file, &name)
 }
 
@@ -156,7 +204,9 @@ fn bounded(source: impl std::io::Read, name: &str) -> Result<String, Failure> {
     let read = source.take(LARGEST + 1).read_to_string(&mut text);
     read.map_err(|why| Failure::new(Code::Usage, "file", format!("{name} can't be read: {why}")))?;
     if text.len() as u64 > LARGEST {
-        return Err(Failure::usage(format!("{name} is larger than 64 MiB: is it the right one?")));
+        return Err(Failure::usage(format!(
+            "{name} is larger than 64 MiB: is it the right one?"
+        )));
     }
     Ok(text)
 }
@@ -168,11 +218,23 @@ mod tests {
 
     #[test]
     fn blank_lines_and_comments_are_skipped_and_errors_have_their_line() {
-        let calls = lines("s", "# first\n\n  {\"tool\":\"a\"}\n{\"tool\":\"b\",\"arguments\":{\"x\":1}}\n").unwrap();
-        assert_eq!((calls[0].tool.as_str(), &calls[0].arguments), ("a", &serde_json::json!({})));
+        let calls = lines(
+            "s",
+            "# first\n\n  {\"tool\":\"a\"}\n{\"tool\":\"b\",\"arguments\":{\"x\":1}}\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (calls[0].tool.as_str(), &calls[0].arguments),
+            ("a", &serde_json::json!({}))
+        );
         assert_eq!(calls[1].arguments, serde_json::json!({ "x": 1 }));
-        let line = lines("s", "\n{\"tool\":\"a\",\"argument\":{}}").unwrap_err().line();
-        assert!(line.starts_with("s:2: unknown field `argument`") && line.contains("nothing was run"), "{line}");
+        let line = lines("s", "\n{\"tool\":\"a\",\"argument\":{}}")
+            .unwrap_err()
+            .line();
+        assert!(
+            line.starts_with("s:2: unknown field `argument`") && line.contains("nothing was run"),
+            "{line}"
+        );
     }
 
     proptest::proptest! {

@@ -49,15 +49,21 @@ impl Stored {
     /// The session of this name, made if it is new.
     pub(crate) async fn open(name: &str) -> std::result::Result<Self, Failure> {
         let fits = (1..=64).contains(&name.len())
-            && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
             && !name.starts_with(['.', '-']);
         if !fits {
-            return Err(Failure::usage(format!("{name:?} is no name for a session: use 1 to 64 letters, digits, -, _ and .")));
+            return Err(Failure::usage(format!(
+                "{name:?} is no name for a session: use 1 to 64 letters, digits, -, _ and ."
+            )));
         }
         let directory = dirs::private(dirs::state()?.join("sessions"))?;
         let path = directory.join(format!("{name}.json"));
         let at = path.clone();
-        let id = update(at, |record| record.id.clone()).await.map_err(Failure::internal)?;
+        let id = update(at, |record| record.id.clone())
+            .await
+            .map_err(Failure::internal)?;
         Ok(Self { path, id })
     }
 
@@ -67,7 +73,11 @@ impl Stored {
 
     /// Adds an entry.
     pub(crate) async fn append(&self, extension: &str, kind: &str, data: Value) -> Result<()> {
-        let entry = Entry { extension: extension.to_owned(), kind: kind.to_owned(), data };
+        let entry = Entry {
+            extension: extension.to_owned(),
+            kind: kind.to_owned(),
+            data,
+        };
         update(self.path.clone(), move |record| record.entries.push(entry)).await
     }
 
@@ -76,26 +86,40 @@ impl Stored {
         let path = self.path.clone();
         let record = blocking(move || read(&path)).await?;
         let entries = record.into_iter().flat_map(|record| record.entries);
-        let wanted = entries.filter(|entry| entry.extension == extension && kind.is_none_or(|kind| kind == entry.kind));
+        let wanted = entries.filter(|entry| {
+            entry.extension == extension && kind.is_none_or(|kind| kind == entry.kind)
+        });
         Ok(wanted.map(|entry| entry.data).collect())
     }
 
     /// Whether anything is kept in it.
     pub(crate) async fn is_new(&self) -> bool {
         let path = self.path.clone();
-        blocking(move || read(&path)).await.is_ok_and(|record| record.is_none_or(|record| record.entries.is_empty()))
+        blocking(move || read(&path))
+            .await
+            .is_ok_and(|record| record.is_none_or(|record| record.entries.is_empty()))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|why| format!("the session's file: {why}"))?
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|why| format!("the session's file: {why}"))?
 }
 
 /// Reads, changes and writes the record under the lock.
-async fn update<T: Send + 'static>(path: PathBuf, change: impl FnOnce(&mut Record) -> T + Send + 'static) -> Result<T> {
+async fn update<T: Send + 'static>(
+    path: PathBuf,
+    change: impl FnOnce(&mut Record) -> T + Send + 'static,
+) -> Result<T> {
     let lock = lock(path.with_extension("lock")).await?;
     blocking(move || {
-        let mut record = read(&path)?.unwrap_or_else(|| Record { id: uuid::Uuid::new_v4().to_string(), entries: Vec::new() });
+        let mut record = read(&path)?.unwrap_or_else(|| Record {
+            id: uuid::Uuid::new_v4().to_string(),
+            entries: Vec::new(),
+        });
         let answer = change(&mut record);
         write(&path, &record)?;
         drop(lock);
@@ -107,7 +131,13 @@ async fn update<T: Send + 'static>(path: PathBuf, change: impl FnOnce(&mut Recor
 /// The lock, within its time. A thread that still waits then takes it and lets it go again.
 async fn lock(path: PathBuf) -> Result<File> {
     let failed = |why: &dyn std::fmt::Display| format!("cannot lock {}: {why}", path.display());
-    let file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path).map_err(|why| failed(&why))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|why| failed(&why))?;
     match file.try_lock() {
         Ok(()) => return Ok(file),
         Err(TryLockError::WouldBlock) => {}
@@ -116,25 +146,35 @@ async fn lock(path: PathBuf) -> Result<File> {
     let waiting = blocking(move || file.lock().map(|()| file).map_err(|why| why.to_string()));
     match tokio::time::timeout(LOCK, waiting).await {
         Ok(locked) => locked.map_err(|why| failed(&why)),
-        Err(_) => Err(failed(&"another pi-vers has held it for 10 s; end that one, or use another session")),
+        Err(_) => Err(failed(
+            &"another pi-vers has held it for 10 s; end that one, or use another session",
+        )),
     }
 }
 
 fn read(path: &Path) -> Result<Option<Record>> {
-    let failed = |why: &dyn std::fmt::Display| format!("the session {} can't be read: {why}", path.display());
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("the session {} can't be read: {why}", path.display())
+    };
     let file = match File::open(path) {
         Ok(file) => file,
         Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(why) => return Err(failed(&why)),
     };
     let mut text = String::new();
-    file.take(LARGEST).read_to_string(&mut text).map_err(|why| failed(&why))?;
+    file.take(LARGEST)
+        .read_to_string(&mut text)
+        .map_err(|why| failed(&why))?;
     let record = serde_json::from_str(&text);
-    record.map(Some).map_err(|why| failed(&format!("it is damaged ({why}); remove it to begin anew")))
+    record
+        .map(Some)
+        .map_err(|why| failed(&format!("it is damaged ({why}); remove it to begin anew")))
 }
 
 fn write(path: &Path, record: &Record) -> Result<()> {
-    let failed = |why: &dyn std::fmt::Display| format!("the session {} can't be written: {why}", path.display());
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("the session {} can't be written: {why}", path.display())
+    };
     let text = serde_json::to_vec(record).map_err(|why| failed(&why))?;
     if text.len() as u64 >= LARGEST {
         return Err(failed(&"it has grown to 64 MiB; begin another session"));
@@ -143,7 +183,9 @@ fn write(path: &Path, record: &Record) -> Result<()> {
     // Made with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(directory).map_err(|why| failed(&why))?;
     file.write_all(&text).map_err(|why| failed(&why))?;
-    file.persist(path).map_err(|why| failed(&why.error)).map(drop)
+    file.persist(path)
+        .map_err(|why| failed(&why.error))
+        .map(drop)
 }
 
 #[cfg(test)]
@@ -154,8 +196,13 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     async fn at(path: &Path) -> Stored {
-        let id = update(path.to_owned(), |record| record.id.clone()).await.unwrap();
-        Stored { path: path.to_owned(), id }
+        let id = update(path.to_owned(), |record| record.id.clone())
+            .await
+            .unwrap();
+        Stored {
+            path: path.to_owned(),
+            id,
+        }
     }
 
     #[tokio::test]
@@ -170,9 +217,15 @@ mod tests {
         let second = at(&path).await;
         assert_eq!(second.id(), first.id());
         assert!(!second.is_new().await);
-        assert_eq!(second.entries("x", None).await.unwrap(), [json!(1), json!(3)]);
+        assert_eq!(
+            second.entries("x", None).await.unwrap(),
+            [json!(1), json!(3)]
+        );
         assert_eq!(second.entries("x", Some("b")).await.unwrap(), [json!(3)]);
-        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -187,7 +240,13 @@ mod tests {
         for append in futures::future::join_all(appends).await {
             append.unwrap().unwrap();
         }
-        let mut found: Vec<u64> = session.entries("x", None).await.unwrap().iter().filter_map(Value::as_u64).collect();
+        let mut found: Vec<u64> = session
+            .entries("x", None)
+            .await
+            .unwrap()
+            .iter()
+            .filter_map(Value::as_u64)
+            .collect();
         found.sort_unstable();
         assert_eq!(found, (0..40).collect::<Vec<_>>());
     }

@@ -28,30 +28,47 @@ pub(crate) fn policy(given: Option<&Path>) -> Result<Policy, Failure> {
     let file = policy_file(given)?;
     let user = match Policy::load(&file) {
         Ok(policy) => policy,
-        Err(PolicyError::Read { source, .. }) if given.is_none() && source.kind() == std::io::ErrorKind::NotFound => Policy::empty(),
+        Err(PolicyError::Read { source, .. })
+            if given.is_none() && source.kind() == std::io::ErrorKind::NotFound =>
+        {
+            Policy::empty()
+        }
         Err(why) => return Err(why.into()),
     };
     let policy = user.over(shipped::policy()?);
     match Policy::load_project(Path::new(PROJECT)) {
         Ok(project) => Ok(policy.narrowed_by(project)),
-        Err(PolicyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(policy),
+        Err(PolicyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            Ok(policy)
+        }
         Err(why) => Err(why.into()),
     }
 }
 
 /// The platform of the environment.
 pub(crate) fn settings() -> Result<Settings, Failure> {
-    Ok(Settings::discover(Environment::process(), Overrides::default())?)
+    Ok(Settings::discover(
+        Environment::process(),
+        Overrides::default(),
+    )?)
 }
 
 /// A host with this policy, for this platform.
 pub(crate) fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
-    let host = Host::builder().cache(dirs::cache()?.join("compiled")).state(dirs::state()?).policy(policy).platform(settings).build()?;
+    let host = Host::builder()
+        .cache(dirs::cache()?.join("compiled"))
+        .state(dirs::state()?)
+        .policy(policy)
+        .platform(settings)
+        .build()?;
     Ok(host)
 }
 
 /// The host and all extensions: the shipped ones and those of the command line.
-pub(crate) async fn load(loading: &Loading, settings: Settings) -> Result<(Host, Vec<Extension>), Failure> {
+pub(crate) async fn load(
+    loading: &Loading,
+    settings: Settings,
+) -> Result<(Host, Vec<Extension>), Failure> {
     let host = host(policy(loading.policy.as_deref())?, settings)?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
@@ -60,7 +77,11 @@ pub(crate) async fn load(loading: &Loading, settings: Settings) -> Result<(Host,
 /// The shipped extensions and these files, side by side. A file's extension takes the place of a shipped one of its name.
 pub(crate) async fn extensions(host: &Host, files: &[PathBuf]) -> Result<Vec<Extension>, Failure> {
     let own = join_all(files.iter().map(|file| host.load_file(file)));
-    let shipped = join_all(SHIPPED.iter().map(async |shipped| host.load(&origin(shipped.name), shipped.wasm).await));
+    let shipped = join_all(
+        SHIPPED
+            .iter()
+            .map(async |shipped| host.load(&origin(shipped.name), shipped.wasm).await),
+    );
     let (own, shipped) = futures::join!(own, shipped);
     let own = own.into_iter().collect::<Result<Vec<_>, _>>()?;
     let mut all = shipped.into_iter().collect::<Result<Vec<_>, _>>()?;

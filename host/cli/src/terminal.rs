@@ -124,7 +124,12 @@ impl Terminal {
         }
         let mut live = self.live();
         if self.err_is_terminal {
-            let mut lines: Vec<String> = text.lines().rev().take(LIVE_LINES).map(screen_line).collect();
+            let mut lines: Vec<String> = text
+                .lines()
+                .rev()
+                .take(LIVE_LINES)
+                .map(screen_line)
+                .collect();
             lines.reverse();
             lines.extend(caption.map(screen_line));
             if lines != live.lines {
@@ -135,8 +140,15 @@ impl Terminal {
             return;
         }
         // A line without its end may still grow.
-        let complete = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-        let mut lines: Vec<String> = complete.lines().rev().take(LONGEST_LINE).map(visible).collect();
+        let complete = text
+            .rfind('\n')
+            .map_or("", |end| text.get(..end).unwrap_or_default());
+        let mut lines: Vec<String> = complete
+            .lines()
+            .rev()
+            .take(LONGEST_LINE)
+            .map(visible)
+            .collect();
         lines.reverse();
         lines.extend(caption.map(visible));
         for line in fresh(&live.printed, &lines) {
@@ -199,7 +211,11 @@ fn clear(lines: usize) {
 }
 
 fn screen_line(line: &str) -> String {
-    visible(line).replace('\t', "    ").chars().take(LONGEST_LINE).collect()
+    visible(line)
+        .replace('\t', "    ")
+        .chars()
+        .take(LONGEST_LINE)
+        .collect()
 }
 
 /// The lines of `new` behind the longest end of `old` that `new` begins with: a tail that moves on is printed once.
@@ -223,10 +239,19 @@ mod tests {
 
     #[test]
     fn a_tail_that_moves_on_is_printed_once() {
-        for (old, new, expected) in
-            [("", "ab", "ab"), ("ab", "abc", "c"), ("abc", "bcd", "d"), ("abc", "abc", ""), ("abc", "xyz", "xyz"), ("aab", "abab", "ab")]
-        {
-            assert_eq!(fresh(&lines(old), &lines(new)).concat(), expected, "{old} {new}");
+        for (old, new, expected) in [
+            ("", "ab", "ab"),
+            ("ab", "abc", "c"),
+            ("abc", "bcd", "d"),
+            ("abc", "abc", ""),
+            ("abc", "xyz", "xyz"),
+            ("aab", "abab", "ab"),
+        ] {
+            assert_eq!(
+                fresh(&lines(old), &lines(new)).concat(),
+                expected,
+                "{old} {new}"
+            );
         }
     }
 

@@ -13,14 +13,21 @@ use crate::terminal::{Style, Terminal};
 /// Lists the tools, or shows one.
 pub(crate) async fn tools(terminal: Arc<Terminal>, options: Tools) -> Result<Code, Failure> {
     let (host, extensions) = setup::load(&options.loading, setup::settings()?).await?;
-    let harness = crate::harness::CommandLine::new(terminal.clone(), None, std::collections::BTreeMap::new())?;
+    let harness = crate::harness::CommandLine::new(
+        terminal.clone(),
+        None,
+        std::collections::BTreeMap::new(),
+    )?;
     let session = host.session(Arc::new(harness), extensions)?;
     let offers = session.tools();
     if let Some(name) = &options.tool {
         let Some(offer) = offers.iter().find(|offer| offer.item.name == *name) else {
             // The session knows which name is like it.
             let refused = session.call(name, Value::Null).outcome().await;
-            return Err(refused.err().map_or_else(|| Failure::internal("a tool that is not offered ran"), Failure::from));
+            return Err(refused.err().map_or_else(
+                || Failure::internal("a tool that is not offered ran"),
+                Failure::from,
+            ));
         };
         if options.json {
             terminal.line(described(&offer.item, &offer.extension).to_string());
@@ -28,11 +35,18 @@ pub(crate) async fn tools(terminal: Arc<Terminal>, options: Tools) -> Result<Cod
             whole(&terminal, &offer.item, &offer.extension);
         }
     } else if options.json {
-        let all: Vec<Value> = offers.iter().map(|offer| described(&offer.item, &offer.extension)).collect();
+        let all: Vec<Value> = offers
+            .iter()
+            .map(|offer| described(&offer.item, &offer.extension))
+            .collect();
         terminal.line(Value::from(all).to_string());
     } else {
         for extension in session.extensions() {
-            let own: Vec<&Tool> = offers.iter().filter(|offer| offer.extension == extension.name()).map(|offer| &offer.item).collect();
+            let own: Vec<&Tool> = offers
+                .iter()
+                .filter(|offer| offer.extension == extension.name())
+                .map(|offer| &offer.item)
+                .collect();
             list(&terminal, extension, &own);
         }
     }
@@ -43,20 +57,43 @@ pub(crate) async fn tools(terminal: Arc<Terminal>, options: Tools) -> Result<Cod
 fn list(terminal: &Terminal, extension: &Extension, tools: &[&Tool]) {
     let info = extension.info();
     let title = format!("{} {}", info.name, info.version);
-    terminal.line(format!("{}  {}", terminal.styled(Style::Bold, &title), terminal.styled(Style::Dim, &visible(extension.origin()))));
-    let width = tools.iter().map(|tool| tool.name.len()).max().unwrap_or_default();
+    terminal.line(format!(
+        "{}  {}",
+        terminal.styled(Style::Bold, &title),
+        terminal.styled(Style::Dim, &visible(extension.origin()))
+    ));
+    let width = tools
+        .iter()
+        .map(|tool| tool.name.len())
+        .max()
+        .unwrap_or_default();
     for tool in tools {
-        terminal.line(format!("  {:width$}  {}", tool.name, sentence(&tool.description)));
+        terminal.line(format!(
+            "  {:width$}  {}",
+            tool.name,
+            sentence(&tool.description)
+        ));
     }
-    let left_out: Vec<&str> =
-        info.tools.iter().filter(|tool| !tools.iter().any(|own| own.name == tool.name)).map(|tool| tool.name.as_str()).collect();
+    let left_out: Vec<&str> = info
+        .tools
+        .iter()
+        .filter(|tool| !tools.iter().any(|own| own.name == tool.name))
+        .map(|tool| tool.name.as_str())
+        .collect();
     if !left_out.is_empty() {
-        terminal.line(format!("  not offered here: {} (`pi-vers inspect` says what the extension may do)", left_out.join(", ")));
+        terminal.line(format!(
+            "  not offered here: {} (`pi-vers inspect` says what the extension may do)",
+            left_out.join(", ")
+        ));
     }
 }
 
 fn whole(terminal: &Terminal, tool: &Tool, extension: &str) {
-    terminal.line(format!("{}  {}", terminal.styled(Style::Bold, &tool.name), terminal.styled(Style::Dim, extension)));
+    terminal.line(format!(
+        "{}  {}",
+        terminal.styled(Style::Bold, &tool.name),
+        terminal.styled(Style::Dim, extension)
+    ));
     terminal.line(&tool.description);
     terminal.line(pretty(&tool.parameters));
 }
@@ -76,7 +113,11 @@ fn described(tool: &Tool, extension: &str) -> Value {
 /// The first sentence, on one line.
 fn sentence(text: &str) -> String {
     let line = text.replace('\n', " ");
-    line.split_inclusive(". ").next().unwrap_or_default().trim().to_owned()
+    line.split_inclusive(". ")
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned()
 }
 
 #[cfg(test)]

@@ -13,8 +13,14 @@ use crate::{dirs, doctor, setup};
 
 /// Asks the platform whose the key is.
 pub(crate) async fn whoami(terminal: Arc<Terminal>, options: Whoami) -> Result<Code, Failure> {
-    let local = if options.local { Some(Local::running(&dirs::local(options.state.as_deref())?).await?) } else { None };
-    let settings = local.as_ref().map_or_else(setup::settings, Local::settings)?;
+    let local = if options.local {
+        Some(Local::running(&dirs::local(options.state.as_deref())?).await?)
+    } else {
+        None
+    };
+    let settings = local
+        .as_ref()
+        .map_or_else(setup::settings, Local::settings)?;
     let source = match &local {
         Some(_) => "the local platform's own".to_owned(),
         None => {
@@ -35,10 +41,24 @@ pub(crate) async fn whoami(terminal: Arc<Terminal>, options: Whoami) -> Result<C
         terminal.line(value.to_string());
         return Ok(Code::Ok);
     }
-    let known = |text: &str| if text.is_empty() { "unknown".to_owned() } else { pi_vers_host::visible(text) };
+    let known = |text: &str| {
+        if text.is_empty() {
+            "unknown".to_owned()
+        } else {
+            pi_vers_host::visible(text)
+        }
+    };
     terminal.line(format!("platform  {base}"));
     terminal.line(format!("key       {source}"));
-    terminal.line(format!("user      {} ({})", known(&identity.user.email), known(&identity.user.id)));
-    terminal.line(format!("org       {} ({})", known(&identity.org.name), known(&identity.org.id)));
+    terminal.line(format!(
+        "user      {} ({})",
+        known(&identity.user.email),
+        known(&identity.user.id)
+    ));
+    terminal.line(format!(
+        "org       {} ({})",
+        known(&identity.org.name),
+        known(&identity.org.id)
+    ));
     Ok(Code::Ok)
 }

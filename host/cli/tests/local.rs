@@ -1,6 +1,11 @@
 //! The command line against the local platform, with real VMs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 mod common;
 
@@ -31,11 +36,23 @@ impl Platform {
     }
 
     fn local(&self, what: &str) -> Ran {
-        self.home.run(["local", what, "--json", "--state", self.state()])
+        self.home
+            .run(["local", what, "--json", "--state", self.state()])
     }
 
     fn arguments<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
-        [&["run", "--quiet", "--json", "--local", "--state", self.state()][..], more].concat()
+        [
+            &[
+                "run",
+                "--quiet",
+                "--json",
+                "--local",
+                "--state",
+                self.state(),
+            ][..],
+            more,
+        ]
+        .concat()
     }
 
     fn run(&self, more: &[&str]) -> Ran {
@@ -44,8 +61,14 @@ impl Platform {
 
     /// Runs calls in one session, to the end.
     fn script(&self, calls: &[(&str, Value)]) -> (Ran, Vec<Value>) {
-        let lines: Vec<String> = calls.iter().map(|(tool, arguments)| json!({ "tool": tool, "arguments": arguments }).to_string()).collect();
-        let ran = self.home.run_with_input(&self.arguments(&["--keep-going", "--script", "-"]), &lines.join("\n"));
+        let lines: Vec<String> = calls
+            .iter()
+            .map(|(tool, arguments)| json!({ "tool": tool, "arguments": arguments }).to_string())
+            .collect();
+        let ran = self.home.run_with_input(
+            &self.arguments(&["--keep-going", "--script", "-"]),
+            &lines.join("\n"),
+        );
         let results = ran.json();
         assert_eq!(results.len(), calls.len(), "{ran:?}");
         (ran, results)
@@ -71,11 +94,20 @@ impl Drop for Platform {
 fn vm_in(result: &Value) -> String {
     let text = text_of(result);
     let words = text.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
-    words.filter(|word| word.len() == 36).last().unwrap_or_else(|| panic!("{result}")).to_owned()
+    words
+        .filter(|word| word.len() == 36)
+        .last()
+        .unwrap_or_else(|| panic!("{result}"))
+        .to_owned()
 }
 
 fn text_of(result: &Value) -> String {
-    result["content"].as_array().unwrap().iter().filter_map(|block| block["text"].as_str()).collect()
+    result["content"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|block| block["text"].as_str())
+        .collect()
 }
 
 #[test]
@@ -84,18 +116,38 @@ fn calls_of_a_script_share_a_session_and_fail_one_by_one() {
     let vm = platform.create();
     let (ran, results) = platform.script(&[
         ("vers_vm_use", json!({ "vmId": vm })),
-        ("bash", json!({ "command": "echo out; echo err >&2; exit 7" })),
+        (
+            "bash",
+            json!({ "command": "echo out; echo err >&2; exit 7" }),
+        ),
         ("bash", json!({ "command": "echo still here" })),
         ("bash", json!({ "comand": "ls" })),
     ]);
     assert_eq!(ran.code, 1, "the first failure's: {ran:?}");
-    let ok: Vec<bool> = results.iter().map(|result| result["ok"].as_bool().unwrap()).collect();
+    let ok: Vec<bool> = results
+        .iter()
+        .map(|result| result["ok"].as_bool().unwrap())
+        .collect();
     assert_eq!(ok, [true, false, true, false], "{ran:?}");
-    assert!(text_of(&results[1]).contains("out") && results[1]["error"]["message"].as_str().unwrap().contains('7'), "{}", results[1]);
+    assert!(
+        text_of(&results[1]).contains("out")
+            && results[1]["error"]["message"]
+                .as_str()
+                .unwrap()
+                .contains('7'),
+        "{}",
+        results[1]
+    );
     assert_eq!(results[3]["error"]["kind"], "arguments");
     // Without --keep-going the first failure is the last call.
-    let lines = format!("{}\n{}\n", json!({ "tool": "bash", "arguments": {} }), json!({ "tool": "vers_vms" }));
-    let ran = platform.home.run_with_input(&platform.arguments(&["--script", "-"]), &lines);
+    let lines = format!(
+        "{}\n{}\n",
+        json!({ "tool": "bash", "arguments": {} }),
+        json!({ "tool": "vers_vms" })
+    );
+    let ran = platform
+        .home
+        .run_with_input(&platform.arguments(&["--script", "-"]), &lines);
     assert_eq!((ran.code, ran.json().len()), (2, 1), "{ran:?}");
 }
 
@@ -117,8 +169,19 @@ fn ids_that_are_unknown_partial_or_ambiguous() {
         let line = results[at]["error"]["message"].as_str().unwrap();
         assert!(!line.contains('\n') && !line.is_empty());
     }
-    assert!(results[0]["error"]["message"].as_str().unwrap().contains(unknown), "{}", results[0]);
-    assert!(text_of(&results[3]).contains("reached"), "a beginning of the id is enough: {}", results[3]);
+    assert!(
+        results[0]["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains(unknown),
+        "{}",
+        results[0]
+    );
+    assert!(
+        text_of(&results[3]).contains("reached"),
+        "a beginning of the id is enough: {}",
+        results[3]
+    );
 }
 
 #[test]
@@ -131,17 +194,33 @@ fn a_vm_that_is_paused_or_deleted_meanwhile() {
         ("vers_vm_state", json!({ "vmId": vm, "state": "Paused" })),
         ("bash", json!({ "command": "echo two" })),
     ]);
-    assert!(results.iter().all(|result| result["ok"] == true), "{results:?}");
-    assert!(text_of(&results[3]).contains("resumed") && text_of(&results[3]).contains("two"), "{}", results[3]);
+    assert!(
+        results.iter().all(|result| result["ok"] == true),
+        "{results:?}"
+    );
+    assert!(
+        text_of(&results[3]).contains("resumed") && text_of(&results[3]).contains("two"),
+        "{}",
+        results[3]
+    );
     // Deleted by somebody else while a session has it as its active VM.
     let session = ["--session", "gone"];
-    let used = platform.run(&[&session[..], &["vers_vm_use", &format!("{{\"vmId\":\"{vm}\"}}")]].concat());
+    let used = platform.run(
+        &[
+            &session[..],
+            &["vers_vm_use", &format!("{{\"vmId\":\"{vm}\"}}")],
+        ]
+        .concat(),
+    );
     assert_eq!(used.code, 0, "{used:?}");
     let deleted = platform.run(&["vers_vm_delete", &format!("{{\"vmId\":\"{vm}\"}}")]);
     assert_eq!(deleted.code, 0, "{deleted:?}");
     let ran = platform.run(&[&session[..], &["bash", r#"{"command":"echo three"}"#]].concat());
     assert_ne!(ran.code, 0, "{ran:?}");
-    let line = ran.json()[0]["error"]["message"].as_str().unwrap().to_owned();
+    let line = ran.json()[0]["error"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     assert!(line.contains("vers_vm_use") || line.contains(&vm), "{line}");
 }
 
@@ -150,17 +229,30 @@ fn the_active_vm_belongs_to_the_session() {
     let platform = Platform::up();
     let vm = platform.create();
     let bash = ["bash", r#"{"command":"echo \"on $VERS_VM_ID\"; cd /tmp"}"#];
-    let used = platform.run(&["--session", "work", "vers_vm_use", &format!("{{\"vmId\":\"{vm}\"}}")]);
+    let used = platform.run(&[
+        "--session",
+        "work",
+        "vers_vm_use",
+        &format!("{{\"vmId\":\"{vm}\"}}"),
+    ]);
     assert_eq!(used.code, 0, "{used:?}");
     let same = platform.run(&[&["--session", "work"][..], &bash].concat());
     assert_eq!(same.code, 0, "{same:?}");
     assert!(text_of(&same.json()[0]).contains("on "), "{same:?}");
     let other = platform.run(&[&["--session", "other"][..], &bash].concat());
     assert_eq!(other.code, 1, "{other:?}");
-    assert!(text_of(&other.json()[0]).contains("No VM is active"), "{other:?}");
-    let file = platform.home.path(".local/state/pi-vers/sessions/work.json");
+    assert!(
+        text_of(&other.json()[0]).contains("No VM is active"),
+        "{other:?}"
+    );
+    let file = platform
+        .home
+        .path(".local/state/pi-vers/sessions/work.json");
     use std::os::unix::fs::PermissionsExt as _;
-    assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(
+        std::fs::metadata(file).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
 }
 
 #[test]
@@ -174,17 +266,34 @@ fn ctrl_c_stops_the_command_on_the_vm() {
         json!({ "tool": "bash", "arguments": { "command": format!("export MARK={mark}; echo started; sleep 1000") } }),
     );
     let script = platform.home.write("s.jsonl", calls);
-    let arguments = ["run", "--local", "--state", platform.state(), "--script", script.to_str().unwrap()];
+    let arguments = [
+        "run",
+        "--local",
+        "--state",
+        platform.state(),
+        "--script",
+        script.to_str().unwrap(),
+    ];
     let mut child = platform.home.command(arguments).spawn().unwrap();
     // Shown while it runs, line by line, on standard error.
-    let mut errors = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(errors.any(|line| line.contains("started")), "it ended before it started");
+    let mut errors = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(
+        errors.any(|line| line.contains("started")),
+        "it ended before it started"
+    );
     interrupt(&child);
     let rest: Vec<String> = errors.collect();
     let ran = finish(child);
     assert_eq!(ran.code, 6, "{ran:?} {rest:?}");
-    let count = format!("n=0; for f in /proc/[0-9]*/environ; do grep -qsa MARK={mark} $f && n=$((n + 1)); done; echo left: $n");
-    let (_, results) = platform.script(&[("vers_vm_use", json!({ "vmId": vm })), ("bash", json!({ "command": count }))]);
+    let count = format!(
+        "n=0; for f in /proc/[0-9]*/environ; do grep -qsa MARK={mark} $f && n=$((n + 1)); done; echo left: $n"
+    );
+    let (_, results) = platform.script(&[
+        ("vers_vm_use", json!({ "vmId": vm })),
+        ("bash", json!({ "command": count })),
+    ]);
     assert!(text_of(&results[1]).contains("left: 0"), "{results:?}");
 }
 
@@ -195,11 +304,22 @@ fn a_platform_that_was_not_up_is_up_for_the_run_only() {
     let state = state.to_str().unwrap();
     let ran = home.run(["run", "--local", "--state", state, "vers_vms"]);
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.err.contains("starting the local platform for this run"), "{ran:?}");
+    assert!(
+        ran.err.contains("starting the local platform for this run"),
+        "{ran:?}"
+    );
     let status = home.run(["local", "status", "--json", "--state", state]);
     assert_eq!(status.json()[0]["running"], false, "{status:?}");
     // What was there is there again: the VM sleeps between runs.
-    let ran = home.run(["run", "--json", "--local", "--state", state, "vers_vm_create", r#"{"wait_boot":true}"#]);
+    let ran = home.run([
+        "run",
+        "--json",
+        "--local",
+        "--state",
+        state,
+        "vers_vm_create",
+        r#"{"wait_boot":true}"#,
+    ]);
     let vm = vm_in(&ran.json()[0]);
     let ran = home.run(["run", "--local", "--state", state, "vers_vms"]);
     assert!(ran.out.contains(&vm), "{ran:?}");
@@ -220,10 +340,19 @@ fn the_demo_does_all_it_says_and_leaves_nothing() {
     let home = Home::new();
     let temporary = home.path("tmp");
     std::fs::create_dir(&temporary).unwrap();
-    let ran = finish(home.command(["--quiet", "demo", "--json"]).env("TMPDIR", &temporary).spawn().unwrap());
+    let ran = finish(
+        home.command(["--quiet", "demo", "--json"])
+            .env("TMPDIR", &temporary)
+            .spawn()
+            .unwrap(),
+    );
     let lines = ran.json();
     let failed: Vec<&Value> = lines.iter().filter(|line| line["ok"] != true).collect();
-    assert!(ran.code == 0 && failed.is_empty(), "{failed:#?} {}", ran.err);
+    assert!(
+        ran.code == 0 && failed.is_empty(),
+        "{failed:#?} {}",
+        ran.err
+    );
     assert_eq!(lines.last().unwrap()["steps"], 13);
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }
@@ -233,15 +362,32 @@ fn a_demo_that_is_interrupted_cleans_up_and_says_so() {
     let home = Home::new();
     let temporary = home.path("tmp");
     std::fs::create_dir(&temporary).unwrap();
-    let mut child = home.command(["--quiet", "demo", "--json"]).env("TMPDIR", &temporary).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(|line| -> Value { serde_json::from_str(&line.unwrap()).unwrap() });
-    assert!(lines.any(|line| line["step"].as_str().is_some_and(|step| step.contains("vers_vm_use"))));
+    let mut child = home
+        .command(["--quiet", "demo", "--json"])
+        .env("TMPDIR", &temporary)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map(|line| -> Value { serde_json::from_str(&line.unwrap()).unwrap() });
+    assert!(lines.any(|line| {
+        line["step"]
+            .as_str()
+            .is_some_and(|step| step.contains("vers_vm_use"))
+    }));
     interrupt(&child);
     let rest: Vec<Value> = lines.collect();
     let ran = finish(child);
     assert_eq!(ran.code, 6, "{ran:?} {rest:?}");
     assert!(rest.iter().any(|line| line["skipped"] == true), "{rest:?}");
-    let end = rest.iter().rfind(|line| line["step"].as_str().is_some_and(|step| step.contains("nothing is left"))).unwrap();
+    let end = rest
+        .iter()
+        .rfind(|line| {
+            line["step"]
+                .as_str()
+                .is_some_and(|step| step.contains("nothing is left"))
+        })
+        .unwrap();
     assert_eq!(end["ok"], true, "{end}");
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }

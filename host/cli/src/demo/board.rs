@@ -25,7 +25,14 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new(terminal: Arc<Terminal>, json: bool) -> Self {
-        Self { terminal, json, begun: Instant::now(), steps: 0, failed: 0, code: Code::Ok }
+        Self {
+            terminal,
+            json,
+            begun: Instant::now(),
+            steps: 0,
+            failed: 0,
+            code: Code::Ok,
+        }
     }
 
     /// A step that ran.
@@ -48,20 +55,37 @@ impl Board {
         self.put(name, false, true, None, &[format!("skipped: {why}")]);
     }
 
-    fn put(&mut self, name: &str, ok: bool, skipped: bool, took: Option<Duration>, lines: &[String]) {
+    fn put(
+        &mut self,
+        name: &str,
+        ok: bool,
+        skipped: bool,
+        took: Option<Duration>,
+        lines: &[String],
+    ) {
         self.steps += 1;
         self.failed += usize::from(!ok);
         let millis = took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
         if self.json {
-            let line = json!({ "step": name, "ok": ok, "skipped": skipped, "ms": millis, "text": lines });
+            let line =
+                json!({ "step": name, "ok": ok, "skipped": skipped, "ms": millis, "text": lines });
             self.terminal.line(line.to_string());
             return;
         }
-        let mark = if ok { self.terminal.styled(Style::Good, "✓") } else { self.terminal.styled(Style::Bad, "✗") };
+        let mark = if ok {
+            self.terminal.styled(Style::Good, "✓")
+        } else {
+            self.terminal.styled(Style::Bad, "✗")
+        };
         let time = took.map(shown).unwrap_or_default();
-        self.terminal.line(format!("{mark} {} {}", self.terminal.styled(Style::Bold, &format!("{name:52}")), self.terminal.styled(Style::Dim, &time)));
+        self.terminal.line(format!(
+            "{mark} {} {}",
+            self.terminal.styled(Style::Bold, &format!("{name:52}")),
+            self.terminal.styled(Style::Dim, &time)
+        ));
         for line in lines {
-            self.terminal.line(format!("    {}", pi_vers_host::visible(line)));
+            self.terminal
+                .line(format!("    {}", pi_vers_host::visible(line)));
         }
     }
 
@@ -78,10 +102,21 @@ impl Board {
             let line = json!({ "ok": code == Code::Ok, "steps": self.steps, "failed": self.failed, "ms": millis, "exit": code as u8 });
             self.terminal.line(line.to_string());
         } else if code == Code::Ok {
-            self.terminal.line(format!("{} {} steps in {}", self.terminal.styled(Style::Good, "✓"), self.steps, shown(took)));
+            self.terminal.line(format!(
+                "{} {} steps in {}",
+                self.terminal.styled(Style::Good, "✓"),
+                self.steps,
+                shown(took)
+            ));
         } else {
-            let text = format!("{} of {} steps failed or were skipped, after {}", self.failed, self.steps, shown(took));
-            self.terminal.line(format!("{} {text}", self.terminal.styled(Style::Bad, "✗")));
+            let text = format!(
+                "{} of {} steps failed or were skipped, after {}",
+                self.failed,
+                self.steps,
+                shown(took)
+            );
+            self.terminal
+                .line(format!("{} {text}", self.terminal.styled(Style::Bad, "✗")));
         }
         code
     }
@@ -89,7 +124,11 @@ impl Board {
 
 /// `812 ms`, `12.3 s`.
 pub(crate) fn shown(time: Duration) -> String {
-    if time < Duration::from_secs(1) { format!("{} ms", time.as_millis()) } else { format!("{:.1} s", time.as_secs_f64()) }
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
 }
 
 #[cfg(test)]
@@ -104,8 +143,16 @@ mod tests {
         assert_eq!(board.end(true), Code::Cancelled);
         board.skipped("b", "because");
         assert_eq!(board.end(false), Code::Internal);
-        board.ran("c", Duration::ZERO, &Err(Failure::new(Code::Platform, "x", "x")));
-        board.ran("d", Duration::ZERO, &Err(Failure::new(Code::Tool, "x", "x")));
+        board.ran(
+            "c",
+            Duration::ZERO,
+            &Err(Failure::new(Code::Platform, "x", "x")),
+        );
+        board.ran(
+            "d",
+            Duration::ZERO,
+            &Err(Failure::new(Code::Tool, "x", "x")),
+        );
         assert_eq!(board.end(false), Code::Platform);
     }
 }

@@ -14,12 +14,21 @@ pub(super) fn of(state: &Path, endpoint: Option<&Endpoint>) -> Vec<String> {
     let wanted = state.display().to_string();
     let own = std::process::id();
     for process in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = process
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse::<u32>().ok())
+        else {
+            continue;
+        };
         // A sandbox is a process whose mounts lie in the state directory.
         let mounts = std::fs::read_to_string(process.path().join("mountinfo")).unwrap_or_default();
         if mounts.contains(&wanted) {
             let name = std::fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            left.push(format!("process {pid} ({}) with mounts of {wanted}", name.trim()));
+            left.push(format!(
+                "process {pid} ({}) with mounts of {wanted}",
+                name.trim()
+            ));
         } else if pid != own && server == Some(pid) && !is_dead(&process.path()) {
             left.push(format!("the server, process {pid}"));
         }
@@ -30,7 +39,8 @@ pub(super) fn of(state: &Path, endpoint: Option<&Endpoint>) -> Vec<String> {
 /// A zombie has ended and waits for its parent, which may be an init that is slow.
 fn is_dead(process: &Path) -> bool {
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
+    stat.rsplit_once(") ")
+        .is_none_or(|(_, rest)| rest.starts_with(['Z', 'X']))
 }
 
 #[cfg(test)]

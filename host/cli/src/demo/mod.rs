@@ -35,22 +35,39 @@ struct Ground {
 impl Ground {
     fn choose(options: &Demo) -> Result<Self, Failure> {
         if options.keep {
-            return Ok(Self { state: dirs::local(options.state.as_deref())?, host: None, temporary: None, stays: true });
+            return Ok(Self {
+                state: dirs::local(options.state.as_deref())?,
+                host: None,
+                temporary: None,
+                stays: true,
+            });
         }
         let failed = |why: std::io::Error| {
-            Failure::internal(format!("cannot make a temporary directory: {why}")).next("set TMPDIR, or give --state DIR")
+            Failure::internal(format!("cannot make a temporary directory: {why}"))
+                .next("set TMPDIR, or give --state DIR")
         };
-        let temporary = tempfile::Builder::new().prefix("pi-vers-demo-").tempdir().map_err(failed)?;
+        let temporary = tempfile::Builder::new()
+            .prefix("pi-vers-demo-")
+            .tempdir()
+            .map_err(failed)?;
         let root = temporary.path().canonicalize().map_err(failed)?;
         let state = match &options.state {
             Some(given) => dirs::local(Some(given))?,
             None => root.join("platform"),
         };
         if state.exists() {
-            return Err(Failure::usage(format!("{} is there already, and the demo removes what it made", state.display()))
-                .next("give a directory that is not there, or --keep"));
+            return Err(Failure::usage(format!(
+                "{} is there already, and the demo removes what it made",
+                state.display()
+            ))
+            .next("give a directory that is not there, or --keep"));
         }
-        Ok(Self { state, host: Some(root.join("host")), temporary: Some(temporary), stays: false })
+        Ok(Self {
+            state,
+            host: Some(root.join("host")),
+            temporary: Some(temporary),
+            stays: false,
+        })
     }
 }
 
@@ -58,8 +75,15 @@ impl Ground {
 pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code, Failure> {
     let ground = Ground::choose(&options)?;
     let flag = local::state_flag(&ground.state);
-    let clean = if ground.stays { format!("`pi-vers local down{flag}`") } else { format!("`pi-vers local reset{flag}`") };
-    let interrupts = Interrupts::watch(terminal.clone(), Some(format!("the demo's platform may be left: {clean} ends it")))?;
+    let clean = if ground.stays {
+        format!("`pi-vers local down{flag}`")
+    } else {
+        format!("`pi-vers local reset{flag}`")
+    };
+    let interrupts = Interrupts::watch(
+        terminal.clone(),
+        Some(format!("the demo's platform may be left: {clean} ends it")),
+    )?;
     let mut board = Board::new(terminal.clone(), options.json);
 
     let mut stage = Stage::new(terminal.clone(), &ground, &interrupts);
@@ -87,11 +111,19 @@ pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code,
     if let Ok(kept) = &kept
         && ground.stays
     {
-        board.ran("End the session; the platform stays", begun.elapsed(), &Ok(kept.lines()));
+        board.ran(
+            "End the session; the platform stays",
+            begun.elapsed(),
+            &Ok(kept.lines()),
+        );
     } else {
         let endpoint = kept.as_ref().ok().and_then(|kept| kept.endpoint.clone());
         let result = Box::pin(end(ground, endpoint)).await;
-        board.ran("Shut the platform down: nothing is left", begun.elapsed(), &result);
+        board.ran(
+            "Shut the platform down: nothing is left",
+            begun.elapsed(),
+            &result,
+        );
     }
     let code = board.end(interrupts.happened());
     if let (true, Ok(kept)) = (options.keep && !options.json, &kept) {
@@ -108,16 +140,24 @@ async fn end(ground: Ground, endpoint: Option<Endpoint>) -> Result<board::Told, 
     if let Some(temporary) = ground.temporary {
         let path = temporary.path().to_owned();
         temporary.close().map_err(|why| {
-            Failure::internal(format!("{} can't be removed: {why}", path.display())).next("remove it by hand")
+            Failure::internal(format!("{} can't be removed: {why}", path.display()))
+                .next("remove it by hand")
         })?;
     }
     let left = leftovers::of(&ground.state, endpoint.as_ref());
     if !left.is_empty() {
-        return Err(Failure::internal(format!("left behind: {}", left.join("; "))).next("this is a bug: please report it"));
+        return Err(
+            Failure::internal(format!("left behind: {}", left.join("; ")))
+                .next("this is a bug: please report it"),
+        );
     }
     Ok(vec![format!(
         "server {}, {} VM(s) still had processes and were ended; no process, cgroup, mount or file of it is left",
-        if report.was_running { "ended" } else { "was not running" },
+        if report.was_running {
+            "ended"
+        } else {
+            "was not running"
+        },
         report.vms_put_to_sleep
     )])
 }

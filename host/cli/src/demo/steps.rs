@@ -31,18 +31,66 @@ pub(super) struct Step {
 
 /// In the order in which they run.
 pub(super) const STEPS: [Step; 12] = [
-    Step { name: "platform", title: "Start the Vers platform on this machine", needs: &[] },
-    Step { name: "tools", title: "Load the extensions, list their tools", needs: &["platform"] },
-    Step { name: "create", title: "Create a VM (vers_vm_create)", needs: &["tools"] },
-    Step { name: "use", title: "Let the tools act on it (vers_vm_use)", needs: &["create"] },
-    Step { name: "build", title: "Build and run a program there, streamed (bash)", needs: &["use"] },
-    Step { name: "files", title: "Write, edit and read a file (write, edit, read)", needs: &["use"] },
-    Step { name: "commit", title: "Snapshot the VM (vers_vm_commit)", needs: &["use"] },
-    Step { name: "branch", title: "Branch it twice; the branches diverge", needs: &["commit"] },
-    Step { name: "restore", title: "Restore the snapshot: the old state", needs: &["commit"] },
-    Step { name: "cancel", title: "Cancel `sleep 1000`: it is gone on the VM", needs: &["use"] },
-    Step { name: "pause", title: "Pause and resume (vers_vm_state)", needs: &["use"] },
-    Step { name: "delete", title: "Delete the VMs (vers_vm_delete)", needs: &["create"] },
+    Step {
+        name: "platform",
+        title: "Start the Vers platform on this machine",
+        needs: &[],
+    },
+    Step {
+        name: "tools",
+        title: "Load the extensions, list their tools",
+        needs: &["platform"],
+    },
+    Step {
+        name: "create",
+        title: "Create a VM (vers_vm_create)",
+        needs: &["tools"],
+    },
+    Step {
+        name: "use",
+        title: "Let the tools act on it (vers_vm_use)",
+        needs: &["create"],
+    },
+    Step {
+        name: "build",
+        title: "Build and run a program there, streamed (bash)",
+        needs: &["use"],
+    },
+    Step {
+        name: "files",
+        title: "Write, edit and read a file (write, edit, read)",
+        needs: &["use"],
+    },
+    Step {
+        name: "commit",
+        title: "Snapshot the VM (vers_vm_commit)",
+        needs: &["use"],
+    },
+    Step {
+        name: "branch",
+        title: "Branch it twice; the branches diverge",
+        needs: &["commit"],
+    },
+    Step {
+        name: "restore",
+        title: "Restore the snapshot: the old state",
+        needs: &["commit"],
+    },
+    Step {
+        name: "cancel",
+        title: "Cancel `sleep 1000`: it is gone on the VM",
+        needs: &["use"],
+    },
+    Step {
+        name: "pause",
+        title: "Pause and resume (vers_vm_state)",
+        needs: &["use"],
+    },
+    Step {
+        name: "delete",
+        title: "Delete the VMs (vers_vm_delete)",
+        needs: &["create"],
+    },
 ];
 
 /// The program that is built: in C where there is a compiler, else for the shell.
@@ -83,7 +131,8 @@ fi
 for i in 1 2 3 4 5; do ./primes $((i * 100)); sleep 0.2; done"#;
 
 /// What it has to print.
-const PRIMES: &str = "prime 100 is 541\nprime 200 is 1223\nprime 300 is 1987\nprime 400 is 2741\nprime 500 is 3571";
+const PRIMES: &str =
+    "prime 100 is 541\nprime 200 is 1223\nprime 300 is 1987\nprime 400 is 2741\nprime 500 is 3571";
 
 /// A text that quoting, heredocs and encodings have broken before.
 const TEXT: &str = "It's a \"test\": $HOME `id` \\n %s ${x} EOF\nÄ ö 漢字 🦀 and a tab\there, trailing blanks  \nred\nEOF\n'last line, without an end";
@@ -113,9 +162,23 @@ fn wrong(message: impl Into<String>) -> Failure {
 }
 
 impl<'a> Stage<'a> {
-    pub(super) fn new(terminal: Arc<Terminal>, ground: &'a Ground, interrupts: &'a Interrupts) -> Self {
+    pub(super) fn new(
+        terminal: Arc<Terminal>,
+        ground: &'a Ground,
+        interrupts: &'a Interrupts,
+    ) -> Self {
         let (vm, home, commit) = Default::default();
-        Self { terminal, ground, interrupts, endpoint: None, session: None, vms: Vec::new(), vm, home, commit }
+        Self {
+            terminal,
+            ground,
+            interrupts,
+            endpoint: None,
+            session: None,
+            vms: Vec::new(),
+            vm,
+            home,
+            commit,
+        }
     }
 
     pub(super) async fn run(&mut self, step: &str) -> Result<Told, Failure> {
@@ -142,14 +205,23 @@ impl<'a> Stage<'a> {
             // A platform that stays shall have nothing of a demo that was cancelled or failed.
             for vm in std::mem::take(&mut self.vms) {
                 if let Some(session) = &self.session {
-                    let _ = tokio::time::timeout(LIMIT, session.call("vers_vm_delete", json!({ "vmId": vm })).outcome()).await;
+                    let _ = tokio::time::timeout(
+                        LIMIT,
+                        session
+                            .call("vers_vm_delete", json!({ "vmId": vm }))
+                            .outcome(),
+                    )
+                    .await;
                 }
             }
         }
         if let Some(session) = self.session.take() {
             session.end().await;
         }
-        Ok(Kept { endpoint: self.endpoint.take(), vm: self.vms.first().cloned() })
+        Ok(Kept {
+            endpoint: self.endpoint.take(),
+            vm: self.vms.first().cloned(),
+        })
     }
 
     async fn platform(&mut self) -> Result<Told, Failure> {
@@ -157,15 +229,28 @@ impl<'a> Stage<'a> {
         let endpoint = local::start(local::options(state)?)
             .await
             .map_err(|failure| failure.next("`pi-vers doctor` says what this machine lacks; --state DIR takes another file system"))?;
-        let mut told = vec![format!("{} (tier {}), state in {}", endpoint.api_url, local::tier(endpoint.tier), state.display())];
+        let mut told = vec![format!(
+            "{} (tier {}), state in {}",
+            endpoint.api_url,
+            local::tier(endpoint.tier),
+            state.display()
+        )];
         let status = vers_local::status(state).await?;
-        told.extend(status.capabilities.iter().flat_map(|capabilities| &capabilities.notes).map(|note| format!("note: {note}")));
+        told.extend(
+            status
+                .capabilities
+                .iter()
+                .flat_map(|capabilities| &capabilities.notes)
+                .map(|note| format!("note: {note}")),
+        );
         self.endpoint = Some(endpoint);
         Ok(told)
     }
 
     async fn tools(&mut self) -> Result<Told, Failure> {
-        let Some(endpoint) = &self.endpoint else { return Err(Failure::internal("there is no platform")) };
+        let Some(endpoint) = &self.endpoint else {
+            return Err(Failure::internal("there is no platform"));
+        };
         let settings = local::settings(endpoint)?;
         let begun = Instant::now();
         let host = match &self.ground.host {
@@ -180,40 +265,65 @@ impl<'a> Stage<'a> {
         };
         let extensions = setup::extensions(&host, &[]).await?;
         let cached = extensions.iter().all(pi_vers_host::Extension::from_cache);
-        let harness = CommandLine::new(self.terminal.clone(), None, std::collections::BTreeMap::new())?;
+        let harness = CommandLine::new(
+            self.terminal.clone(),
+            None,
+            std::collections::BTreeMap::new(),
+        )?;
         let session = host.session(Arc::new(harness), extensions)?;
         let mut told = vec![format!(
             "{} in {} ({})",
             "host and components ready",
             shown(begun.elapsed()),
-            if cached { "compiled code from the cache" } else { "compiled now, cached for the next time" }
+            if cached {
+                "compiled code from the cache"
+            } else {
+                "compiled now, cached for the next time"
+            }
         )];
         for extension in session.extensions() {
             let offers = session.tools();
-            let own: Vec<&str> =
-                offers.iter().filter(|offer| offer.extension == extension.name()).map(|offer| offer.item.name.as_str()).collect();
+            let own: Vec<&str> = offers
+                .iter()
+                .filter(|offer| offer.extension == extension.name())
+                .map(|offer| offer.item.name.as_str())
+                .collect();
             let digest: String = extension.digest().to_string().chars().take(19).collect();
-            told.push(format!("{} {} ({digest}…): {}", extension.name(), extension.info().version, own.join(", ")));
+            told.push(format!(
+                "{} {} ({digest}…): {}",
+                extension.name(),
+                extension.info().version,
+                own.join(", ")
+            ));
         }
         self.session = Some(session);
         Ok(told)
     }
 
     async fn create(&mut self) -> Result<Told, Failure> {
-        self.vm = self.make("vers_vm_create", json!({ "wait_boot": true })).await?;
+        self.vm = self
+            .make("vers_vm_create", json!({ "wait_boot": true }))
+            .await?;
         Ok(vec![format!("VM {}", self.vm)])
     }
 
     async fn take_vm(&mut self) -> Result<Told, Failure> {
         let vm = self.vm.clone();
         self.choose(&vm).await?;
-        let said = self.bash("printf '%s\\n' \"$HOME\" \"$(id -un)@$(uname -n), $(uname -sr)\"").await?;
+        let said = self
+            .bash("printf '%s\\n' \"$HOME\" \"$(id -un)@$(uname -n), $(uname -sr)\"")
+            .await?;
         let mut lines = said.lines();
         self.home = lines.next().unwrap_or_default().to_owned();
         if !self.home.starts_with('/') {
-            return Err(wrong(format!("the VM's shell did not tell its home directory but: {said}")));
+            return Err(wrong(format!(
+                "the VM's shell did not tell its home directory but: {said}"
+            )));
         }
-        Ok(vec![format!("bash there says: {}", lines.next().unwrap_or_default())])
+        Ok(vec![format!(
+            "bash there says: {}",
+            lines.next().unwrap_or_default()
+        )])
     }
 
     async fn build(&mut self) -> Result<Told, Failure> {
@@ -232,43 +342,75 @@ impl<'a> Stage<'a> {
             .await?;
         let text = output.text();
         if !text.contains(PRIMES) {
-            return Err(wrong(format!("the program did not print the primes but: {text}")));
+            return Err(wrong(format!(
+                "the program did not print the primes but: {text}"
+            )));
         }
         let Some(first) = first else {
-            return Err(wrong("its output came only at the end: it was not streamed"));
+            return Err(wrong(
+                "its output came only at the end: it was not streamed",
+            ));
         };
-        let how = text.lines().find(|line| line.starts_with("built with") || line.starts_with("no C compiler")).unwrap_or_default();
-        let last = text.lines().rfind(|line| line.starts_with("prime")).unwrap_or_default();
+        let how = text
+            .lines()
+            .find(|line| line.starts_with("built with") || line.starts_with("no C compiler"))
+            .unwrap_or_default();
+        let last = text
+            .lines()
+            .rfind(|line| line.starts_with("prime"))
+            .unwrap_or_default();
         Ok(vec![
             how.to_owned(),
-            format!("first line of its output seen after {}, {early} updates while it ran; at the end: {last}", shown(first)),
+            format!(
+                "first line of its output seen after {}, {early} updates while it ran; at the end: {last}",
+                shown(first)
+            ),
         ])
     }
 
     async fn files(&mut self) -> Result<Told, Failure> {
         let path = format!("{}/pi-vers-demo/it's a \"file\".txt", self.home);
-        self.ask("write", json!({ "path": path, "content": TEXT })).await?;
-        self.ask("edit", json!({ "path": path, "oldText": "red\n", "newText": "green 🌱\n" })).await?;
+        self.ask("write", json!({ "path": path, "content": TEXT }))
+            .await?;
+        self.ask(
+            "edit",
+            json!({ "path": path, "oldText": "red\n", "newText": "green 🌱\n" }),
+        )
+        .await?;
         let expected = TEXT.replace("red\n", "green 🌱\n");
         let read = self.ask("read", json!({ "path": path })).await?.text();
         if read != expected {
             return Err(wrong(format!("read gave {read:?} instead of {expected:?}")));
         }
-        let digest: String = Sha256::digest(expected.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-        let there = self.bash("cd \"$HOME/pi-vers-demo\" && sha256sum < \"it's a \\\"file\\\".txt\"").await?;
+        let digest: String = Sha256::digest(expected.as_bytes())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let there = self
+            .bash("cd \"$HOME/pi-vers-demo\" && sha256sum < \"it's a \\\"file\\\".txt\"")
+            .await?;
         if !there.starts_with(&digest) {
-            return Err(wrong(format!("the file's bytes on the VM have the digest {there}, not {digest}")));
+            return Err(wrong(format!(
+                "the file's bytes on the VM have the digest {there}, not {digest}"
+            )));
         }
-        Ok(vec![format!("{} bytes, the same here and there: sha256 {}…", expected.len(), digest.get(..16).unwrap_or_default())])
+        Ok(vec![format!(
+            "{} bytes, the same here and there: sha256 {}…",
+            expected.len(),
+            digest.get(..16).unwrap_or_default()
+        )])
     }
 
     async fn commit(&mut self) -> Result<Told, Failure> {
         self.bash("mkdir -p \"$HOME/pi-vers-demo\" && echo 'before the snapshot' > \"$HOME/pi-vers-demo/state\"").await?;
         let begun = Instant::now();
-        let output = self.ask("vers_vm_commit", json!({ "vmId": self.vm })).await?;
+        let output = self
+            .ask("vers_vm_commit", json!({ "vmId": self.vm }))
+            .await?;
         self.commit = id_in(&output, &["commit_id", "commitId"])?;
         let took = begun.elapsed();
-        self.bash("echo 'after the snapshot' > \"$HOME/pi-vers-demo/state\"").await?;
+        self.bash("echo 'after the snapshot' > \"$HOME/pi-vers-demo/state\"")
+            .await?;
         Ok(vec![format!("commit {} in {}", self.commit, shown(took))])
     }
 
@@ -283,22 +425,31 @@ impl<'a> Stage<'a> {
             self.choose(branch).await?;
             self.bash(&format!("echo 'I am {name}' > {who}")).await?;
         }
-        for (branch, says) in [(&one, "I am one"), (&two, "I am two"), (&vm, "nobody was here")] {
+        for (branch, says) in [
+            (&one, "I am one"),
+            (&two, "I am two"),
+            (&vm, "nobody was here"),
+        ] {
             self.choose(branch).await?;
             let said = self.bash(&format!("cat {who} 2>/dev/null || echo 'nobody was here'; cat \"$HOME/pi-vers-demo/state\"")).await?;
             if said.trim() != format!("{says}\nafter the snapshot") {
-                return Err(wrong(format!("VM {branch} says {said:?}, not {says:?}: the branches share something")));
+                return Err(wrong(format!(
+                    "VM {branch} says {said:?}, not {says:?}: the branches share something"
+                )));
             }
         }
         Ok(vec![
             format!("VMs {} and {} in {}", brief(&one), brief(&two), shown(took)),
-            "each has its own change, the original has none, all have what was there before".to_owned(),
+            "each has its own change, the original has none, all have what was there before"
+                .to_owned(),
         ])
     }
 
     async fn restore(&mut self) -> Result<Told, Failure> {
         let begun = Instant::now();
-        let restored = self.make("vers_vm_restore", json!({ "commitId": self.commit })).await?;
+        let restored = self
+            .make("vers_vm_restore", json!({ "commitId": self.commit }))
+            .await?;
         let took = begun.elapsed();
         let state = "cat \"$HOME/pi-vers-demo/state\"";
         let now = self.bash(state).await?;
@@ -307,9 +458,17 @@ impl<'a> Stage<'a> {
         let vm = self.vm.clone();
         self.choose(&vm).await?;
         if then.trim() != "before the snapshot" || now.trim() != "after the snapshot" {
-            return Err(wrong(format!("the restored VM says {then:?}, the original {now:?}")));
+            return Err(wrong(format!(
+                "the restored VM says {then:?}, the original {now:?}"
+            )));
         }
-        Ok(vec![format!("VM {} in {}: \"{}\"; the original: \"{}\"", brief(&restored), shown(took), then.trim(), now.trim())])
+        Ok(vec![format!(
+            "VM {} in {}: \"{}\"; the original: \"{}\"",
+            brief(&restored),
+            shown(took),
+            then.trim(),
+            now.trim()
+        )])
     }
 
     async fn cancel(&mut self) -> Result<Told, Failure> {
@@ -317,7 +476,9 @@ impl<'a> Stage<'a> {
         self.choose(&vm).await?;
         // In the environment of the sleep and of nothing that looks for it.
         let mark = Uuid::new_v4().simple().to_string();
-        let count = format!("n=0; for f in /proc/[0-9]*/environ; do grep -qsa PI_VERS_MARK={mark} \"$f\" && n=$((n + 1)); done; echo \"$n\"");
+        let count = format!(
+            "n=0; for f in /proc/[0-9]*/environ; do grep -qsa PI_VERS_MARK={mark} \"$f\" && n=$((n + 1)); done; echo \"$n\""
+        );
         let command = format!("export PI_VERS_MARK={mark}; echo started; sleep 1000; echo never");
         let session = self.session()?.clone();
         let mut call = session.call("bash", json!({ "command": command, "timeout": 0 }));
@@ -344,14 +505,27 @@ impl<'a> Stage<'a> {
         let took = begun.elapsed();
         let told = match outcome {
             Ok(Err(CallError::Cancelled { stopped, .. })) => stopped.join(", "),
-            Ok(other) => return Err(wrong(format!("the call did not end as cancelled: {:?}", other.map(|output| output.text())))),
+            Ok(other) => {
+                return Err(wrong(format!(
+                    "the call did not end as cancelled: {:?}",
+                    other.map(|output| output.text())
+                )));
+            }
             Err(_) => return Err(wrong("the call did not end within 30 s of being cancelled")),
         };
         let after = self.bash(&count).await?;
         if before.trim() == "0" || after.trim() != "0" {
-            return Err(wrong(format!("of its processes {} ran before and {} after it was cancelled", before.trim(), after.trim())));
+            return Err(wrong(format!(
+                "of its processes {} ran before and {} after it was cancelled",
+                before.trim(),
+                after.trim()
+            )));
         }
-        let mut lines = vec![format!("cancelled in {}; its processes on the VM: {} before, 0 after", shown(took), before.trim())];
+        let mut lines = vec![format!(
+            "cancelled in {}; its processes on the VM: {} before, 0 after",
+            shown(took),
+            before.trim()
+        )];
         if !told.is_empty() {
             lines.push(format!("stopped: {told}"));
         }
@@ -364,7 +538,8 @@ impl<'a> Stage<'a> {
         let mut told = Vec::new();
         for (word, state) in [("Paused", "paused"), ("Running", "running")] {
             let begun = Instant::now();
-            self.ask("vers_vm_state", json!({ "vmId": vm, "state": word })).await?;
+            self.ask("vers_vm_state", json!({ "vmId": vm, "state": word }))
+                .await?;
             let took = begun.elapsed();
             let found = self.state_of(&vm).await?;
             if found != state {
@@ -376,7 +551,11 @@ impl<'a> Stage<'a> {
         if awake.trim() != "awake" {
             return Err(wrong(format!("after it was resumed bash says {awake:?}")));
         }
-        Ok(vec![format!("{}; then bash says: {}", told.join(", "), awake.trim())])
+        Ok(vec![format!(
+            "{}; then bash says: {}",
+            told.join(", "),
+            awake.trim()
+        )])
     }
 
     async fn delete(&mut self) -> Result<Told, Failure> {
@@ -403,16 +582,31 @@ impl<'a> Stage<'a> {
 
     async fn state_of(&self, vm: &str) -> Result<String, Failure> {
         let listed = self.ask("vers_vms", json!({})).await?;
-        let vms = listed.details.as_ref().and_then(|details| details.get("vms")).and_then(Value::as_array);
+        let vms = listed
+            .details
+            .as_ref()
+            .and_then(|details| details.get("vms"))
+            .and_then(Value::as_array);
         let found = vms.into_iter().flatten().find(|entry| {
-            ["vm_id", "vmId", "id"].iter().any(|key| entry.get(key).and_then(Value::as_str) == Some(vm))
+            ["vm_id", "vmId", "id"]
+                .iter()
+                .any(|key| entry.get(key).and_then(Value::as_str) == Some(vm))
         });
-        let state = found.and_then(|entry| entry.get("state")).and_then(Value::as_str);
-        state.map(str::to_lowercase).ok_or_else(|| wrong(format!("vers_vms does not tell the state of VM {vm}: {}", listed.text())))
+        let state = found
+            .and_then(|entry| entry.get("state"))
+            .and_then(Value::as_str);
+        state.map(str::to_lowercase).ok_or_else(|| {
+            wrong(format!(
+                "vers_vms does not tell the state of VM {vm}: {}",
+                listed.text()
+            ))
+        })
     }
 
     async fn choose(&self, vm: &str) -> Result<(), Failure> {
-        self.ask("vers_vm_use", json!({ "vmId": vm })).await.map(drop)
+        self.ask("vers_vm_use", json!({ "vmId": vm }))
+            .await
+            .map(drop)
     }
 
     /// Calls a tool that makes a VM, and remembers the VM.
@@ -424,7 +618,10 @@ impl<'a> Stage<'a> {
     }
 
     async fn bash(&self, command: &str) -> Result<String, Failure> {
-        Ok(self.ask("bash", json!({ "command": command })).await?.text())
+        Ok(self
+            .ask("bash", json!({ "command": command }))
+            .await?
+            .text())
     }
 
     async fn ask(&self, tool: &str, arguments: Value) -> Result<ToolOutput, Failure> {
@@ -432,11 +629,18 @@ impl<'a> Stage<'a> {
     }
 
     fn session(&self) -> Result<&Session, Failure> {
-        self.session.as_ref().ok_or_else(|| Failure::internal("there is no session"))
+        self.session
+            .as_ref()
+            .ok_or_else(|| Failure::internal("there is no session"))
     }
 
     /// Calls a tool, within the limit and until Ctrl-C.
-    async fn watched(&self, tool: &str, arguments: Value, mut see: impl FnMut(&Update)) -> Result<ToolOutput, Failure> {
+    async fn watched(
+        &self,
+        tool: &str,
+        arguments: Value,
+        mut see: impl FnMut(&Update),
+    ) -> Result<ToolOutput, Failure> {
         let mut call = self.session()?.call(tool, arguments);
         let (mut updates, canceller) = (call.updates(), call.canceller());
         let late = tokio::time::sleep(LIMIT);
@@ -461,9 +665,11 @@ impl<'a> Stage<'a> {
             }
         };
         match outcome {
-            Err(CallError::Cancelled { .. }) if timed_out => {
-                Err(Failure::new(Code::TimedOut, "timed-out", format!("{tool} did not end within {LIMIT:?} and was stopped")))
-            }
+            Err(CallError::Cancelled { .. }) if timed_out => Err(Failure::new(
+                Code::TimedOut,
+                "timed-out",
+                format!("{tool} did not end within {LIMIT:?} and was stopped"),
+            )),
             outcome => outcome.map_err(|error| {
                 let mut failure = Failure::from(error);
                 failure.message = format!("{tool}: {}", failure.message);
@@ -475,18 +681,25 @@ impl<'a> Stage<'a> {
 
 impl Kept {
     pub(super) fn lines(&self) -> Told {
-        self.vm.iter().map(|vm| format!("VM {vm} is yours")).collect()
+        self.vm
+            .iter()
+            .map(|vm| format!("VM {vm} is yours"))
+            .collect()
     }
 
     /// What the user can do now.
     pub(super) fn how_to_go_on(&self, flag: &str) -> Vec<String> {
-        let Some(vm) = &self.vm else { return Vec::new() };
+        let Some(vm) = &self.vm else {
+            return Vec::new();
+        };
         let run = format!("pi-vers run --local{flag} --session demo");
         vec![
             String::new(),
             "Go on with it:".to_owned(),
             format!("  {run} vers_vm_use '{{\"vmId\":\"{vm}\"}}'"),
-            format!("  {run} bash '{{\"command\":\"cd ~/pi-vers-demo && ls -l && ./primes 1000\"}}'"),
+            format!(
+                "  {run} bash '{{\"command\":\"cd ~/pi-vers-demo && ls -l && ./primes 1000\"}}'"
+            ),
             format!("  pi-vers local status{flag}    what runs"),
             format!("  pi-vers local down{flag}      end it; VMs and commits stay on disk"),
             format!("  pi-vers local reset{flag}     end it and remove everything"),
@@ -506,14 +719,20 @@ fn brief(id: &str) -> &str {
 
 /// The id of what was made: in the details, or else the last one in the text.
 fn id_in(output: &ToolOutput, keys: &[&str]) -> Result<String, Failure> {
-    let told = output.details.as_ref().and_then(|details| keys.iter().find_map(|key| details.get(key)?.as_str()));
+    let told = output
+        .details
+        .as_ref()
+        .and_then(|details| keys.iter().find_map(|key| details.get(key)?.as_str()));
     if let Some(id) = told {
         return Ok(id.to_owned());
     }
     let text = output.text();
     let words = text.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
-    let last = words.filter(|word| word.len() == 36 && Uuid::try_parse(word).is_ok()).last();
-    last.map(str::to_owned).ok_or_else(|| wrong(format!("no id in the answer: {text}")))
+    let last = words
+        .filter(|word| word.len() == 36 && Uuid::try_parse(word).is_ok())
+        .last();
+    last.map(str::to_owned)
+        .ok_or_else(|| wrong(format!("no id in the answer: {text}")))
 }
 
 #[cfg(test)]
@@ -525,7 +744,11 @@ mod tests {
     fn steps_build_upon_earlier_ones_only() {
         for (at, step) in STEPS.iter().enumerate() {
             for needed in step.needs {
-                assert!(STEPS.iter().take(at).any(|earlier| earlier.name == *needed), "{} needs {needed}", step.name);
+                assert!(
+                    STEPS.iter().take(at).any(|earlier| earlier.name == *needed),
+                    "{} needs {needed}",
+                    step.name
+                );
             }
         }
     }
@@ -533,7 +756,10 @@ mod tests {
     #[test]
     fn the_new_id_is_the_last_one() {
         let (old, new) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
-        let mut output = ToolOutput { content: vec![Content::text(format!("Branched VM {old} -> {new}."))], ..ToolOutput::default() };
+        let mut output = ToolOutput {
+            content: vec![Content::text(format!("Branched VM {old} -> {new}."))],
+            ..ToolOutput::default()
+        };
         assert_eq!(id_in(&output, &["vm_id"]).unwrap(), new);
         output.details = Some(json!({ "vm_id": "x" }));
         assert_eq!(id_in(&output, &["vm_id"]).unwrap(), "x");

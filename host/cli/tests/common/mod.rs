@@ -32,7 +32,10 @@ impl Ran {
 
     /// Standard output as JSON, line by line.
     pub fn json(&self) -> Vec<serde_json::Value> {
-        self.out.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {self:?}"))).collect()
+        self.out
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {self:?}")))
+            .collect()
     }
 }
 
@@ -41,8 +44,16 @@ impl Home {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("work")).unwrap();
         // Port 9 of a loopback address: nothing of ours, and no way out.
-        let variables = [("VERS_BASE_URL", "http://127.0.0.1:9"), ("VERS_API_KEY", "key-for-tests")];
-        Self { root, variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+        let variables = [
+            ("VERS_BASE_URL", "http://127.0.0.1:9"),
+            ("VERS_API_KEY", "key-for-tests"),
+        ];
+        Self {
+            root,
+            variables: variables
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into(),
+        }
     }
 
     pub fn set(&mut self, name: &str, value: &str) {
@@ -60,14 +71,28 @@ impl Home {
         path
     }
 
-    pub fn command<S: AsRef<std::ffi::OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+    pub fn command<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Command {
         let mut command = Command::new(BINARY);
-        command.args(arguments).env_clear().current_dir(self.path("work"));
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_default()).env("HOME", self.root.path());
+        command
+            .args(arguments)
+            .env_clear()
+            .current_dir(self.path("work"));
+        command
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", self.root.path());
         // Compiled code is shared by all runs of all tests: it is kept by digest.
-        command.env("XDG_CACHE_HOME", Path::new(BINARY).with_file_name("pi-vers-test-cache"));
+        command.env(
+            "XDG_CACHE_HOME",
+            Path::new(BINARY).with_file_name("pi-vers-test-cache"),
+        );
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         command
     }
 
@@ -76,7 +101,11 @@ impl Home {
     }
 
     pub fn run_with_input(&self, arguments: &[&str], input: &str) -> Ran {
-        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut stdin = child.stdin.take().unwrap();
         stdin.write_all(input.as_bytes()).unwrap();
         drop(stdin);
@@ -88,7 +117,11 @@ impl Home {
 pub fn finish(child: Child) -> Ran {
     let output = child.wait_with_output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    Ran {
+        code: output.status.code().unwrap_or(-1),
+        out: text(output.stdout),
+        err: text(output.stderr),
+    }
 }
 
 /// Ctrl-C.
