@@ -8,6 +8,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};
@@ -255,9 +256,7 @@ fn compile(extensions: &Path, target_dir: &Path, crates: &[String]) -> Result<()
     }
     let said = String::from_utf8_lossy(&built.stderr);
     // The whole of it, for who has to mend it; then the one line.
-    for line in said.lines() {
-        eprintln!("{line}");
-    }
+    let _ = std::io::stderr().write_all(&built.stderr);
     let error = said
         .lines()
         .find(|line| line.starts_with("error"))
