@@ -332,8 +332,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             };
             ask.race(ask.services.api.set_state(id, wanted)).await?;
             if wanted == SetState::Paused {
-                // What runs over the connection would only find out by time-outs.
-                ask.services.ssh.disconnect(id).await;
+                // What runs over the connection would only find out by time-outs; and a paused VM confirms nothing.
+                ask.services.ssh.abandon(id).await;
             }
             Ok(())
         }
