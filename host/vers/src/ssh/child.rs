@@ -235,20 +235,11 @@ pub(super) async fn start(
     // The order matters: what is not watched is not stopped.
     control.watch(number)?;
     let (reader, writer) = channel.split();
-    let request = command::request(&slot.connection().tag(number));
-    writer
-        .exec(true, request)
-        .await
-        .map_err(|_| slot.connection().link().lost("start a command"))?;
-
+    // Nothing is awaited before the guard exists: a start that is given up is stopped like a command.
     let ended = CancellationToken::new();
-    let stdin = feed(
-        writer,
-        frame,
-        command.stdin,
-        slot.connection().link().closed().clone(),
-        ended.clone(),
-    );
+    let request = command::request(&slot.connection().tag(number));
+    let closed = slot.connection().link().closed().clone();
+    let stdin = feed(writer, request, frame, command.stdin, closed, ended.clone());
 
     let unread = Arc::new(Unread::default());
     let (stdout_sink, stdout) = output::output(unread.clone());
@@ -315,9 +306,11 @@ pub(super) async fn start(
     })
 }
 
-/// Sends the frame and then the input, as fast as the VM takes them, from a task that ends with the command.
+/// Makes the request, sends the frame and then the input, as fast as the VM takes them, from a task that ends with the
+/// command.
 fn feed(
     writer: ChannelWriteHalf<Msg>,
+    request: String,
     frame: Bytes,
     with_stdin: bool,
     closed: CancellationToken,
@@ -328,12 +321,19 @@ fn feed(
         queue: PollSender::new(sender),
     });
     tokio::spawn(async move {
+        // Without a pause in between, so that they share a packet.
         let sending = async {
+            writer.exec(true, request).await?;
             writer.data_bytes(frame).await?;
             while let Some(data) = queue.recv().await {
                 writer.data_bytes(data).await?;
             }
-            writer.eof().await
+            // An empty input was made on the VM.
+            if with_stdin {
+                writer.eof().await
+            } else {
+                Ok(())
+            }
         };
         // russh wakes nobody who waits for window when the channel or the session ends.
         tokio::select! {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use russh::client::{self, Handle, Msg};
+use russh::client::{self, ChannelOpenHandle, Handle, Msg, Session};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, ChannelOpenFailure, Disconnect, cipher};
 use rustls_pki_types::ServerName;
@@ -317,7 +317,7 @@ impl Link {
     }
 }
 
-/// The session's callbacks: only the host key is of interest.
+/// The session's callbacks: the host key is checked, and whatever the VM would open towards us is refused.
 pub(super) struct Handler {
     vm: VmId,
     pins: Pins,
@@ -338,8 +338,34 @@ impl From<russh::Error> for HandlerError {
     }
 }
 
+/// russh accepts these by default; dropping the reply refuses.
+macro_rules! refuse {
+    ($($name:ident($($argument:ty),*);)*) => {$(
+        async fn $name(
+            &mut self,
+            _channel: Channel<Msg>,
+            $(_: $argument,)*
+            reply: ChannelOpenHandle,
+            _session: &mut Session,
+        ) -> Result<(), HandlerError> {
+            drop(reply);
+            Ok(())
+        }
+    )*};
+}
+
 impl client::Handler for Handler {
     type Error = HandlerError;
+
+    refuse! {
+        server_channel_open_forwarded_tcpip(&str, u32, &str, u32);
+        server_channel_open_forwarded_streamlocal(&str);
+        server_channel_open_agent_forward();
+        server_channel_open_session();
+        server_channel_open_direct_tcpip(&str, u32, &str, u32);
+        server_channel_open_direct_streamlocal(&str);
+        server_channel_open_x11(&str, u32);
+    }
 
     async fn check_server_key(
         &mut self,

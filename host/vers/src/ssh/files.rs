@@ -9,7 +9,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, FuturesOrdered, FuturesUnordered};
@@ -18,8 +17,9 @@ use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use sha2::{Digest as _, Sha256};
 
-use super::machine::Machine;
+use super::Ssh;
 use super::sftp::{IN_FLIGHT, OpenFile, Sftp, is_end, is_missing};
+use crate::api::VmId;
 use crate::error::{Error, Kind, Result, shown};
 
 /// Entries of one directory that are listed.
@@ -97,26 +97,20 @@ pub struct WriteOptions {
     pub expect_sha256: Option<[u8; 32]>,
 }
 
-/// The files of one VM. Cheap to clone.
-#[derive(Clone)]
+/// The files of one VM. Cheap to clone; lives on through [`Ssh::disconnect`], and connects again when it is used.
+#[derive(Debug, Clone)]
 pub struct Files {
-    machine: Arc<Machine>,
-    patience: Duration,
-}
-
-impl std::fmt::Debug for Files {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Files")
-    }
+    ssh: Ssh,
+    vm: VmId,
 }
 
 impl Files {
-    pub(super) fn new(machine: Arc<Machine>, patience: Duration) -> Self {
-        Self { machine, patience }
+    pub(super) fn new(ssh: Ssh, vm: VmId) -> Self {
+        Self { ssh, vm }
     }
 
     async fn sftp(&self) -> Result<Arc<Sftp>> {
-        self.machine.sftp(self.patience).await
+        self.ssh.machine(self.vm).sftp(self.ssh.patience()).await
     }
 
     /// What a path stands for; links are followed.

@@ -190,7 +190,14 @@ impl Machine {
 
     /// Makes sure that there is a connection, waiting for the VM at most this long.
     pub(super) async fn connect(self: &Arc<Self>, patience: Duration) -> Result<()> {
-        self.any(deadline(patience)).await.map(drop)
+        let deadline = deadline(patience);
+        let connection = self.any(deadline).await?;
+        if !connection.link.ping(PROOF).await {
+            // It died unnoticed, for example while the VM was paused.
+            connection.link.fail();
+            self.any(deadline).await?;
+        }
+        Ok(())
     }
 
     /// A place for a command, with its channel.

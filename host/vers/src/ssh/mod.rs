@@ -144,7 +144,11 @@ impl Ssh {
         self.machines().entry(vm).or_insert_with(new).clone()
     }
 
-    /// Opens a connection now, if there is none, waiting for the VM to answer at most this long. Cancel-safe.
+    fn patience(&self) -> Duration {
+        self.shared.options.patience
+    }
+
+    /// Opens a connection now, if there is none that answers, waiting for the VM to answer at most this long. Cancel-safe.
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind) if the VM is paused. `Denied` if its certificate or host key is not the right
@@ -193,7 +197,7 @@ impl Ssh {
 
     /// The files of a VM. Connects when they are used.
     pub fn files(&self, vm: VmId) -> Files {
-        Files::new(self.machine(vm), self.shared.options.patience)
+        Files::new(self.clone(), vm)
     }
 
     /// A connection from the VM to a port that it reaches, for example `localhost`.

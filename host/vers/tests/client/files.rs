@@ -340,7 +340,8 @@ async fn directories_are_made_moved_and_removed() {
 #[tokio::test]
 async fn files_survive_a_cut_connection() {
     let lab = Lab::start().await;
-    let files = lab.ssh().files(lab.vm);
+    let ssh = lab.ssh();
+    let files = ssh.files(lab.vm);
     let path = lab.dir.path().join("file");
     let at = path.to_str().unwrap();
     files
@@ -354,6 +355,8 @@ async fn files_survive_a_cut_connection() {
         answer = read(&files, at, 0, None).await;
     }
     assert_eq!(answer.unwrap(), b"1");
+    ssh.disconnect(lab.vm).await;
+    assert_eq!(read(&files, at, 0, None).await.unwrap(), b"1");
     // More handles than OpenSSH's fit a text.
     let many = futures::future::join_all((0..300).map(|_| read(&files, at, 0, None))).await;
     assert!(many.into_iter().all(|answer| answer.unwrap() == b"1"));

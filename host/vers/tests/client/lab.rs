@@ -267,7 +267,10 @@ async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u
                 let Ok(mut tls) = acceptor.accept(tcp).await else {
                     return;
                 };
+                // As real terminators do; without it each small packet waits for the one before.
+                tls.get_ref().0.set_nodelay(true).unwrap();
                 let mut inner = TcpStream::connect(to).await.unwrap();
+                inner.set_nodelay(true).unwrap();
                 tokio::select! {
                     _ = copy_bidirectional(&mut tls, &mut inner) => {}
                     _ = cut.changed() => {}
