@@ -339,6 +339,8 @@ impl Slot {
                 "{} blocked it and did not stop when told to",
                 owner.what()
             ));
+            // The next call must not meet the dying instance.
+            let _ = tokio::time::timeout(GRACE, actor.over()).await;
         }
     }
 

@@ -1,9 +1,10 @@
 //! `vers:system/files`: files of this machine beneath granted directories, and files of VMs.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use futures::future::{BoxFuture, FutureExt, Shared};
+use futures::stream::{Stream, StreamExt, TryStreamExt};
 use pi_vers_policy::{Access as Want, Request};
 use pi_vers_system::files as local;
 use vers_client::ssh as remote;
@@ -140,26 +141,46 @@ fn digest(expect: Option<Vec<u8>>) -> Result<Option<[u8; 32]>, Error> {
         .transpose()
 }
 
-type Bytes = BoxStream<'static, Result<bytes::Bytes, Error>>;
+/// A place that is judged when either the stream or its outcome is first waited for.
+type Judged = Shared<BoxFuture<'static, Result<(), Error>>>;
 
-/// The bytes of a place that is still being judged: judging happens at the first read.
-fn bytes(ask: Ask, at: Location, range: Option<Range>) -> Bytes {
+/// The bytes of a place and, apart from them, the judgement on it: a guest that waits for the outcome before it
+/// reads must learn of a denial all the same.
+fn bytes(
+    ask: Ask,
+    at: Location,
+    range: Option<Range>,
+) -> (
+    impl Stream<Item = Result<bytes::Bytes, Error>> + Send + 'static,
+    Judged,
+) {
+    let found = Arc::new(Mutex::new(None));
+    let to = found.clone();
+    let judged = async move {
+        let place = ask.owner.race(place(&ask, at, Want::Read)).await??;
+        *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        Ok(())
+    };
+    let judged = judged.boxed().shared();
     let (offset, length) = range.map_or((0, None), |range| (range.offset, range.length));
-    futures::stream::once(async move {
-        match place(&ask, at, Want::Read).await {
-            Ok(Place::Here { root, path }) => root
+    let first = judged.clone();
+    let stream = futures::stream::once(async move {
+        first.await?;
+        let place = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Ok::<_, Error>(match place {
+            Some(Place::Here { root, path }) => root
                 .read(&path, offset, length)
                 .map(|chunk| chunk.map_err(Error::from))
                 .boxed(),
-            Ok(Place::OnVm { files, path }) => files
+            Some(Place::OnVm { files, path }) => files
                 .read(&path, offset, length)
                 .map(|chunk| chunk.map_err(Error::from))
                 .boxed(),
-            Err(why) => futures::stream::iter([Err(why)]).boxed(),
-        }
+            None => futures::stream::empty().boxed(),
+        })
     })
-    .flatten()
-    .boxed()
+    .try_flatten();
+    (stream, judged)
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
@@ -211,7 +232,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         match Ask::with(&mut access) {
             Ok(ask) => {
                 let owner = ask.owner.clone();
-                streams::outgoing_checked(access, owner, bytes(ask, at, range))
+                let (source, judged) = bytes(ask, at, range);
+                streams::outgoing_checked(access, owner, judged, source)
             }
             Err(denied) => streams::failed(access, denied),
         }

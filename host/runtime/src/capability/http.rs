@@ -144,7 +144,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             Ok((ask, response)) => {
                 let (stream, done): (StreamReader<u8>, FutureReader<Result<(), Error>>) = accessor
                     .with(|access| {
-                        streams::outgoing_checked(access, ask.owner.clone(), response.body)
+                        streams::outgoing_checked(
+                            access,
+                            ask.owner.clone(),
+                            async { Ok(()) },
+                            response.body,
+                        )
                     })?;
                 Ok(Ok(Response {
                     status: response.status,

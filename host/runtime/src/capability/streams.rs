@@ -45,10 +45,11 @@ pub(super) fn outgoing(
 }
 
 /// A stream to read together with a future that says whether all of it came. The stream ends early
-/// with its owner.
+/// with its owner; the future fails at once when `ready` does.
 pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
     mut access: Access<'_, Guest, Has>,
     owner: Arc<Owner>,
+    ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
     source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
     let (done, outcome) = oneshot::channel();
@@ -65,6 +66,9 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
         },
     )?;
     let future = FutureReader::new(&mut access, async move {
+        if let Err(why) = ready.await {
+            return wasmtime::Result::<_>::Ok(Err(why));
+        }
         // The sender is gone when the guest dropped the stream before its end.
         wasmtime::Result::<_>::Ok(outcome.await.unwrap_or(Err(WitError::Cancelled)))
     })?;
