@@ -56,8 +56,25 @@ pub(crate) async fn call(
     terminal.end_show();
     let result = match outcome {
         Err(CallError::Cancelled {
-            stopped, output, ..
-        }) if timed_out => Err(over(tool, limit, &stopped, output)),
+            what,
+            stopped,
+            mut output,
+        }) => {
+            // A tool that was stopped has rarely something to say; what it had shown is all there is.
+            if output.content.is_empty() {
+                output.content.clone_from(&updates.borrow().content);
+            }
+            Err(if timed_out {
+                over(tool, limit, &stopped, output)
+            } else {
+                CallError::Cancelled {
+                    what,
+                    stopped,
+                    output,
+                }
+                .into()
+            })
+        }
         outcome => outcome.map_err(Failure::from),
     };
     Done {

@@ -358,6 +358,74 @@ fn the_demo_does_all_it_says_and_leaves_nothing() {
 }
 
 #[test]
+fn a_demo_that_is_kept_can_be_played_with() {
+    let home = Home::new();
+    let state = home.path("platform");
+    let state = state.to_str().unwrap();
+    let ran = home.run(["--quiet", "demo", "--keep", "--state", state]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for part in [
+        "Go on with it:",
+        "local status --state",
+        "local down --state",
+    ] {
+        assert!(ran.out.contains(part), "{part}: {ran:?}");
+    }
+    // The very commands it prints.
+    for command in ran
+        .out
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pi-vers run "))
+    {
+        let script = format!("exec \"$0\" run {command}");
+        let mut shell = home.command([""; 0]);
+        let program = shell.get_program().to_owned();
+        let variables: Vec<_> = shell
+            .get_envs()
+            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
+            .collect();
+        shell = std::process::Command::new("/bin/sh");
+        shell.args(["-c".as_ref(), script.as_ref(), program.as_os_str()]);
+        shell
+            .env_clear()
+            .envs(variables)
+            .current_dir(home.path("work"));
+        let output = shell.output().unwrap();
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+    let status = home.run(["local", "status", "--json", "--state", state]);
+    assert_eq!(
+        status.json()[0]["vms"].as_array().unwrap().len(),
+        1,
+        "{status:?}"
+    );
+    assert_eq!(home.run(["local", "reset", "--state", state]).code, 0);
+}
+
+#[test]
+fn a_command_that_is_stopped_at_the_time_limit_keeps_what_it_said() {
+    let platform = Platform::up();
+    let vm = platform.create();
+    let used = platform.run(&[
+        "--session",
+        "s",
+        "vers_vm_use",
+        &format!("{{\"vmId\":\"{vm}\"}}"),
+    ]);
+    assert_eq!(used.code, 0, "{used:?}");
+    let ran = platform.run(&[
+        "--session",
+        "s",
+        "--timeout",
+        "3s",
+        "bash",
+        r#"{"command":"echo said; sleep 1000"}"#,
+    ]);
+    assert_eq!(ran.code, 5, "{ran:?}");
+    assert!(text_of(&ran.json()[0]).contains("said"), "{ran:?}");
+}
+
+#[test]
 fn a_demo_that_is_interrupted_cleans_up_and_says_so() {
     let home = Home::new();
     let temporary = home.path("tmp");
