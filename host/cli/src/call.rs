@@ -91,7 +91,7 @@ fn over(tool: &str, limit: Option<Duration>, stopped: &[String], output: ToolOut
         message = format!("{message}; stopped {}", stopped.join(", "));
     }
     let mut failure = Failure::new(Code::TimedOut, "timed-out", message).next("give it longer");
-    failure.output = Some(output);
+    failure.output = Some(Box::new(output));
     failure
 }
 
@@ -121,7 +121,7 @@ impl Done {
     fn output(&self) -> Option<&ToolOutput> {
         match &self.result {
             Ok(output) => Some(output),
-            Err(failure) => failure.output.as_ref(),
+            Err(failure) => failure.output.as_deref(),
         }
     }
 

@@ -45,7 +45,7 @@ pub(crate) struct Failure {
     /// What is wrong with arguments, place by place.
     pub(crate) problems: Vec<Problem>,
     /// What the tool handed back in spite of it.
-    pub(crate) output: Option<ToolOutput>,
+    pub(crate) output: Option<Box<ToolOutput>>,
 }
 
 impl Failure {
@@ -130,7 +130,7 @@ impl From<CallError> for Failure {
         match error {
             CallError::Failed(output) => {
                 let mut failure = Self::new(Code::Tool, "failed", last_words(&output.text()));
-                failure.output = Some(output);
+                failure.output = Some(Box::new(output));
                 failure
             }
             CallError::Unknown { .. } => Self::new(Code::Usage, "unknown-tool", message)
@@ -145,12 +145,12 @@ impl From<CallError> for Failure {
             CallError::TimedOut { output, .. } => {
                 let mut failure = Self::new(Code::TimedOut, "timed-out", message)
                     .next("raise `limits.call` of the extension in the policy");
-                failure.output = Some(output);
+                failure.output = Some(Box::new(output));
                 failure
             }
             CallError::Cancelled { output, .. } => {
                 let mut failure = Self::new(Code::Cancelled, "cancelled", message);
-                failure.output = Some(output);
+                failure.output = Some(Box::new(output));
                 failure
             }
             CallError::Crashed { extension, .. } => Self::new(Code::Extension, "crashed", message)

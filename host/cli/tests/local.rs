@@ -93,10 +93,9 @@ impl Drop for Platform {
 
 fn vm_in(result: &Value) -> String {
     let text = text_of(result);
-    let words = text.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
+    let mut words = text.split(|c: char| !c.is_ascii_hexdigit() && c != '-');
     words
-        .filter(|word| word.len() == 36)
-        .last()
+        .rfind(|word| word.len() == 36)
         .unwrap_or_else(|| panic!("{result}"))
         .to_owned()
 }

@@ -5,6 +5,8 @@
 
 mod board;
 mod leftovers;
+mod plan;
+mod stage;
 mod steps;
 
 use std::path::PathBuf;
@@ -19,7 +21,8 @@ use crate::interrupt::Interrupts;
 use crate::terminal::Terminal;
 use crate::{dirs, local};
 use board::Board;
-use steps::{STEPS, Stage};
+use plan::STEPS;
+use stage::Stage;
 
 /// Where the demo keeps everything, and whether that stays.
 struct Ground {

@@ -1,0 +1,139 @@
+//! The demo's plan: which steps there are, and what they work with.
+
+use std::time::Duration;
+
+/// No call of the demo takes this long unless something hangs.
+pub(super) const LIMIT: Duration = Duration::from_secs(30);
+
+/// A step: its name, what it says it does, and the steps it builds upon.
+pub(super) struct Step {
+    pub(super) name: &'static str,
+    pub(super) title: &'static str,
+    pub(super) needs: &'static [&'static str],
+}
+
+/// In the order in which they run.
+pub(super) const STEPS: [Step; 12] = [
+    Step {
+        name: "platform",
+        title: "Start the Vers platform on this machine",
+        needs: &[],
+    },
+    Step {
+        name: "tools",
+        title: "Load the extensions, list their tools",
+        needs: &["platform"],
+    },
+    Step {
+        name: "create",
+        title: "Create a VM (vers_vm_create)",
+        needs: &["tools"],
+    },
+    Step {
+        name: "use",
+        title: "Let the tools act on it (vers_vm_use)",
+        needs: &["create"],
+    },
+    Step {
+        name: "build",
+        title: "Build and run a program there, streamed (bash)",
+        needs: &["use"],
+    },
+    Step {
+        name: "files",
+        title: "Write, edit and read a file (write, edit, read)",
+        needs: &["use"],
+    },
+    Step {
+        name: "commit",
+        title: "Snapshot the VM (vers_vm_commit)",
+        needs: &["use"],
+    },
+    Step {
+        name: "branch",
+        title: "Branch it twice; the branches diverge",
+        needs: &["commit"],
+    },
+    Step {
+        name: "restore",
+        title: "Restore the snapshot: the old state",
+        needs: &["commit"],
+    },
+    Step {
+        name: "cancel",
+        title: "Cancel `sleep 1000`: it is gone on the VM",
+        needs: &["use"],
+    },
+    Step {
+        name: "pause",
+        title: "Pause and resume (vers_vm_state)",
+        needs: &["use"],
+    },
+    Step {
+        name: "delete",
+        title: "Delete the VMs (vers_vm_delete)",
+        needs: &["create"],
+    },
+];
+
+/// The program that is built: in C where there is a compiler, else for the shell.
+pub(super) const BUILD: &str = r#"set -e
+mkdir -p "$HOME/pi-vers-demo" && cd "$HOME/pi-vers-demo"
+if command -v cc >/dev/null 2>&1; then
+cat > primes.c <<'END'
+#include <stdio.h>
+#include <stdlib.h>
+int main(int argc, char **argv) {
+    int want = argc > 1 ? atoi(argv[1]) : 1, found = 0, n = 1;
+    while (found < want) {
+        int d = 2;
+        n++;
+        while (d * d <= n && n % d != 0) d++;
+        if (d * d > n) found++;
+    }
+    printf("prime %d is %d\n", want, n);
+    return 0;
+}
+END
+cc -O2 -Wall -o primes primes.c
+echo "built with $(cc --version | head -n 1)"
+else
+cat > primes <<'END'
+#!/bin/sh
+want=$1 found=0 n=1
+while [ "$found" -lt "$want" ]; do
+    n=$((n + 1)) d=2
+    while [ $((d * d)) -le "$n" ] && [ $((n % d)) -ne 0 ]; do d=$((d + 1)); done
+    [ $((d * d)) -gt "$n" ] && found=$((found + 1))
+done
+echo "prime $want is $n"
+END
+chmod +x primes
+echo "no C compiler in this VM: a shell program instead"
+fi
+for i in 1 2 3 4 5; do ./primes $((i * 100)); sleep 0.2; done"#;
+
+/// What it has to print.
+pub(super) const PRIMES: &str =
+    "prime 100 is 541\nprime 200 is 1223\nprime 300 is 1987\nprime 400 is 2741\nprime 500 is 3571";
+
+/// A text that quoting, heredocs and encodings have broken before.
+pub(super) const TEXT: &str = "It's a \"test\": $HOME `id` \\n %s ${x} EOF\nÄ ö 漢字 🦀 and a tab\there, trailing blanks  \nred\nEOF\n'last line, without an end";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_build_upon_earlier_ones_only() {
+        for (at, step) in STEPS.iter().enumerate() {
+            for needed in step.needs {
+                assert!(
+                    STEPS.iter().take(at).any(|earlier| earlier.name == *needed),
+                    "{} needs {needed}",
+                    step.name
+                );
+            }
+        }
+    }
+}
