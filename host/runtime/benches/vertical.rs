@@ -111,12 +111,14 @@ async fn empty_call(scratch: &Path, wasm: &[u8]) {
 
 async fn on(platform: &Platform, scratch: &Path, wasm: &[u8]) -> Session {
     let endpoint = platform.endpoint();
-    let mut overrides = Overrides::default();
-    overrides.base_url = Some(endpoint.api_url.clone());
-    overrides.api_key = Some(Secret::new(endpoint.api_key.clone()));
-    overrides.vm_domain = Some(endpoint.domain.clone());
-    overrides.vm_connect = Some(endpoint.ssh_addr);
-    overrides.tls_ca = Some(endpoint.ca_pem.clone());
+    let overrides = Overrides {
+        base_url: Some(endpoint.api_url.clone()),
+        api_key: Some(Secret::new(endpoint.api_key.clone())),
+        vm_domain: Some(endpoint.domain.clone()),
+        vm_connect: Some(endpoint.ssh_addr),
+        tls_ca: Some(endpoint.ca_pem.clone()),
+        ..Overrides::default()
+    };
     let settings = Settings::discover(Environment::of::<&str, &str>([]), overrides).unwrap();
     let rules = "vms = [\"list\", \"get\", \"resolve\", \"create\", \"delete\", \"branch\", \"commit\", \"restore\", \"state\"]\nshell = { vms = \"any\", commands = \"any\" }";
     let policy = Policy::parse(

@@ -318,13 +318,16 @@ impl Life {
 
 /// The exports an instance has, found once.
 struct Exports {
-    tool: Option<TypedFunc<(Resource<ToolCall>,), (Result<wit::ToolResult, wit::ToolError>,)>>,
-    command: Option<TypedFunc<(String, String), (Result<(), wit::Error>,)>>,
-    complete: Option<TypedFunc<(String, String), (Vec<exports::commands::Completion>,)>>,
-    event: Option<TypedFunc<(exports::events::Event,), (exports::events::Answer,)>>,
-    start: Option<TypedFunc<(exports::lifecycle::Reason,), (Result<(), wit::Error>,)>>,
+    tool: Export<(Resource<ToolCall>,), Result<wit::ToolResult, wit::ToolError>>,
+    command: Export<(String, String), Result<(), wit::Error>>,
+    complete: Export<(String, String), Vec<exports::commands::Completion>>,
+    event: Export<(exports::events::Event,), exports::events::Answer>,
+    start: Export<(exports::lifecycle::Reason,), Result<(), wit::Error>>,
     stop: Option<TypedFunc<(), ()>>,
 }
+
+/// A function of one result that the component may export.
+type Export<P, R> = Option<TypedFunc<P, (R,)>>;
 
 impl Exports {
     fn find(
@@ -352,7 +355,7 @@ impl Exports {
             let Some(inner) = instance.get_export_index(&mut *store, Some(&outer), function) else {
                 return Ok(None);
             };
-            instance.get_typed_func(store, &inner).map(Some)
+            instance.get_typed_func(store, inner).map(Some)
         }
         Ok(Self {
             tool: one(store, instance, extension, "vers:harness/tools", "run")?,

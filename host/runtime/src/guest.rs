@@ -189,12 +189,14 @@ impl Ask {
         })
     }
 
-    /// Waits for `work`, or for the end of the call that asked for it.
-    pub(crate) async fn race<T, E: Into<WitError>>(
-        &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, WitError> {
-        self.owner.race(work).await?.map_err(Into::into)
+    /// Waits for `work`, or for the end of the call that asked for it. Boxed, because the futures of the platform's
+    /// client are large and every import would hold one.
+    pub(crate) fn race<'a, T, E: Into<WitError>>(
+        &'a self,
+        work: impl Future<Output = Result<T, E>> + Send + 'a,
+    ) -> impl Future<Output = Result<T, WitError>> + Send + 'a {
+        let work = Box::pin(work);
+        async move { self.owner.race(work).await?.map_err(Into::into) }
     }
 }
 

@@ -119,8 +119,10 @@ impl HostBuilder {
         let state = self.state.unwrap_or_else(|| {
             std::env::temp_dir().join(format!("pi-vers-{}", std::process::id()))
         });
-        let mut options = SshOptions::default();
-        options.known_hosts = Some(state.join("known-hosts.json"));
+        let options = SshOptions {
+            known_hosts: Some(state.join("known-hosts.json")),
+            ..SshOptions::default()
+        };
         let api = Api::new(settings).map_err(platform)?;
         let ssh = Ssh::new(api.clone(), options).map_err(platform)?;
         let secrets = self.secrets.unwrap_or_default();

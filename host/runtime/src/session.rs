@@ -28,6 +28,9 @@ const EVENT: Duration = Duration::from_secs(30);
 /// How long completions may take.
 const COMPLETE: Duration = Duration::from_secs(5);
 
+/// The extension (by its place in the session) that offers a name.
+type Names = HashMap<String, usize>;
+
 /// A session. Cheap to clone; ends with [`Session::end`], or when the last clone is dropped.
 #[derive(Clone)]
 pub struct Session(Arc<Inner>);
@@ -356,6 +359,10 @@ impl Session {
         inner.calls.wait().await;
     }
 
+    #[allow(
+        clippy::result_large_err,
+        reason = "the error is the call's result, made once a call"
+    )]
     fn slot(
         &self,
         what: &'static str,
@@ -604,10 +611,7 @@ fn given_up(owner: &Owner, slot: &Slot, ended: Ended, output: ToolOutput) -> Cal
 
 /// Who offers which name. `only-replaces` tools count only where the harness has that built-in, and
 /// replacing a built-in takes a grant.
-fn names(
-    slots: &[Arc<Slot>],
-    built_ins: &[String],
-) -> Result<(HashMap<String, usize>, HashMap<String, usize>), Error> {
+fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(Names, Names), Error> {
     let (mut tools, mut commands) = (HashMap::new(), HashMap::new());
     for (index, slot) in slots.iter().enumerate() {
         let info = slot.extension.info();

@@ -12,6 +12,7 @@ use crate::owner::Owner;
 use crate::types::{Progress, contents, json, visible};
 
 /// The resource behind `tool-call`.
+#[allow(unreachable_pub, reason = "the bindings re-export it")]
 pub struct ToolCall {
     pub(crate) id: String,
     pub(crate) tool: String,

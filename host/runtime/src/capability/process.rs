@@ -34,6 +34,7 @@ const GRACE: Duration = Duration::from_millis(500);
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The resource behind `child`.
+#[allow(unreachable_pub, reason = "the bindings re-export it")]
 pub struct Child {
     running: Option<Arc<Running>>,
     stdout: Option<Output>,

@@ -27,6 +27,9 @@ const CHUNK: usize = 64 << 10;
 /// Chunks that wait between a guest's write and the host's use of them.
 const CHUNKS: usize = 4;
 
+/// A stream of bytes and whether all of them came.
+pub(super) type Checkable = (StreamReader<u8>, FutureReader<Result<(), WitError>>);
+
 /// Bytes for a guest.
 pub(super) type Output = BoxStream<'static, Bytes>;
 
@@ -51,7 +54,7 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
     owner: Arc<Owner>,
     ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
     source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
-) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
+) -> wasmtime::Result<Checkable> {
     let (done, outcome) = oneshot::channel();
     let source = Checked {
         source: Box::pin(source),
@@ -79,7 +82,7 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
 pub(super) fn failed(
     mut access: Access<'_, Guest, Has>,
     why: WitError,
-) -> wasmtime::Result<(StreamReader<u8>, FutureReader<Result<(), WitError>>)> {
+) -> wasmtime::Result<Checkable> {
     let stream = StreamReader::new(&mut access, Vec::<u8>::new())?;
     let future = FutureReader::new(
         &mut access,

@@ -241,11 +241,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<String, Error>> {
         Ok(async {
             let ask = on_none(accessor, VmVerb::Create).await?;
-            let mut wanted = api::VmConfig::default();
-            wanted.vcpu_count = config.vcpu_count;
-            wanted.mem_size_mib = config.mem_size_mib;
-            wanted.fs_size_mib = config.fs_size_mib;
-            wanted.labels = config.labels.into_iter().collect();
+            let wanted = api::VmConfig {
+                vcpu_count: config.vcpu_count,
+                mem_size_mib: config.mem_size_mib,
+                fs_size_mib: config.fs_size_mib,
+                labels: config.labels.into_iter().collect(),
+            };
             let api = ask.services.api.clone();
             let make = async move { api.create_vm(&wanted, wait_boot).await.map(|id| vec![id]) };
             one(made(&ask, 1, make).await?)
