@@ -44,8 +44,12 @@ pub fn ended(what: &str, error: Error) -> ToolError {
     match error {
         Error::Cancelled => ToolError::Cancelled,
         Error::Denied(_) => ToolError::Capability(error),
-        Error::Unavailable(_) => ToolError::Capability(Error::Unavailable(format!("{what}: {}", explain(&error)))),
-        Error::TimedOut(_) => ToolError::Capability(Error::TimedOut(format!("{what}: {}", explain(&error)))),
+        Error::Unavailable(_) => {
+            ToolError::Capability(Error::Unavailable(format!("{what}: {}", explain(&error))))
+        }
+        Error::TimedOut(_) => {
+            ToolError::Capability(Error::TimedOut(format!("{what}: {}", explain(&error))))
+        }
         other => failed(format!("{what}: {}", explain(&other))),
     }
 }
@@ -97,8 +101,13 @@ mod tests {
 
     #[test]
     fn an_unreachable_platform_stays_one_with_what_was_being_done() {
-        match ended("Cannot list VMs", Error::Unavailable("no route to host".into())) {
-            ToolError::Capability(Error::Unavailable(why)) => assert_eq!(why, "Cannot list VMs: no route to host"),
+        match ended(
+            "Cannot list VMs",
+            Error::Unavailable("no route to host".into()),
+        ) {
+            ToolError::Capability(Error::Unavailable(why)) => {
+                assert_eq!(why, "Cannot list VMs: no route to host")
+            }
             other => unreachable!("{other:?}"),
         }
     }

@@ -12,7 +12,7 @@ use crate::edit::{self, Edit};
 use crate::limits::{MAX_EDIT, MAX_IMAGE, size};
 use crate::page::{self, Page, Pager};
 use crate::remote::{self, Notices, at, attempt};
-use crate::{diff, media, paths, session};
+use crate::{diff, media, paths, session, turns};
 
 /// How much of a file is looked at to tell what it is, in bytes.
 const HEAD: usize = 8192;
@@ -227,6 +227,7 @@ async fn write_at(args: &Write, vm: &str, notices: &mut Notices) -> Result<ToolR
         )));
     }
     let path = resolve(vm, shown, notices).await?;
+    let _turn = turns::take(vm, &path).await;
     let options = WriteOptions {
         parents: true,
         mode: None,
@@ -295,6 +296,7 @@ async fn edit_at(args: EditArgs, vm: &str, notices: &mut Notices) -> Result<Tool
         _ => return Err(outcome::failed("Give both oldText and newText.")),
     }
     let path = resolve(vm, &shown, notices).await?;
+    let _turn = turns::take(vm, &path).await;
     let old = match attempt(vm, notices, async || {
         remote::read_all(vm, &path, MAX_EDIT).await
     })

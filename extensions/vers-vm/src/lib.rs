@@ -37,6 +37,7 @@ mod search_tools;
 mod session;
 mod start;
 mod status;
+mod turns;
 mod vm_tools;
 
 use pi_vers_sdk::{
