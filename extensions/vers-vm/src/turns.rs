@@ -12,8 +12,11 @@ use std::sync::{Arc, Weak};
 
 use futures::lock::{Mutex, OwnedMutexGuard};
 
+/// By VM and path; one that nobody waits for or holds is gone.
+type Turns = HashMap<(String, String), Weak<Mutex<()>>>;
+
 thread_local! {
-    static TURNS: RefCell<HashMap<(String, String), Weak<Mutex<()>>>> = RefCell::default();
+    static TURNS: RefCell<Turns> = RefCell::default();
 }
 
 /// Waits until no other call of the session changes the file at this path. It is the caller's turn as long as it holds the
