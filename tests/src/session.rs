@@ -84,7 +84,8 @@ impl Harness for Front {
 /// The grants inside the binary, for the components its build made.
 fn policy() -> Policy {
     let mut text = std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml")).expect("the shipped grants");
-    let names: Vec<String> = text.split("\"@").skip(1).filter_map(|rest| Some(rest.split_once('"')?.0.to_owned())).collect();
+    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("digest"));
+    let names: Vec<String> = lines.filter_map(|line| Some(line.split('"').nth(1)?.strip_prefix('@')?.to_owned())).collect();
     for name in names {
         let wasm = std::fs::read(built::shipped(&name)).expect("the component was built");
         text = text.replace(&format!("\"@{name}\""), &format!("\"{}\"", Digest::of(&wasm)));
