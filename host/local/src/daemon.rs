@@ -63,7 +63,10 @@ enum Word {
 ///
 /// # Cancel safety
 /// A dropped future may leave the server starting; a later call finds it.
-pub async fn up(mut options: Options, serve_command: (PathBuf, Vec<OsString>)) -> Result<Endpoint, Error> {
+pub async fn up(
+    mut options: Options,
+    serve_command: (PathBuf, Vec<OsString>),
+) -> Result<Endpoint, Error> {
     options.state_dir =
         std::path::absolute(&options.state_dir).map_err(Error::file("find", &options.state_dir))?;
     if let Some(running) = find(&options.state_dir).await? {
@@ -73,7 +76,10 @@ pub async fn up(mut options: Options, serve_command: (PathBuf, Vec<OsString>)) -
     match launch(&options, &state, serve_command).await {
         Ok(()) => match find(state.root()).await? {
             Some(endpoint) => Ok(endpoint),
-            None => Err(start_error(&state, "it ended as soon as it was ready".into())),
+            None => Err(start_error(
+                &state,
+                "it ended as soon as it was ready".into(),
+            )),
         },
         // Another one may have been faster.
         Err(e) => match find(state.root()).await {
@@ -101,7 +107,11 @@ fn log_tail(path: &Path) -> std::io::Result<String> {
     Ok(lines.get(from..).unwrap_or_default().join("\n"))
 }
 
-async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsString>)) -> Result<(), Error> {
+async fn launch(
+    options: &Options,
+    state: &StateDir,
+    command: (PathBuf, Vec<OsString>),
+) -> Result<(), Error> {
     let log_path = state.path("server.log");
     let log = std::fs::OpenOptions::new()
         .create(true)
@@ -113,7 +123,9 @@ async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsSt
         log.set_len(0).map_err(Error::file("shorten", &log_path))?;
     }
     let (program, args) = command;
-    let failed = |what: &str, e: std::io::Error| start_error(state, format!("{what} {}: {e}", program.display()));
+    let failed = |what: &str, e: std::io::Error| {
+        start_error(state, format!("{what} {}: {e}", program.display()))
+    };
     let mut child = tokio::process::Command::new(&program)
         .args(args)
         .stdin(Stdio::piped())
@@ -125,7 +137,8 @@ async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsSt
         .map_err(|e| failed("cannot run", e))?;
     let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
     let talk = async {
-        let json = serde_json::to_vec(options).map_err(|e| failed("cannot tell the options to", e.into()))?;
+        let json = serde_json::to_vec(options)
+            .map_err(|e| failed("cannot tell the options to", e.into()))?;
         if let Some(mut stdin) = stdin {
             // If it does not read, it says why below.
             let _ = stdin.write_all(&json).await;
@@ -136,7 +149,10 @@ async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsSt
             let read = stdout.take(64 << 10).read_to_string(&mut said).await;
             read.map_err(|e| failed("cannot listen to", e))?;
         }
-        match said.lines().find_map(|line| serde_json::from_str(line).ok()) {
+        match said
+            .lines()
+            .find_map(|line| serde_json::from_str(line).ok())
+        {
             Some(Word::Ready(_)) => Ok(()),
             Some(Word::Error(why)) => Err(start_error(state, why)),
             None => {
@@ -144,8 +160,13 @@ async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsSt
                 Err(start_error(
                     state,
                     match ended {
-                        Ok(Ok(status)) => format!("{} ended ({status}) before it was ready", program.display()),
-                        _ => format!("{} closed its output before it was ready", program.display()),
+                        Ok(Ok(status)) => {
+                            format!("{} ended ({status}) before it was ready", program.display())
+                        }
+                        _ => format!(
+                            "{} closed its output before it was ready",
+                            program.display()
+                        ),
                     },
                 ))
             }
@@ -157,7 +178,10 @@ async fn launch(options: &Options, state: &StateDir, command: (PathBuf, Vec<OsSt
             if let Err(e) = child.start_kill() {
                 tracing::debug!("cannot end the server that did not get ready: {e}");
             }
-            Err(start_error(state, format!("it was not ready within {} s", READY.as_secs())))
+            Err(start_error(
+                state,
+                format!("it was not ready within {} s", READY.as_secs()),
+            ))
         }
     }
 }
@@ -188,10 +212,17 @@ pub async fn serve(options: Options, ready: Ready) -> Result<(), Error> {
         let _ = rustix::process::setsid();
     }
     let here = options.state_dir.clone();
-    let signals = || Ok::<_, std::io::Error>((signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?));
-    let (mut terminate, mut interrupt) = signals().map_err(Error::file("watch for signals in", &here))?;
+    let signals = || {
+        Ok::<_, std::io::Error>((
+            signal(SignalKind::terminate())?,
+            signal(SignalKind::interrupt())?,
+        ))
+    };
+    let (mut terminate, mut interrupt) =
+        signals().map_err(Error::file("watch for signals in", &here))?;
     // Before it is ready: a terminal that closes must not end it.
-    let _hangup = signal(SignalKind::hangup()).map_err(Error::file("watch for signals in", &here))?;
+    let _hangup =
+        signal(SignalKind::hangup()).map_err(Error::file("watch for signals in", &here))?;
     let started = tokio::select! {
         started = Platform::start(options) => started,
         _ = terminate.recv() => return Ok(()),
@@ -226,9 +257,12 @@ pub fn serve_main() -> ExitCode {
             .take(1 << 20)
             .read_to_string(&mut text)
             .map_err(|e| format!("cannot read the options from standard input: {e}"))?;
-        let options = serde_json::from_str(&text).map_err(|e| format!("standard input holds no options: {e}"))?;
+        let options = serde_json::from_str(&text)
+            .map_err(|e| format!("standard input holds no options: {e}"))?;
         let runtime = tokio::runtime::Runtime::new().map_err(|e| format!("cannot start: {e}"))?;
-        runtime.block_on(serve(options, Ready::Stdout)).map_err(|e| e.to_string())
+        runtime
+            .block_on(serve(options, Ready::Stdout))
+            .map_err(|e| e.to_string())
     };
     match serving() {
         Ok(()) => ExitCode::SUCCESS,
@@ -245,18 +279,24 @@ pub fn serve_main() -> ExitCode {
 /// # Errors
 /// [`Error::Leftovers`], and what [`find`] says.
 pub async fn down(state_dir: &Path) -> Result<DownReport, Error> {
-    let Some(state) = StateDir::open(state_dir)? else { return Ok(DownReport::default()) };
+    let Some(state) = StateDir::open(state_dir)? else {
+        return Ok(DownReport::default());
+    };
     let mut report = DownReport::default();
     match find(state.root()).await {
         Ok(Some(endpoint)) => {
             report.was_running = true;
             let wish = serde_json::json!({"vms": End::SleepVms});
-            let answer: Result<serde_json::Value, _> =
-                endpoint.call("POST", "/api/v1/local/shutdown", Some(&wish), STOP).await;
+            let answer: Result<serde_json::Value, _> = endpoint
+                .call("POST", "/api/v1/local/shutdown", Some(&wish), STOP)
+                .await;
             match answer {
                 Ok(answer) => {
-                    let slept = answer.get("vms_put_to_sleep").and_then(serde_json::Value::as_u64);
-                    report.vms_put_to_sleep = slept.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+                    let slept = answer
+                        .get("vms_put_to_sleep")
+                        .and_then(serde_json::Value::as_u64);
+                    report.vms_put_to_sleep =
+                        slept.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
                 }
                 Err(e) => tracing::warn!("{e}; its process is ended instead"),
             }
@@ -270,13 +310,21 @@ pub async fn down(state_dir: &Path) -> Result<DownReport, Error> {
     let _lock = take_over(&state).await?;
     let (slept, left) = end_remains(&state).await?;
     report.vms_put_to_sleep += slept;
-    if left.is_empty() { Ok(report) } else { Err(Error::Leftovers(left)) }
+    if left.is_empty() {
+        Ok(report)
+    } else {
+        Err(Error::Leftovers(left))
+    }
 }
 
 /// The lock, from a server that is ending, or that is made to.
 async fn take_over(state: &StateDir) -> Result<Lock, Error> {
     let path = state.path("lock");
-    for (signal, patience) in [(None, 20), (Some(Signal::TERM), 20), (Some(Signal::KILL), 10)] {
+    for (signal, patience) in [
+        (None, 20),
+        (Some(Signal::TERM), 20),
+        (Some(Signal::KILL), 10),
+    ] {
         if let Some(signal) = signal {
             kill_server(state, signal);
         }
@@ -285,16 +333,26 @@ async fn take_over(state: &StateDir) -> Result<Lock, Error> {
             return Ok(lock);
         }
     }
-    Err(Error::Locked { state_dir: state.root().to_owned() })
+    Err(Error::Locked {
+        state_dir: state.root().to_owned(),
+    })
 }
 
 /// Signals the process that holds `endpoint.json`, and no other.
 fn kill_server(state: &StateDir, signal: Signal) {
     let path = state.path("endpoint.json");
-    let Ok(file) = std::fs::File::open(&path) else { return };
-    let Ok(endpoint) = read_json::<Endpoint>(&path) else { return };
-    let Some(pid) = i32::try_from(endpoint.pid).ok().and_then(Pid::from_raw) else { return };
-    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { return };
+    let Ok(file) = std::fs::File::open(&path) else {
+        return;
+    };
+    let Ok(endpoint) = read_json::<Endpoint>(&path) else {
+        return;
+    };
+    let Some(pid) = i32::try_from(endpoint.pid).ok().and_then(Pid::from_raw) else {
+        return;
+    };
+    let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else {
+        return;
+    };
     // The file is held as long as its writer lives: the number was not given to another meanwhile.
     if Lock::is_held(&file)
         && let Err(e) = pidfd_send_signal(&process, signal)
@@ -311,8 +369,12 @@ async fn end_remains(state: &StateDir) -> Result<(usize, Vec<String>), Error> {
     let mut slept = 0;
     for dir in list(&state.path("vms")) {
         let path = dir.join("meta.json");
-        let Ok(mut record) = read_json::<VmRecord>(&path) else { continue };
-        let Some(handle) = record.handle.take() else { continue };
+        let Ok(mut record) = read_json::<VmRecord>(&path) else {
+            continue;
+        };
+        let Some(handle) = record.handle.take() else {
+            continue;
+        };
         if sandboxes.alive(&handle).await {
             slept += 1;
         }
@@ -380,10 +442,15 @@ pub async fn reset(state_dir: &Path) -> Result<DownReport, Error> {
     match std::fs::remove_dir(state.root()) {
         // Somebody else's files stay, and so does the directory.
         Err(e) if e.kind() == std::io::ErrorKind::DirectoryNotEmpty => {
-            tracing::warn!("{} has files that are not the platform's; it stays", state.root().display());
+            tracing::warn!(
+                "{} has files that are not the platform's; it stays",
+                state.root().display()
+            );
             Ok(report)
         }
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", state.root())(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::file("remove", state.root())(e))
+        }
         _ => Ok(report),
     }
 }
@@ -394,7 +461,9 @@ pub async fn reset(state_dir: &Path) -> Result<DownReport, Error> {
 /// What [`find`] says.
 pub async fn status(state_dir: &Path) -> Result<Status, Error> {
     if let Some(endpoint) = find(state_dir).await? {
-        return endpoint.call::<(), _>("GET", "/api/v1/local/status", None, Duration::from_secs(60)).await;
+        return endpoint
+            .call::<(), _>("GET", "/api/v1/local/status", None, Duration::from_secs(60))
+            .await;
     }
     let mut status = Status {
         running: false,
@@ -409,9 +478,13 @@ pub async fn status(state_dir: &Path) -> Result<Status, Error> {
         disk_bytes: 0,
         pending_logins: Vec::new(),
     };
-    let Some(state) = StateDir::open(state_dir)? else { return Ok(status) };
-    let mut vms: Vec<VmRecord> =
-        list(&state.path("vms")).iter().filter_map(|dir| read_json(&dir.join("meta.json")).ok()).collect();
+    let Some(state) = StateDir::open(state_dir)? else {
+        return Ok(status);
+    };
+    let mut vms: Vec<VmRecord> = list(&state.path("vms"))
+        .iter()
+        .filter_map(|dir| read_json(&dir.join("meta.json")).ok())
+        .collect();
     vms.sort_by_key(|vm| (vm.created_at, vm.id));
     status.vms = vms.iter().map(VmStatus::of).collect();
     status.commits = list(&state.path("commits"))

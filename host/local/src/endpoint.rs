@@ -54,7 +54,12 @@ impl std::fmt::Debug for Endpoint {
 impl Endpoint {
     /// Where the REST API listens.
     pub(crate) fn api_addr(&self) -> Option<SocketAddr> {
-        self.api_url.strip_prefix("http://")?.split('/').next()?.parse().ok()
+        self.api_url
+            .strip_prefix("http://")?
+            .split('/')
+            .next()?
+            .parse()
+            .ok()
     }
 
     /// Sends a request to the running server.
@@ -65,17 +70,32 @@ impl Endpoint {
         body: Option<&B>,
         within: Duration,
     ) -> Result<T, Error> {
-        let unreachable = |why: String| Error::Unreachable { address: self.api_url.clone(), why };
-        let address = self.api_addr().ok_or_else(|| unreachable("its address is malformed".into()))?;
+        let unreachable = |why: String| Error::Unreachable {
+            address: self.api_url.clone(),
+            why,
+        };
+        let address = self
+            .api_addr()
+            .ok_or_else(|| unreachable("its address is malformed".into()))?;
         let body = match body {
             Some(body) => serde_json::to_vec(body).map_err(|e| unreachable(e.to_string()))?,
             None => Vec::new(),
         };
-        let request = wire::Request { method, path, key: &self.api_key, body: &body };
-        let (status, answer) = wire::send(address, &request, within).await.map_err(|e| unreachable(e.to_string()))?;
+        let request = wire::Request {
+            method,
+            path,
+            key: &self.api_key,
+            body: &body,
+        };
+        let (status, answer) = wire::send(address, &request, within)
+            .await
+            .map_err(|e| unreachable(e.to_string()))?;
         if status != 200 {
             let text = String::from_utf8_lossy(&answer);
-            return Err(unreachable(format!("{method} {path}: status {status}: {}", text.chars().take(300).collect::<String>())));
+            return Err(unreachable(format!(
+                "{method} {path}: status {status}: {}",
+                text.chars().take(300).collect::<String>()
+            )));
         }
         serde_json::from_slice(&answer).map_err(|e| unreachable(format!("{method} {path}: {e}")))
     }
@@ -110,13 +130,17 @@ pub async fn find(state_dir: &Path) -> Result<Option<Endpoint>, Error> {
         return Ok(None);
     }
     let endpoint: Endpoint = read_json(&path)?;
-    let _: serde_json::Value = endpoint.call::<(), _>("GET", "/health", None, Duration::from_secs(10)).await?;
+    let _: serde_json::Value = endpoint
+        .call::<(), _>("GET", "/health", None, Duration::from_secs(10))
+        .await?;
     Ok(Some(endpoint))
 }
 
 fn remove_stale(state_dir: &Path, path: &Path) -> Result<(), Error> {
     // A server that is starting has the lock, and will write its own file over this one.
-    let Some(_lock) = Lock::try_take(&state_dir.join("lock"))? else { return Ok(()) };
+    let Some(_lock) = Lock::try_take(&state_dir.join("lock"))? else {
+        return Ok(());
+    };
     match File::open(path) {
         Ok(file) if !Lock::is_held(&file) => crate::state::remove(path),
         _ => Ok(()),
@@ -125,7 +149,12 @@ fn remove_stale(state_dir: &Path, path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     fn endpoint(state: &StateDir) -> Endpoint {
@@ -150,7 +179,10 @@ mod tests {
         let state = StateDir::create(dir.path()).unwrap();
         let held = endpoint(&state).publish(&state).unwrap();
         // Held, but nothing listens there: that is no "not running".
-        assert!(matches!(find(dir.path()).await, Err(Error::Unreachable { .. })));
+        assert!(matches!(
+            find(dir.path()).await,
+            Err(Error::Unreachable { .. })
+        ));
         drop(held);
         assert!(find(dir.path()).await.unwrap().is_none());
         assert!(!state.path("endpoint.json").exists());

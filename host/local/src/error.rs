@@ -40,7 +40,9 @@ pub enum Error {
         source: io::Error,
     },
     /// The platform serves loopback only.
-    #[error("refusing to listen on {address}: the local platform gives root in its VMs and listens on loopback only")]
+    #[error(
+        "refusing to listen on {address}: the local platform gives root in its VMs and listens on loopback only"
+    )]
     NotLoopback {
         /// The address asked for.
         address: std::net::SocketAddr,

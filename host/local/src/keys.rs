@@ -15,13 +15,20 @@ pub(crate) fn generate() -> Result<String, String> {
 
 /// Reads a private key file.
 pub(crate) fn read(path: &Path) -> Result<PrivateKey, String> {
-    let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {}: {e}", path.display()))?;
-    PrivateKey::from_openssh(&text).map_err(|e| format!("{} holds no private key: {e}", path.display()))
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| format!("cannot read {}: {e}", path.display()))?;
+    PrivateKey::from_openssh(&text)
+        .map_err(|e| format!("{} holds no private key: {e}", path.display()))
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     #[test]
@@ -31,7 +38,14 @@ mod tests {
         assert_ne!(a, b);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &a).unwrap();
-        assert!(read(file.path()).unwrap().public_key().to_openssh().unwrap().starts_with("ssh-ed25519 "));
+        assert!(
+            read(file.path())
+                .unwrap()
+                .public_key()
+                .to_openssh()
+                .unwrap()
+                .starts_with("ssh-ed25519 ")
+        );
         std::fs::write(file.path(), "x").unwrap();
         assert!(read(file.path()).is_err());
     }

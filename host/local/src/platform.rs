@@ -69,7 +69,9 @@ pub struct Platform {
 
 impl std::fmt::Debug for Platform {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Platform").field("endpoint", &self.endpoint).finish_non_exhaustive()
+        f.debug_struct("Platform")
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,10 +91,15 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error>
     Ok((listener, address))
 }
 
-async fn file_work<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+async fn file_work<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
-        Err(e) => Err(Error::Damaged { path: PathBuf::new(), why: e.to_string() }),
+        Err(e) => Err(Error::Damaged {
+            path: PathBuf::new(),
+            why: e.to_string(),
+        }),
     }
 }
 
@@ -111,18 +118,34 @@ impl Platform {
         let root = options.state_dir.clone();
         let state = file_work(move || StateDir::create(&root)).await?;
         let Some(lock) = Lock::take(&state.path("lock"), HANDOVER).await? else {
-            return Err(Error::Locked { state_dir: state.root().to_owned() });
+            return Err(Error::Locked {
+                state_dir: state.root().to_owned(),
+            });
         };
         let (api_key, authority) = {
             let state = state.clone();
             file_work(move || Ok((state.api_key()?, Authority::load(&state)?))).await?
         };
-        let owner = api_key.get(..36).and_then(|id| Uuid::try_parse(id).ok()).unwrap_or_default();
-        let sandboxes =
-            Sandboxes::probe(state.root(), options.tier, options.helper.clone(), &state.instance()).await?.with_network(options.network);
+        let owner = api_key
+            .get(..36)
+            .and_then(|id| Uuid::try_parse(id).ok())
+            .unwrap_or_default();
+        let sandboxes = Sandboxes::probe(
+            state.root(),
+            options.tier,
+            options.helper.clone(),
+            &state.instance(),
+        )
+        .await?
+        .with_network(options.network);
         let tier = sandboxes.capabilities().tier;
-        let (manager, recovered) =
-            Manager::open(state.clone(), owner, options.limits.clone(), Box::new(sandboxes)).await?;
+        let (manager, recovered) = Manager::open(
+            state.clone(),
+            owner,
+            options.limits.clone(),
+            Box::new(sandboxes),
+        )
+        .await?;
         tracing::info!(?recovered, ?tier, "took up {}", state.root().display());
         let execs = Execs::new(manager.clone());
         let stop = CancellationToken::new();
@@ -162,15 +185,31 @@ impl Platform {
         };
         let api = {
             let stopped = stop.clone().cancelled_owned();
-            let served = axum::serve(api::Bounded::new(api_listener, http), api::router(app)).with_graceful_shutdown(stopped);
+            let served = axum::serve(api::Bounded::new(api_listener, http), api::router(app))
+                .with_graceful_shutdown(stopped);
             tokio::spawn(async move {
                 if let Err(e) = served.await {
                     tracing::error!("the REST server ended: {e}");
                 }
             })
         };
-        let edge = tokio::spawn(edge::serve(ssh_listener, authority, manager.clone(), counters, stop.clone()));
-        Ok(Self { endpoint, manager, execs, state, stop, servers: vec![api, edge], _published: published, _lock: lock })
+        let edge = tokio::spawn(edge::serve(
+            ssh_listener,
+            authority,
+            manager.clone(),
+            counters,
+            stop.clone(),
+        ));
+        Ok(Self {
+            endpoint,
+            manager,
+            execs,
+            state,
+            stop,
+            servers: vec![api, edge],
+            _published: published,
+            _lock: lock,
+        })
     }
 
     /// How to reach it.
@@ -200,7 +239,10 @@ impl Platform {
         let (_, mut left) = end.apply(&self.manager).await;
         self.stop.cancel();
         let execs = self.execs.clone();
-        if tokio::time::timeout(CONNECTIONS_END, async move { execs.close().await }).await.is_err() {
+        if tokio::time::timeout(CONNECTIONS_END, async move { execs.close().await })
+            .await
+            .is_err()
+        {
             left.push("commands that did not end".to_owned());
         }
         for server in std::mem::take(&mut self.servers) {
@@ -211,13 +253,23 @@ impl Platform {
             }
         }
         if !self.manager.close(CLOSE).await {
-            left.push(format!("file work in {} that did not end", self.state.path("trash").display()));
+            left.push(format!(
+                "file work in {} that did not end",
+                self.state.path("trash").display()
+            ));
         }
         if end != End::KeepVms {
+            if let Err(e) = self.manager.sweep().await {
+                left.push(e.to_string());
+            }
             left.extend(crate::daemon::leftovers(&self.state, &handles));
         }
         let path = self.state.path("endpoint.json");
         file_work(move || crate::state::remove(&path)).await?;
-        if left.is_empty() { Ok(()) } else { Err(Error::Leftovers(left)) }
+        if left.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Leftovers(left))
+        }
     }
 }

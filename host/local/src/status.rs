@@ -100,7 +100,9 @@ impl VmStatus {
 /// Bytes that a tree takes. What cannot be read counts nothing.
 pub(crate) async fn disk_use(root: &Path) -> u64 {
     let root = root.to_owned();
-    tokio::task::spawn_blocking(move || tree_bytes(root)).await.unwrap_or(0)
+    tokio::task::spawn_blocking(move || tree_bytes(root))
+        .await
+        .unwrap_or(0)
 }
 
 fn tree_bytes(root: PathBuf) -> u64 {
@@ -111,7 +113,9 @@ fn tree_bytes(root: PathBuf) -> u64 {
     while let Some(dir) = dirs.pop() {
         for entry in std::fs::read_dir(&dir).into_iter().flatten().flatten() {
             // Not following links.
-            let Ok(found) = entry.metadata() else { continue };
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
             if found.is_dir() {
                 dirs.push(entry.path());
             }
@@ -125,7 +129,12 @@ fn tree_bytes(root: PathBuf) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     #[test]

@@ -19,7 +19,11 @@ pub(crate) struct Request<'a> {
 }
 
 /// Sends it; status and body of the answer.
-pub(crate) async fn send(to: SocketAddr, request: &Request<'_>, within: Duration) -> io::Result<(u16, Vec<u8>)> {
+pub(crate) async fn send(
+    to: SocketAddr,
+    request: &Request<'_>,
+    within: Duration,
+) -> io::Result<(u16, Vec<u8>)> {
     let exchange = async {
         let mut stream = TcpStream::connect(to).await?;
         let head = format!(
@@ -33,11 +37,15 @@ pub(crate) async fn send(to: SocketAddr, request: &Request<'_>, within: Duration
         stream.write_all(request.body).await?;
         let mut answer = Vec::new();
         stream.take(MAX_ANSWER).read_to_end(&mut answer).await?;
-        parse(&answer).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
+        parse(&answer)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))
     };
     match tokio::time::timeout(within, exchange).await {
         Ok(result) => result,
-        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", within.as_secs()))),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {} s", within.as_secs()),
+        )),
     }
 }
 
@@ -55,14 +63,25 @@ fn parse(answer: &[u8]) -> Option<(u16, Vec<u8>)> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use proptest::prelude::*;
 
     #[test]
     fn status_and_body_are_read() {
-        assert_eq!(parse(b"HTTP/1.0 200 OK\r\na: b\r\n\r\n{}"), Some((200, b"{}".to_vec())));
-        assert_eq!(parse(b"HTTP/1.1 403 Forbidden\r\n\r\n"), Some((403, Vec::new())));
+        assert_eq!(
+            parse(b"HTTP/1.0 200 OK\r\na: b\r\n\r\n{}"),
+            Some((200, b"{}".to_vec()))
+        );
+        assert_eq!(
+            parse(b"HTTP/1.1 403 Forbidden\r\n\r\n"),
+            Some((403, Vec::new()))
+        );
         assert_eq!(parse(b"SSH-2.0-x\r\n\r\n"), None);
         assert_eq!(parse(b"HTTP/1.0 200 OK\r\n"), None);
     }

@@ -25,11 +25,19 @@ pub(crate) struct SetEnv {
     replace: bool,
 }
 
-pub(crate) async fn set_env(State(app): State<Arc<App>>, Json(body): Json<SetEnv>) -> ApiResult<Json<Value>> {
-    Ok(Json(json!({"vars": app.manager.set_env(body.vars, body.replace).await?})))
+pub(crate) async fn set_env(
+    State(app): State<Arc<App>>,
+    Json(body): Json<SetEnv>,
+) -> ApiResult<Json<Value>> {
+    Ok(Json(
+        json!({"vars": app.manager.set_env(body.vars, body.replace).await?}),
+    ))
 }
 
-pub(crate) async fn delete_env(State(app): State<Arc<App>>, InPath(key): InPath<String>) -> ApiResult<StatusCode> {
+pub(crate) async fn delete_env(
+    State(app): State<Arc<App>>,
+    InPath(key): InPath<String>,
+) -> ApiResult<StatusCode> {
     app.manager.delete_env(key).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -70,7 +78,10 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Json<Value> {
 }
 
 pub(crate) async fn openapi() -> ([(axum::http::HeaderName, &'static str); 1], &'static str) {
-    ([(axum::http::header::CONTENT_TYPE, "application/json")], include_str!("../../openapi.json"))
+    (
+        [(axum::http::header::CONTENT_TYPE, "application/json")],
+        include_str!("../../openapi.json"),
+    )
 }
 
 pub(crate) async fn capabilities(State(app): State<Arc<App>>) -> Json<Value> {
@@ -95,7 +106,10 @@ pub(crate) struct Shutdown {
 }
 
 /// Stops the platform; answers when the VMs are as wished, and before the listeners close.
-pub(crate) async fn shutdown(State(app): State<Arc<App>>, Json(body): Json<Shutdown>) -> ApiResult<Json<Value>> {
+pub(crate) async fn shutdown(
+    State(app): State<Arc<App>>,
+    Json(body): Json<Shutdown>,
+) -> ApiResult<Json<Value>> {
     // In a task of its own: a caller that goes away must not leave it half done.
     let ending = app.clone();
     let ended = tokio::spawn(async move {
@@ -103,7 +117,9 @@ pub(crate) async fn shutdown(State(app): State<Arc<App>>, Json(body): Json<Shutd
         ending.stop.cancel();
         ended
     });
-    let (slept, failed) = ended.await.map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+    let (slept, failed) = ended
+        .await
+        .map_err(|e| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
     Ok(Json(json!({"vms_put_to_sleep": slept, "failed": failed})))
 }
 
@@ -116,7 +132,9 @@ pub(crate) async fn no_deploy() -> ApiError {
 }
 
 pub(crate) async fn no_images() -> ApiError {
-    ApiError::unsupported("base images (VMs start on this machine's own files; commit one to make a template)")
+    ApiError::unsupported(
+        "base images (VMs start on this machine's own files; commit one to make a template)",
+    )
 }
 
 pub(crate) async fn no_fork() -> ApiError {

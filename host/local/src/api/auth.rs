@@ -9,7 +9,11 @@ use sha2::{Digest as _, Sha256};
 use std::sync::Arc;
 
 /// Lets only requests with the platform's key through.
-pub(crate) async fn require_key(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(crate) async fn require_key(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let shown = request
         .headers()
         .get(header::AUTHORIZATION)

@@ -39,7 +39,10 @@ pub(crate) struct Page {
 fn page(all: Vec<CommitRecord>, page: &Page) -> Json<Value> {
     let limit = page.limit.unwrap_or(50).clamp(0, 100);
     let offset = page.offset.unwrap_or(0).max(0);
-    let (skip, take) = (usize::try_from(offset).unwrap_or(usize::MAX), usize::try_from(limit).unwrap_or(0));
+    let (skip, take) = (
+        usize::try_from(offset).unwrap_or(usize::MAX),
+        usize::try_from(limit).unwrap_or(0),
+    );
     let commits: Vec<_> = all.iter().skip(skip).take(take).map(commit_json).collect();
     Json(json!({"commits": commits, "total": all.len(), "limit": limit, "offset": offset}))
 }
@@ -48,11 +51,17 @@ pub(crate) async fn list(State(app): State<Arc<App>>, Query(query): Query<Page>)
     page(app.manager.commits(false), &query)
 }
 
-pub(crate) async fn list_public(State(app): State<Arc<App>>, Query(query): Query<Page>) -> Json<Value> {
+pub(crate) async fn list_public(
+    State(app): State<Arc<App>>,
+    Query(query): Query<Page>,
+) -> Json<Value> {
     page(app.manager.commits(true), &query)
 }
 
-pub(crate) async fn parents(State(app): State<Arc<App>>, InPath(id): InPath<Uuid>) -> ApiResult<Json<Value>> {
+pub(crate) async fn parents(
+    State(app): State<Arc<App>>,
+    InPath(id): InPath<Uuid>,
+) -> ApiResult<Json<Value>> {
     let chain = app.manager.parents(id)?;
     let entity = |c: &CommitRecord| {
         let mut entity = commit_json(c);
@@ -79,11 +88,20 @@ pub(crate) async fn update(
     Json(body): Json<Update>,
 ) -> ApiResult<Json<Value>> {
     check_texts([("name", &body.name), ("description", &body.description)])?;
-    let change = CommitChange { is_public: body.is_public, name: body.name, description: body.description };
-    Ok(Json(commit_json(&app.manager.update_commit(id, change).await?)))
+    let change = CommitChange {
+        is_public: body.is_public,
+        name: body.name,
+        description: body.description,
+    };
+    Ok(Json(commit_json(
+        &app.manager.update_commit(id, change).await?,
+    )))
 }
 
-pub(crate) async fn delete(State(app): State<Arc<App>>, InPath(id): InPath<Uuid>) -> ApiResult<StatusCode> {
+pub(crate) async fn delete(
+    State(app): State<Arc<App>>,
+    InPath(id): InPath<Uuid>,
+) -> ApiResult<StatusCode> {
     app.manager.delete_commit(id).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -105,7 +123,10 @@ pub(crate) struct UpdateTag {
 impl UpdateTag {
     fn change(self) -> ApiResult<TagChange> {
         check_texts([("description", self.description.as_ref().unwrap_or(&None))])?;
-        Ok(TagChange { commit_id: self.commit_id, description: self.description })
+        Ok(TagChange {
+            commit_id: self.commit_id,
+            description: self.description,
+        })
     }
 }
 
@@ -119,13 +140,21 @@ fn tag_json(t: &TagRecord, repository: Option<&str>) -> Value {
         "updated_at": t.updated_at,
     });
     if let (Some(repository), Some(tag)) = (repository, tag.as_object_mut()) {
-        tag.insert("reference".into(), format!("{repository}:{}", t.tag_name).into());
+        tag.insert(
+            "reference".into(),
+            format!("{repository}:{}", t.tag_name).into(),
+        );
     }
     tag
 }
 
 pub(crate) async fn tags(State(app): State<Arc<App>>) -> Json<Value> {
-    let tags: Vec<_> = app.manager.tags().iter().map(|t| tag_json(t, None)).collect();
+    let tags: Vec<_> = app
+        .manager
+        .tags()
+        .iter()
+        .map(|t| tag_json(t, None))
+        .collect();
     Json(json!({"tags": tags}))
 }
 
@@ -134,11 +163,20 @@ pub(crate) async fn create_tag(
     Json(body): Json<NewTag>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     check_texts([("description", &body.description)])?;
-    let t = app.manager.create_tag(body.tag_name, body.commit_id, body.description).await?;
-    Ok((StatusCode::CREATED, Json(json!({"tag_id": t.tag_id, "tag_name": t.tag_name, "commit_id": t.commit_id}))))
+    let t = app
+        .manager
+        .create_tag(body.tag_name, body.commit_id, body.description)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"tag_id": t.tag_id, "tag_name": t.tag_name, "commit_id": t.commit_id})),
+    ))
 }
 
-pub(crate) async fn tag(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn tag(
+    State(app): State<Arc<App>>,
+    InPath(name): InPath<String>,
+) -> ApiResult<Json<Value>> {
     Ok(Json(tag_json(&app.manager.tag(&name)?, None)))
 }
 
@@ -151,7 +189,10 @@ pub(crate) async fn update_tag(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn delete_tag(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> ApiResult<StatusCode> {
+pub(crate) async fn delete_tag(
+    State(app): State<Arc<App>>,
+    InPath(name): InPath<String>,
+) -> ApiResult<StatusCode> {
     app.manager.delete_tag(name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -167,7 +208,12 @@ fn repository_json(r: &RepositoryRecord) -> Value {
 }
 
 pub(crate) async fn repositories(State(app): State<Arc<App>>) -> Json<Value> {
-    let all: Vec<_> = app.manager.repositories().iter().map(repository_json).collect();
+    let all: Vec<_> = app
+        .manager
+        .repositories()
+        .iter()
+        .map(repository_json)
+        .collect();
     Json(json!({"repositories": all}))
 }
 
@@ -182,11 +228,20 @@ pub(crate) async fn create_repository(
     Json(body): Json<NewRepository>,
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     check_texts([("description", &body.description)])?;
-    let r = app.manager.create_repository(body.name, body.description).await?;
-    Ok((StatusCode::CREATED, Json(json!({"repo_id": r.repo_id, "name": r.name}))))
+    let r = app
+        .manager
+        .create_repository(body.name, body.description)
+        .await?;
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"repo_id": r.repo_id, "name": r.name})),
+    ))
 }
 
-pub(crate) async fn repository(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn repository(
+    State(app): State<Arc<App>>,
+    InPath(name): InPath<String>,
+) -> ApiResult<Json<Value>> {
     Ok(Json(repository_json(&app.manager.repository(&name)?)))
 }
 
@@ -213,11 +268,18 @@ pub(crate) async fn set_visibility(
 }
 
 fn repo_tags_json(r: &RepositoryRecord) -> Value {
-    let tags: Vec<_> = r.tags.values().map(|t| tag_json(t, Some(&r.name))).collect();
+    let tags: Vec<_> = r
+        .tags
+        .values()
+        .map(|t| tag_json(t, Some(&r.name)))
+        .collect();
     json!({"repository": r.name, "tags": tags})
 }
 
-pub(crate) async fn repo_tags(State(app): State<Arc<App>>, InPath(name): InPath<String>) -> ApiResult<Json<Value>> {
+pub(crate) async fn repo_tags(
+    State(app): State<Arc<App>>,
+    InPath(name): InPath<String>,
+) -> ApiResult<Json<Value>> {
     Ok(Json(repo_tags_json(&app.manager.repository(&name)?)))
 }
 
@@ -228,7 +290,10 @@ pub(crate) async fn create_repo_tag(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     check_texts([("description", &body.description)])?;
     let reference = format!("{name}:{}", body.tag_name);
-    let t = app.manager.create_repo_tag(name, body.tag_name, body.commit_id, body.description).await?;
+    let t = app
+        .manager
+        .create_repo_tag(name, body.tag_name, body.commit_id, body.description)
+        .await?;
     Ok((
         StatusCode::CREATED,
         Json(json!({"tag_id": t.tag_id, "commit_id": t.commit_id, "reference": reference})),
@@ -239,7 +304,10 @@ pub(crate) async fn repo_tag(
     State(app): State<Arc<App>>,
     InPath((name, tag)): InPath<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    Ok(Json(tag_json(&app.manager.repo_tag(&name, &tag)?, Some(&name))))
+    Ok(Json(tag_json(
+        &app.manager.repo_tag(&name, &tag)?,
+        Some(&name),
+    )))
 }
 
 pub(crate) async fn update_repo_tag(
@@ -247,7 +315,9 @@ pub(crate) async fn update_repo_tag(
     InPath((name, tag)): InPath<(String, String)>,
     Json(body): Json<UpdateTag>,
 ) -> ApiResult<StatusCode> {
-    app.manager.update_repo_tag(name, tag, body.change()?).await?;
+    app.manager
+        .update_repo_tag(name, tag, body.change()?)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -278,7 +348,13 @@ fn published(app: &App, organisation: &str, name: &str) -> ApiResult<RepositoryR
 }
 
 pub(crate) async fn public_repositories(State(app): State<Arc<App>>) -> Json<Value> {
-    let all: Vec<_> = app.manager.repositories().iter().filter(|r| r.is_public).map(public_json).collect();
+    let all: Vec<_> = app
+        .manager
+        .repositories()
+        .iter()
+        .filter(|r| r.is_public)
+        .map(public_json)
+        .collect();
     Json(json!({"repositories": all}))
 }
 
@@ -293,7 +369,11 @@ pub(crate) async fn public_tags(
     State(app): State<Arc<App>>,
     InPath((organisation, name)): InPath<(String, String)>,
 ) -> ApiResult<Json<Value>> {
-    Ok(Json(repo_tags_json(&published(&app, &organisation, &name)?)))
+    Ok(Json(repo_tags_json(&published(
+        &app,
+        &organisation,
+        &name,
+    )?)))
 }
 
 pub(crate) async fn public_tag(

@@ -17,12 +17,18 @@ pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, error: impl Into<String>) -> Self {
-        Self { status, error: error.into() }
+        Self {
+            status,
+            error: error.into(),
+        }
     }
 
     /// `{"error": …, "success": false}` for what only the cloud has.
     pub(crate) fn unsupported(feature: &str) -> Self {
-        Self::new(StatusCode::NOT_IMPLEMENTED, format!("the local platform has no {feature}; use the cloud for it"))
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            format!("the local platform has no {feature}; use the cloud for it"),
+        )
     }
 
     /// The platform's answer to the deletion of a VM that is not there.
@@ -32,7 +38,11 @@ impl ApiError {
 
     /// The branch calls answer `{"vms":[],"error":…}` instead.
     pub(crate) fn into_hybrid(self) -> Response {
-        (self.status, axum::Json(json!({"vms": [], "error": self.error}))).into_response()
+        (
+            self.status,
+            axum::Json(json!({"vms": [], "error": self.error})),
+        )
+            .into_response()
     }
 }
 
@@ -55,7 +65,11 @@ impl From<Fault> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status, axum::Json(json!({"error": self.error, "success": false}))).into_response()
+        (
+            self.status,
+            axum::Json(json!({"error": self.error, "success": false})),
+        )
+            .into_response()
     }
 }
 

@@ -40,7 +40,10 @@ impl Run {
             env: self.env.unwrap_or_default(),
             working_dir: self.working_dir.filter(|d| !d.is_empty()),
             stdin: self.stdin,
-            timeout: self.timeout_secs.filter(|s| *s > 0).map(Duration::from_secs),
+            timeout: self
+                .timeout_secs
+                .filter(|s| *s > 0)
+                .map(Duration::from_secs),
         };
         (self.exec_id, command)
     }
@@ -71,7 +74,9 @@ pub(crate) async fn run(
                     Stream::Stderr => stderr.extend_from_slice(&data),
                 }
             }
-            Event::Exit { code, timed_out, .. } => {
+            Event::Exit {
+                code, timed_out, ..
+            } => {
                 cancel_on_drop.disarm();
                 let mut answer = json!({
                     "exec_id": exec_id,
@@ -91,26 +96,40 @@ pub(crate) async fn run(
             }
         }
     }
-    Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the command ended without a result"))
+    Err(ApiError::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the command ended without a result",
+    ))
 }
 
 fn line(exec_id: Uuid, event: &Event) -> Bytes {
     let mut line = match event {
-        Event::Chunk { cursor, stream, data } => json!({
+        Event::Chunk {
+            cursor,
+            stream,
+            data,
+        } => json!({
             "type": "chunk",
             "stream": stream.word(),
             "data_b64": STANDARD.encode(data),
             "cursor": cursor,
             "exec_id": exec_id,
         }),
-        Event::Exit { cursor, code, timed_out } => {
-            let mut exit = json!({"type": "exit", "exit_code": code, "cursor": cursor, "exec_id": exec_id});
+        Event::Exit {
+            cursor,
+            code,
+            timed_out,
+        } => {
+            let mut exit =
+                json!({"type": "exit", "exit_code": code, "cursor": cursor, "exec_id": exec_id});
             if let (true, Some(exit)) = (timed_out, exit.as_object_mut()) {
                 exit.insert("timed_out".into(), true.into());
             }
             exit
         }
-        Event::Error { code, message } => json!({"type": "error", "code": code, "message": message, "exec_id": exec_id}),
+        Event::Error { code, message } => {
+            json!({"type": "error", "code": code, "message": message, "exec_id": exec_id})
+        }
     }
     .to_string();
     line.push('\n');
@@ -120,7 +139,10 @@ fn line(exec_id: Uuid, event: &Event) -> Bytes {
 fn ndjson(exec_id: Uuid, reader: Reader) -> ApiResult<Response> {
     let lines = stream::unfold(reader, move |mut reader| async move {
         let event = reader.next().await?;
-        Some((Ok::<_, std::convert::Infallible>(line(exec_id, &event)), reader))
+        Some((
+            Ok::<_, std::convert::Infallible>(line(exec_id, &event)),
+            reader,
+        ))
     });
     Response::builder()
         .header(header::CONTENT_TYPE, "application/x-ndjson")
@@ -152,7 +174,9 @@ pub(crate) async fn attach(
     Json(body): Json<Attach>,
 ) -> ApiResult<Response> {
     let from_latest = body.from_latest.unwrap_or(false);
-    let reader = app.execs.attach(vm, body.exec_id, body.cursor, from_latest)?;
+    let reader = app
+        .execs
+        .attach(vm, body.exec_id, body.cursor, from_latest)?;
     ndjson(body.exec_id, reader)
 }
 
@@ -186,10 +210,21 @@ pub(crate) async fn write_file(
 ) -> ApiResult<Response> {
     // An unknown VM first, as everywhere.
     app.manager.vm(vm)?;
-    let content = STANDARD
-        .decode(body.content_b64.as_bytes())
-        .map_err(|e| ApiError::new(StatusCode::BAD_REQUEST, format!("content_b64 is not base64: {e}")))?;
-    files::write(&app.manager, vm, &body.path, &content, body.mode.unwrap_or(0o644), body.create_dirs).await?;
+    let content = STANDARD.decode(body.content_b64.as_bytes()).map_err(|e| {
+        ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("content_b64 is not base64: {e}"),
+        )
+    })?;
+    files::write(
+        &app.manager,
+        vm,
+        &body.path,
+        &content,
+        body.mode.unwrap_or(0o644),
+        body.create_dirs,
+    )
+    .await?;
     Ok(done())
 }
 
@@ -205,14 +240,28 @@ pub(crate) async fn logs(
     InPath(vm): InPath<Uuid>,
     Query(query): Query<LogQuery>,
 ) -> ApiResult<Json<Value>> {
+    // Both are signed numbers in the document.
+    let offset = query.offset.unwrap_or(0);
+    let max = query.max_entries.unwrap_or(1000);
+    if i64::try_from(offset).is_err() || i32::try_from(max).is_err() {
+        return Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            "offset or max_entries is too large",
+        ));
+    }
     let only = match query.stream.as_deref() {
         None | Some("") => None,
         Some("stdout") => Some(Stream::Stdout),
         Some("stderr") => Some(Stream::Stderr),
-        Some(_) => return Err(ApiError::new(StatusCode::BAD_REQUEST, "stream must be 'stdout' or 'stderr'")),
+        Some(_) => {
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "stream must be 'stdout' or 'stderr'",
+            ));
+        }
     };
-    let max = usize::try_from(query.max_entries.unwrap_or(1000)).unwrap_or(usize::MAX).min(10_000);
-    let page = app.execs.log(vm, query.offset.unwrap_or(0), max, only)?;
+    let max = usize::try_from(max).unwrap_or(usize::MAX).min(10_000);
+    let page = app.execs.log(vm, offset, max, only)?;
     let entries: Vec<_> = page
         .entries
         .iter()
@@ -225,5 +274,7 @@ pub(crate) async fn logs(
             })
         })
         .collect();
-    Ok(Json(json!({"entries": entries, "next_offset": page.next_offset, "eof": page.eof})))
+    Ok(Json(
+        json!({"entries": entries, "next_offset": page.next_offset, "eof": page.eof}),
+    ))
 }

@@ -32,7 +32,9 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     type Rejection = Response;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Response> {
-        let bytes = Bytes::from_request(request, state).await.map_err(IntoResponse::into_response)?;
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(IntoResponse::into_response)?;
         if bytes.is_empty() {
             return Ok(Self(T::default()));
         }
@@ -41,7 +43,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     }
 }
 
-/// An optional query value that may be written as nothing or as `null`.
+/// An optional query value that may be written as `null`.
 pub(crate) fn lenient<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -49,7 +51,7 @@ where
 {
     let text: Option<std::borrow::Cow<'de, str>> = serde::Deserialize::deserialize(from)?;
     match text.as_deref() {
-        None | Some("" | "null") => Ok(None),
+        None | Some("null") => Ok(None),
         Some(text) => text.parse().map(Some).map_err(serde::de::Error::custom),
     }
 }

@@ -25,7 +25,11 @@ pub(crate) struct Bounded {
 
 impl Bounded {
     pub(crate) fn new(listener: TcpListener, counters: Arc<Connections>) -> Self {
-        Self { listener, room: Arc::new(Semaphore::new(MAX_CONNECTIONS)), counters }
+        Self {
+            listener,
+            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            counters,
+        }
     }
 }
 
@@ -58,7 +62,14 @@ impl Listener for Bounded {
                     }
                     self.counters.total.fetch_add(1, Ordering::Relaxed);
                     self.counters.active.fetch_add(1, Ordering::Relaxed);
-                    return (Connection { stream, counters: self.counters.clone(), _place: place }, peer);
+                    return (
+                        Connection {
+                            stream,
+                            counters: self.counters.clone(),
+                            _place: place,
+                        },
+                        peer,
+                    );
                 }
                 Err(e) => {
                     // Out of descriptors, mostly: give others the time to close some.
@@ -75,13 +86,21 @@ impl Listener for Bounded {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

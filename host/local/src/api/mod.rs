@@ -69,7 +69,8 @@ impl App {
             pid: Some(std::process::id()),
             api_url: Some(format!("{}/api/v1", self.origin)),
             ssh_addr: Some(self.ssh_addr),
-            uptime_secs: u64::try_from(Timestamp::now().as_second() - self.started_at.as_second()).ok(),
+            uptime_secs: u64::try_from(Timestamp::now().as_second() - self.started_at.as_second())
+                .ok(),
             captured: crate::status::Captured::of(Some(capabilities)),
             capabilities: Some(capabilities.clone()),
             vms: self.manager.vms().iter().map(VmStatus::of).collect(),
@@ -81,10 +82,15 @@ impl App {
 }
 
 /// Names and descriptions have a bound.
-fn check_texts<'a>(texts: impl IntoIterator<Item = (&'static str, &'a Option<String>)>) -> ApiResult<()> {
+fn check_texts<'a>(
+    texts: impl IntoIterator<Item = (&'static str, &'a Option<String>)>,
+) -> ApiResult<()> {
     for (what, text) in texts {
         if text.as_ref().is_some_and(|t| t.len() > 8192) {
-            return Err(ApiError::new(StatusCode::BAD_REQUEST, format!("{what} must have at most 8192 bytes")));
+            return Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                format!("{what} must have at most 8192 bytes"),
+            ));
         }
     }
     Ok(())
@@ -98,9 +104,15 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/vm/new_root", post(vms::new_root))
         .route("/vm/from_commit", post(vms::from_commit))
         .route("/vm/branch/by_vm/{vm_id}", post(vms::branch_by_vm))
-        .route("/vm/branch/by_commit/{commit_id}", post(vms::branch_by_commit))
+        .route(
+            "/vm/branch/by_commit/{commit_id}",
+            post(vms::branch_by_commit),
+        )
         .route("/vm/branch/by_tag/{tag_name}", post(vms::branch_by_tag))
-        .route("/vm/branch/by_ref/{repo_name}/{tag_name}", post(vms::branch_by_ref))
+        .route(
+            "/vm/branch/by_ref/{repo_name}/{tag_name}",
+            post(vms::branch_by_ref),
+        )
         .route("/vm/commits/{commit_id}/parents", get(commits::parents))
         .route("/vm/{vm_id}", delete(vms::delete))
         .route("/vm/{vm_id}/status", get(vms::status))
@@ -119,25 +131,45 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/vm/{vm_id}/logs", get(exec::logs))
         .route(
             "/vm/{vm_id}/files",
-            get(exec::read_file).merge(put(exec::write_file).layer(DefaultBodyLimit::max(MAX_FILE_BODY))),
+            get(exec::read_file)
+                .merge(put(exec::write_file).layer(DefaultBodyLimit::max(MAX_FILE_BODY))),
         );
     let names = Router::new()
         .route("/commits", get(commits::list))
         .route("/commits/public", get(commits::list_public))
-        .route("/commits/{commit_id}", patch(commits::update).delete(commits::delete))
+        .route(
+            "/commits/{commit_id}",
+            patch(commits::update).delete(commits::delete),
+        )
         .route("/commit_tags", get(commits::tags).post(commits::create_tag))
         .route(
             "/commit_tags/{tag_name}",
-            get(commits::tag).patch(commits::update_tag).delete(commits::delete_tag),
+            get(commits::tag)
+                .patch(commits::update_tag)
+                .delete(commits::delete_tag),
         )
-        .route("/repositories", get(commits::repositories).post(commits::create_repository))
+        .route(
+            "/repositories",
+            get(commits::repositories).post(commits::create_repository),
+        )
         .route("/repositories/fork", post(account::no_fork))
-        .route("/repositories/{repo_name}", get(commits::repository).delete(commits::delete_repository))
-        .route("/repositories/{repo_name}/visibility", patch(commits::set_visibility))
-        .route("/repositories/{repo_name}/tags", get(commits::repo_tags).post(commits::create_repo_tag))
+        .route(
+            "/repositories/{repo_name}",
+            get(commits::repository).delete(commits::delete_repository),
+        )
+        .route(
+            "/repositories/{repo_name}/visibility",
+            patch(commits::set_visibility),
+        )
+        .route(
+            "/repositories/{repo_name}/tags",
+            get(commits::repo_tags).post(commits::create_repo_tag),
+        )
         .route(
             "/repositories/{repo_name}/tags/{tag_name}",
-            get(commits::repo_tag).patch(commits::update_repo_tag).delete(commits::delete_repo_tag),
+            get(commits::repo_tag)
+                .patch(commits::update_repo_tag)
+                .delete(commits::delete_repo_tag),
         );
     let account = Router::new()
         .route("/env_vars", get(account::env).put(account::set_env))
@@ -147,8 +179,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/local/capabilities", get(account::capabilities))
         .route("/local/status", get(account::local_status))
         .route("/local/shutdown", post(account::shutdown))
-        .route("/domains", get(account::no_domains).post(account::no_domains))
-        .route("/domains/{domain_id}", get(account::no_domains).delete(account::no_domains))
+        .route(
+            "/domains",
+            get(account::no_domains).post(account::no_domains),
+        )
+        .route(
+            "/domains/{domain_id}",
+            get(account::no_domains).delete(account::no_domains),
+        )
         .route("/deploy", post(account::no_deploy))
         .route("/images", get(account::no_images))
         .route("/images/create", post(account::no_images))
@@ -163,16 +201,28 @@ pub(crate) fn router(app: Arc<App>) -> Router {
     let public = Router::new()
         .route("/system/version", get(account::version))
         .route("/public/repositories", get(commits::public_repositories))
-        .route("/public/repositories/{org_name}/{repo_name}", get(commits::public_repository))
-        .route("/public/repositories/{org_name}/{repo_name}/tags", get(commits::public_tags))
-        .route("/public/repositories/{org_name}/{repo_name}/tags/{tag_name}", get(commits::public_tag));
+        .route(
+            "/public/repositories/{org_name}/{repo_name}",
+            get(commits::public_repository),
+        )
+        .route(
+            "/public/repositories/{org_name}/{repo_name}/tags",
+            get(commits::public_tags),
+        )
+        .route(
+            "/public/repositories/{org_name}/{repo_name}/tags/{tag_name}",
+            get(commits::public_tag),
+        );
     let web = Router::new()
         .route("/health", get(account::health))
         .route("/openapi.json", get(account::openapi))
         .route("/local/verify", get(shell_auth::open_link))
         .route("/api/shell-auth", post(shell_auth::initiate))
         .route("/api/shell-auth/verify-key", post(shell_auth::verify_key))
-        .route("/api/shell-auth/verify-public-key", post(shell_auth::verify_public_key))
+        .route(
+            "/api/shell-auth/verify-public-key",
+            post(shell_auth::verify_public_key),
+        )
         .route("/api/shell-auth/api-keys", post(shell_auth::api_key));
     Router::new()
         .merge(web)

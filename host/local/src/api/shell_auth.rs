@@ -55,8 +55,15 @@ impl Logins {
     }
 
     pub(crate) fn pending(&self, origin: &str) -> Vec<PendingLogin> {
-        let link = |l: &Login| PendingLogin { email: l.email.clone(), link: link(origin, &l.secret) };
-        self.all().iter().filter(|l| !l.verified && !l.expired()).map(link).collect()
+        let link = |l: &Login| PendingLogin {
+            email: l.email.clone(),
+            link: link(origin, &l.secret),
+        };
+        self.all()
+            .iter()
+            .filter(|l| !l.verified && !l.expired())
+            .map(link)
+            .collect()
     }
 }
 
@@ -66,6 +73,15 @@ fn link(origin: &str, secret: &str) -> String {
 
 fn refuse(status: StatusCode, error: &str) -> Response {
     (status, Json(json!({"error": error}))).into_response()
+}
+
+/// Status and reason.
+struct Refusal(StatusCode, &'static str);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        refuse(self.0, self.1)
+    }
 }
 
 /// The algorithm and the data, without the comment.
@@ -82,32 +98,49 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    fn check(&self) -> Result<String, Response> {
-        let shaped = self.email.split_once('@').is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
+    fn check(&self) -> Result<String, Refusal> {
+        let shaped = self
+            .email
+            .split_once('@')
+            .is_some_and(|(a, b)| !a.is_empty() && !b.is_empty());
         if !shaped || self.email.len() > 320 || self.email.contains(char::is_control) {
-            return Err(refuse(StatusCode::BAD_REQUEST, "email must be an e-mail address"));
+            return Err(Refusal(
+                StatusCode::BAD_REQUEST,
+                "email must be an e-mail address",
+            ));
         }
-        normal(&self.ssh_public_key)
-            .ok_or_else(|| refuse(StatusCode::BAD_REQUEST, "ssh_public_key must be a public key in OpenSSH format"))
+        normal(&self.ssh_public_key).ok_or(Refusal(
+            StatusCode::BAD_REQUEST,
+            "ssh_public_key must be a public key in OpenSSH format",
+        ))
     }
 }
 
 pub(crate) async fn initiate(State(app): State<Arc<App>>, Json(pair): Json<Pair>) -> Response {
     let key = match pair.check() {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(refusal) => return refusal.into_response(),
     };
     let secret: [u8; 24] = rand::random();
     let secret: String = secret.iter().map(|b| format!("{b:02x}")).collect();
     let (login, is_new, already) = {
         let mut all = app.logins.all();
         all.retain(|l| !l.expired());
-        if all.iter().any(|l| l.key == key && l.email != pair.email && l.verified) {
-            return refuse(StatusCode::CONFLICT, "this SSH key belongs to another account");
+        if all
+            .iter()
+            .any(|l| l.key == key && l.email != pair.email && l.verified)
+        {
+            return refuse(
+                StatusCode::CONFLICT,
+                "this SSH key belongs to another account",
+            );
         }
         let is_new = !all.iter().any(|l| l.email == pair.email);
         let full = all.len() >= MAX_LOGINS;
-        match all.iter_mut().find(|l| l.key == key && l.email == pair.email) {
+        match all
+            .iter_mut()
+            .find(|l| l.key == key && l.email == pair.email)
+        {
             Some(login) if login.verified => (login.clone(), is_new, true),
             Some(login) => {
                 login.secret = secret;
@@ -115,7 +148,10 @@ pub(crate) async fn initiate(State(app): State<Arc<App>>, Json(pair): Json<Pair>
                 (login.clone(), is_new, false)
             }
             None if full => {
-                return refuse(StatusCode::TOO_MANY_REQUESTS, "too many logins are waiting for their links; try again in ten minutes");
+                return refuse(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many logins are waiting for their links; try again in ten minutes",
+                );
             }
             None => {
                 let login = Login {
@@ -133,8 +169,13 @@ pub(crate) async fn initiate(State(app): State<Arc<App>>, Json(pair): Json<Pair>
     };
     if !login.verified {
         let path = app.logins_dir.join(format!("{}.txt", login.id));
-        let text = format!("To let {} log in to the local platform, open\n{}\n", login.email, link(&app.origin, &login.secret));
-        let written = tokio::task::spawn_blocking(move || crate::state::write(&path, text.as_bytes())).await;
+        let text = format!(
+            "To let {} log in to the local platform, open\n{}\n",
+            login.email,
+            link(&app.origin, &login.secret)
+        );
+        let written =
+            tokio::task::spawn_blocking(move || crate::state::write(&path, text.as_bytes())).await;
         match written {
             Ok(Ok(())) => {}
             Ok(Err(e)) => return refuse(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
@@ -154,13 +195,24 @@ pub(crate) async fn initiate(State(app): State<Arc<App>>, Json(pair): Json<Pair>
     .into_response()
 }
 
-fn find(app: &App, email: &str, key: &str) -> Result<Login, Response> {
-    let found = app.logins.all().iter().find(|l| l.email == email && l.key == key).cloned();
+fn find(app: &App, email: &str, key: &str) -> Result<Login, Refusal> {
+    let found = app
+        .logins
+        .all()
+        .iter()
+        .find(|l| l.email == email && l.key == key)
+        .cloned();
     match found {
-        None => Err(refuse(StatusCode::FORBIDDEN, "no login was begun with this address and key")),
+        None => Err(Refusal(
+            StatusCode::FORBIDDEN,
+            "no login was begun with this address and key",
+        )),
         Some(login) if login.verified => Ok(login),
-        Some(login) if login.expired() => Err(refuse(StatusCode::FORBIDDEN, "the link has expired; begin again")),
-        Some(_) => Err(refuse(
+        Some(login) if login.expired() => Err(Refusal(
+            StatusCode::FORBIDDEN,
+            "the link has expired; begin again",
+        )),
+        Some(_) => Err(Refusal(
             StatusCode::UNAUTHORIZED,
             "not verified yet: open the link that the local platform's status shows",
         )),
@@ -174,7 +226,7 @@ fn organisations(app: &App) -> Value {
 pub(crate) async fn verify_key(State(app): State<Arc<App>>, Json(pair): Json<Pair>) -> Response {
     let key = match pair.check() {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(refusal) => return refusal.into_response(),
     };
     match find(&app, &pair.email, &key) {
         Ok(login) => Json(json!({
@@ -185,7 +237,7 @@ pub(crate) async fn verify_key(State(app): State<Arc<App>>, Json(pair): Json<Pai
             "orgs": organisations(&app),
         }))
         .into_response(),
-        Err(response) => response,
+        Err(refusal) => refusal.into_response(),
     }
 }
 
@@ -194,9 +246,15 @@ pub(crate) struct OneKey {
     ssh_public_key: String,
 }
 
-pub(crate) async fn verify_public_key(State(app): State<Arc<App>>, Json(body): Json<OneKey>) -> Response {
+pub(crate) async fn verify_public_key(
+    State(app): State<Arc<App>>,
+    Json(body): Json<OneKey>,
+) -> Response {
     let Some(key) = normal(&body.ssh_public_key) else {
-        return refuse(StatusCode::BAD_REQUEST, "ssh_public_key must be a public key in OpenSSH format");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "ssh_public_key must be a public key in OpenSSH format",
+        );
     };
     let matches: Vec<_> = app
         .logins
@@ -220,16 +278,22 @@ pub(crate) struct NewKey {
 pub(crate) async fn api_key(State(app): State<Arc<App>>, Json(body): Json<NewKey>) -> Response {
     let key = match body.pair.check() {
         Ok(key) => key,
-        Err(response) => return response,
+        Err(refusal) => return refusal.into_response(),
     };
     if !(5..=256).contains(&body.label.chars().count()) {
-        return refuse(StatusCode::BAD_REQUEST, "label must have 5 to 256 characters");
+        return refuse(
+            StatusCode::BAD_REQUEST,
+            "label must have 5 to 256 characters",
+        );
     }
-    if body.org_name.is_some_and(|name| name != super::ORGANISATION) {
+    if body
+        .org_name
+        .is_some_and(|name| name != super::ORGANISATION)
+    {
         return refuse(StatusCode::NOT_FOUND, "organization not found");
     }
-    if let Err(response) = find(&app, &body.pair.email, &key) {
-        return response;
+    if let Err(refusal) = find(&app, &body.pair.email, &key) {
+        return refusal.into_response();
     }
     Json(json!({
         "success": true,
@@ -250,22 +314,37 @@ pub(crate) struct Link {
 pub(crate) async fn open_link(State(app): State<Arc<App>>, Query(link): Query<Link>) -> Response {
     let opened = {
         let mut all = app.logins.all();
-        let login = all.iter_mut().find(|l| !l.verified && !l.expired() && l.secret == link.nonce);
+        let login = all
+            .iter_mut()
+            .find(|l| !l.verified && !l.expired() && l.secret == link.nonce);
         login.map(|l| {
             l.verified = true;
             l.id
         })
     };
     let page = |status, text: &str| {
-        let html = format!("<!doctype html><meta charset=utf-8><title>Local platform</title><p>{text}</p>\n");
-        (status, [(header::CONTENT_TYPE, "text/html; charset=utf-8")], html).into_response()
+        let html = format!(
+            "<!doctype html><meta charset=utf-8><title>Local platform</title><p>{text}</p>\n"
+        );
+        (
+            status,
+            [(header::CONTENT_TYPE, "text/html; charset=utf-8")],
+            html,
+        )
+            .into_response()
     };
     match opened {
         Some(id) => {
             let path = app.logins_dir.join(format!("{id}.txt"));
             let _ = tokio::task::spawn_blocking(move || crate::state::remove(&path)).await;
-            page(StatusCode::OK, "Your SSH key is verified. You can go back to your terminal.")
+            page(
+                StatusCode::OK,
+                "Your SSH key is verified. You can go back to your terminal.",
+            )
         }
-        None => page(StatusCode::NOT_FOUND, "This link is unknown, used, or older than ten minutes. Begin the login again."),
+        None => page(
+            StatusCode::NOT_FOUND,
+            "This link is unknown, used, or older than ten minutes. Begin the login again.",
+        ),
     }
 }

@@ -57,9 +57,10 @@ pub(crate) async fn new_root(
 ) -> ApiResult<(StatusCode, Json<Value>)> {
     let config = body.vm_config;
     let only = |what: &str, name: Option<&str>, the: &str| match name {
-        Some(name) if name != the => {
-            Err(ApiError::new(StatusCode::BAD_REQUEST, format!("{what} must be '{the}' on the local platform")))
-        }
+        Some(name) if name != the => Err(ApiError::new(
+            StatusCode::BAD_REQUEST,
+            format!("{what} must be '{the}' on the local platform"),
+        )),
         _ => Ok(()),
     };
     only("image_name", config.image_name.as_deref(), "default")?;
@@ -85,7 +86,11 @@ pub(crate) async fn from_commit(State(app): State<Arc<App>>, Json(body): Json<Va
         },
         (None, Some(Value::String(tag)), None) => app.manager.tag(tag).map(|t| t.commit_id),
         (None, None, Some(Value::String(reference))) => app.manager.resolve_ref(reference),
-        _ => return not_one_of("expected exactly one of `commit_id`, `tag_name`, `ref`, each a string"),
+        _ => {
+            return not_one_of(
+                "expected exactly one of `commit_id`, `tag_name`, `ref`, each a string",
+            );
+        }
     };
     let restored = match commit {
         Ok(commit) => app.manager.restore(commit).await,
@@ -98,14 +103,24 @@ pub(crate) async fn from_commit(State(app): State<Arc<App>>, Json(body): Json<Va
 }
 
 fn not_one_of(why: &str) -> Response {
-    (StatusCode::BAD_REQUEST, format!("Failed to parse the request body as JSON: {why}")).into_response()
+    (
+        StatusCode::BAD_REQUEST,
+        format!("Failed to parse the request body as JSON: {why}"),
+    )
+        .into_response()
 }
 
-pub(crate) async fn status(State(app): State<Arc<App>>, InPath(vm): InPath<Uuid>) -> ApiResult<Json<Value>> {
+pub(crate) async fn status(
+    State(app): State<Arc<App>>,
+    InPath(vm): InPath<Uuid>,
+) -> ApiResult<Json<Value>> {
     Ok(Json(vm_json(&app.manager.vm(vm)?)))
 }
 
-pub(crate) async fn metadata(State(app): State<Arc<App>>, InPath(vm): InPath<Uuid>) -> ApiResult<Json<Value>> {
+pub(crate) async fn metadata(
+    State(app): State<Arc<App>>,
+    InPath(vm): InPath<Uuid>,
+) -> ApiResult<Json<Value>> {
     let vm = app.manager.vm(vm)?;
     Ok(Json(json!({
         "vm_id": vm.id,
@@ -124,7 +139,10 @@ pub(crate) async fn metadata(State(app): State<Arc<App>>, InPath(vm): InPath<Uui
     })))
 }
 
-pub(crate) async fn ssh_key(State(app): State<Arc<App>>, InPath(vm): InPath<Uuid>) -> ApiResult<Json<Value>> {
+pub(crate) async fn ssh_key(
+    State(app): State<Arc<App>>,
+    InPath(vm): InPath<Uuid>,
+) -> ApiResult<Json<Value>> {
     app.manager.vm(vm)?;
     let path = app.manager.vm_dir(vm).join("ssh_key");
     let key = tokio::fs::read_to_string(&path).await.map_err(|e| {
@@ -134,7 +152,9 @@ pub(crate) async fn ssh_key(State(app): State<Arc<App>>, InPath(vm): InPath<Uuid
             Ok(_) => Fault::Internal(format!("cannot read {}: {e}", path.display())),
         }
     })?;
-    Ok(Json(json!({"ssh_port": app.ssh_addr.port(), "ssh_private_key": key})))
+    Ok(Json(
+        json!({"ssh_port": app.ssh_addr.port(), "ssh_private_key": key}),
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -178,7 +198,9 @@ pub(crate) async fn resize_disk(
     Query(query): Query<Boot>,
     Json(body): Json<Disk>,
 ) -> ApiResult<Response> {
-    app.manager.resize_disk(vm, body.fs_size_mib, query.skip_wait_boot).await?;
+    app.manager
+        .resize_disk(vm, body.fs_size_mib, query.skip_wait_boot)
+        .await?;
     Ok(done())
 }
 
@@ -279,7 +301,10 @@ pub(crate) async fn commit(
         implicit: false,
     };
     let commit = app.manager.commit(vm, request).await?;
-    Ok((StatusCode::CREATED, Json(json!({"commit_id": commit, "host_architecture": std::env::consts::ARCH}))))
+    Ok((
+        StatusCode::CREATED,
+        Json(json!({"commit_id": commit, "host_architecture": std::env::consts::ARCH})),
+    ))
 }
 
 #[derive(Debug, Deserialize)]
@@ -300,11 +325,18 @@ impl Branching {
 /// Those that live are listed even when others failed: a client must learn of every VM there is.
 fn branched(branched: Branched) -> Response {
     let Branched { vms, failed } = branched;
-    let status = if vms.is_empty() && !failed.is_empty() { StatusCode::INTERNAL_SERVER_ERROR } else { StatusCode::CREATED };
+    let status = if vms.is_empty() && !failed.is_empty() {
+        StatusCode::INTERNAL_SERVER_ERROR
+    } else {
+        StatusCode::CREATED
+    };
     let mut body = json!({"vms": vms.iter().map(|id| json!({"vm_id": id})).collect::<Vec<_>>()});
     if let (Some(first), Some(body)) = (failed.first(), body.as_object_mut()) {
         let wanted = vms.len() + failed.len();
-        let error = format!("{} of {wanted} VMs were not started, and nothing of them is left: {first}", failed.len());
+        let error = format!(
+            "{} of {wanted} VMs were not started, and nothing of them is left: {first}",
+            failed.len()
+        );
         body.insert("error".into(), error.into());
     }
     (status, Json(body)).into_response()
@@ -317,7 +349,11 @@ pub(crate) async fn branch(
     Query(query): Query<Branching>,
 ) -> Response {
     let result = match app.manager.vm(id) {
-        Ok(_) => app.manager.branch(id, query.count(), query.keep_paused, query.skip_wait_boot).await,
+        Ok(_) => {
+            app.manager
+                .branch(id, query.count(), query.keep_paused, query.skip_wait_boot)
+                .await
+        }
         Err(_) => app.manager.start_from(id, query.count()).await,
     };
     match result {
@@ -340,7 +376,10 @@ pub(crate) async fn branch_by_vm(
     InPath(vm): InPath<Uuid>,
     Query(query): Query<Branching>,
 ) -> Response {
-    let result = app.manager.branch(vm, query.count(), query.keep_paused, query.skip_wait_boot).await;
+    let result = app
+        .manager
+        .branch(vm, query.count(), query.keep_paused, query.skip_wait_boot)
+        .await;
     hybrid(result.map_err(|e| match e {
         Fault::NotFound(_) => Fault::NotFound("parent vm not found"),
         e => e,

@@ -69,7 +69,9 @@ impl std::fmt::Debug for Resolver {
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let target = Target::parse(hello.server_name()?, DOMAIN)?;
-        self.manager.is_reachable(target.vm).then(|| self.certified.clone())
+        self.manager
+            .is_reachable(target.vm)
+            .then(|| self.certified.clone())
     }
 }
 
@@ -81,7 +83,10 @@ pub(crate) async fn serve(
     counters: Arc<Counters>,
     stop: CancellationToken,
 ) {
-    let resolver = Resolver { manager: manager.clone(), certified: authority.certified };
+    let resolver = Resolver {
+        manager: manager.clone(),
+        certified: authority.certified,
+    };
     let acceptor = TlsAcceptor::from(authority.config.with_resolver(Arc::new(resolver)));
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let tasks = TaskTracker::new();
@@ -98,7 +103,12 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (acceptor, manager, counters, stop) = (acceptor.clone(), manager.clone(), counters.clone(), stop.clone());
+                let (acceptor, manager, counters, stop) = (
+                    acceptor.clone(),
+                    manager.clone(),
+                    counters.clone(),
+                    stop.clone(),
+                );
                 tasks.spawn(async move {
                     let _permit = permit;
                     let _active = Active::new(&counters);
@@ -122,7 +132,12 @@ pub(crate) async fn serve(
     tasks.wait().await;
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, manager: &Manager, counters: &Counters) {
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    manager: &Manager,
+    counters: &Counters,
+) {
     if let Err(e) = stream.set_nodelay(true) {
         tracing::debug!("cannot set nodelay: {e}");
     }
@@ -138,10 +153,17 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, manager: &Manager,
             return;
         }
     };
-    let target = tls.get_ref().1.server_name().and_then(|name| Target::parse(name, DOMAIN));
+    let target = tls
+        .get_ref()
+        .1
+        .server_name()
+        .and_then(|name| Target::parse(name, DOMAIN));
     let dialled = match target {
         Some(Target { vm, port: None }) => manager.dial(vm, Service::Ssh).await,
-        Some(Target { vm, port: Some(port) }) => manager.dial(vm, Service::Port(port)).await,
+        Some(Target {
+            vm,
+            port: Some(port),
+        }) => manager.dial(vm, Service::Port(port)).await,
         None => Err(crate::manager::Fault::NOT_FOUND),
     };
     match dialled {

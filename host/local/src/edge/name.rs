@@ -16,7 +16,9 @@ impl Target {
         let name = name.strip_suffix('.').unwrap_or(name);
         let label = name.len().checked_sub(domain.len() + 1).and_then(|at| {
             let (label, rest) = name.split_at_checked(at)?;
-            rest.strip_prefix('.')?.eq_ignore_ascii_case(domain).then_some(label)
+            rest.strip_prefix('.')?
+                .eq_ignore_ascii_case(domain)
+                .then_some(label)
         })?;
         let (port, id) = match label.split_once("--") {
             Some((port, id)) => {
@@ -29,13 +31,21 @@ impl Target {
         if id.len() != 36 {
             return None;
         }
-        Some(Self { vm: Uuid::try_parse(id).ok()?, port })
+        Some(Self {
+            vm: Uuid::try_parse(id).ok()?,
+            port,
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use proptest::prelude::*;
 
@@ -45,9 +55,21 @@ mod tests {
     fn names_lead_to_ssh_or_a_port() {
         let vm = Uuid::from_u128(7);
         let at = |name: &str| Target::parse(name, DOMAIN);
-        assert_eq!(at(&format!("{vm}.vm.localhost")), Some(Target { vm, port: None }));
-        assert_eq!(at(&format!("{vm}.VM.localhost.")), Some(Target { vm, port: None }));
-        assert_eq!(at(&format!("8080--{vm}.vm.localhost")), Some(Target { vm, port: Some(8080) }));
+        assert_eq!(
+            at(&format!("{vm}.vm.localhost")),
+            Some(Target { vm, port: None })
+        );
+        assert_eq!(
+            at(&format!("{vm}.VM.localhost.")),
+            Some(Target { vm, port: None })
+        );
+        assert_eq!(
+            at(&format!("8080--{vm}.vm.localhost")),
+            Some(Target {
+                vm,
+                port: Some(8080)
+            })
+        );
         for wrong in [
             format!("{vm}"),
             format!("{vm}.localhost"),

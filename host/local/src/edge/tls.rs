@@ -7,8 +7,8 @@ use super::DOMAIN;
 use crate::error::Error;
 use crate::state::{StateDir, write};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, NameConstraints,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, NameConstraints,
 };
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
@@ -30,9 +30,13 @@ pub(crate) struct Authority {
 pub(crate) struct ConfigSource(Arc<CryptoProvider>);
 
 impl ConfigSource {
-    pub(crate) fn with_resolver(self, resolver: Arc<dyn rustls::server::ResolvesServerCert>) -> Arc<rustls::ServerConfig> {
+    pub(crate) fn with_resolver(
+        self,
+        resolver: Arc<dyn rustls::server::ResolvesServerCert>,
+    ) -> Arc<rustls::ServerConfig> {
         // The provider has both protocol versions: it was built for them.
-        let builder = rustls::ServerConfig::builder_with_provider(self.0.clone()).with_safe_default_protocol_versions();
+        let builder = rustls::ServerConfig::builder_with_provider(self.0.clone())
+            .with_safe_default_protocol_versions();
         let builder = builder.unwrap_or_else(|_| rustls::ServerConfig::builder());
         Arc::new(builder.with_no_client_auth().with_cert_resolver(resolver))
     }
@@ -45,7 +49,9 @@ fn failed(e: impl std::fmt::Display) -> Error {
 fn ca_params() -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(failed)?;
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.distinguished_name.push(DnType::CommonName, "vers-local authority");
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "vers-local authority");
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.name_constraints = Some(NameConstraints {
         permitted_subtrees: vec![GeneralSubtree::DnsName(DOMAIN.to_owned())],
@@ -60,8 +66,10 @@ impl Authority {
         let (ca_pem, ca_key) = (state.path("ca.pem"), state.path("ca.key"));
         let params = ca_params()?;
         let key = match std::fs::read_to_string(&ca_key) {
-            Ok(pem) => KeyPair::from_pem(&pem)
-                .map_err(|e| Error::Damaged { path: ca_key.clone(), why: format!("it holds no private key: {e}") })?,
+            Ok(pem) => KeyPair::from_pem(&pem).map_err(|e| Error::Damaged {
+                path: ca_key.clone(),
+                why: format!("it holds no private key: {e}"),
+            })?,
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
                 let key = KeyPair::generate().map_err(failed)?;
                 // A certificate of another key is of no use.
@@ -77,21 +85,34 @@ impl Authority {
         }
         let leaf_key = KeyPair::generate().map_err(failed)?;
         let mut leaf = CertificateParams::new(vec![format!("*.{DOMAIN}")]).map_err(failed)?;
-        leaf.distinguished_name.push(DnType::CommonName, "vers-local edge");
+        leaf.distinguished_name
+            .push(DnType::CommonName, "vers-local edge");
         leaf.use_authority_key_identifier_extension = true;
         leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         leaf.insert_extended_key_usage(ExtendedKeyUsagePurpose::ServerAuth);
-        let leaf = leaf.signed_by(&leaf_key, &Issuer::new(params, key)).map_err(failed)?;
+        let leaf = leaf
+            .signed_by(&leaf_key, &Issuer::new(params, key))
+            .map_err(failed)?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-        let certified = CertifiedKey::from_der(vec![leaf.der().clone()], private, &provider).map_err(failed)?;
-        Ok(Self { ca_pem, certified: Arc::new(certified), config: ConfigSource(provider) })
+        let certified =
+            CertifiedKey::from_der(vec![leaf.der().clone()], private, &provider).map_err(failed)?;
+        Ok(Self {
+            ca_pem,
+            certified: Arc::new(certified),
+            config: ConfigSource(provider),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use rustls::client::WebPkiServerVerifier;
     use rustls::client::danger::ServerCertVerifier as _;
@@ -100,11 +121,23 @@ mod tests {
 
     fn verify(state: &StateDir, authority: &Authority, name: &str) -> Result<(), rustls::Error> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(state.path("ca.pem")).unwrap()).unwrap();
+        roots
+            .add(CertificateDer::from_pem_file(state.path("ca.pem")).unwrap())
+            .unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            .build()
+            .unwrap();
         let name = ServerName::try_from(name.to_owned()).unwrap();
-        verifier.verify_server_cert(&authority.certified.cert[0], &[], &name, &[], UnixTime::now()).map(|_| ())
+        verifier
+            .verify_server_cert(
+                &authority.certified.cert[0],
+                &[],
+                &name,
+                &[],
+                UnixTime::now(),
+            )
+            .map(|_| ())
     }
 
     #[test]
@@ -120,7 +153,10 @@ mod tests {
         assert_eq!(std::fs::read(state.path("ca.pem")).unwrap(), pem);
         verify(&state, &second, "x.vm.localhost").unwrap();
         use std::os::unix::fs::PermissionsExt as _;
-        let mode = std::fs::metadata(state.path("ca.key")).unwrap().permissions().mode();
+        let mode = std::fs::metadata(state.path("ca.key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
     }
 
@@ -129,13 +165,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = StateDir::create(dir.path()).unwrap();
         let mut authority = Authority::load(&state).unwrap();
-        let ca = KeyPair::from_pem(&std::fs::read_to_string(state.path("ca.key")).unwrap()).unwrap();
+        let ca =
+            KeyPair::from_pem(&std::fs::read_to_string(state.path("ca.key")).unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let leaf = CertificateParams::new(vec!["bank.example".to_owned()]).unwrap();
-        let leaf = leaf.signed_by(&key, &Issuer::new(ca_params().unwrap(), ca)).unwrap();
+        let leaf = leaf
+            .signed_by(&key, &Issuer::new(ca_params().unwrap(), ca))
+            .unwrap();
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-        authority.certified = Arc::new(CertifiedKey::from_der(vec![leaf.der().clone()], private, &provider).unwrap());
+        authority.certified =
+            Arc::new(CertifiedKey::from_der(vec![leaf.der().clone()], private, &provider).unwrap());
         assert!(verify(&state, &authority, "bank.example").is_err());
     }
 }

@@ -27,7 +27,14 @@ pub(crate) fn check(command: &Command) -> Result<(), Fault> {
     if command.argv.first().is_none_or(String::is_empty) {
         return invalid("command must name a program");
     }
-    let texts = || command.argv.iter().chain(command.env.keys()).chain(command.env.values()).chain(&command.working_dir);
+    let texts = || {
+        command
+            .argv
+            .iter()
+            .chain(command.env.keys())
+            .chain(command.env.values())
+            .chain(&command.working_dir)
+    };
     if texts().any(|t| t.contains('\0')) {
         return invalid("command, env and working_dir must not contain NUL characters");
     }
@@ -52,7 +59,11 @@ impl Command {
         let mut line = String::new();
         if let Some(dir) = &self.working_dir {
             // Not `cd --`: a name that starts with a dash is made a path instead, which every shell understands.
-            let dir = if dir.starts_with('/') { dir.clone() } else { format!("./{dir}") };
+            let dir = if dir.starts_with('/') {
+                dir.clone()
+            } else {
+                format!("./{dir}")
+            };
             line.push_str("cd ");
             line.push_str(&quote(&dir));
             line.push_str(" && ");
@@ -73,12 +84,21 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use proptest::prelude::*;
 
     fn run(command: &Command) -> Vec<u8> {
-        let output = std::process::Command::new("sh").arg("-c").arg(command.line()).output().unwrap();
+        let output = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(command.line())
+            .output()
+            .unwrap();
         output.stdout
     }
 
@@ -103,29 +123,54 @@ mod tests {
     fn variables_and_directory_reach_the_program() {
         let dir = tempfile::tempdir().unwrap();
         let command = Command {
-            argv: ["sh", "-c", r#"printf '%s|%s' "$X" "$PWD""#].map(String::from).into(),
+            argv: ["sh", "-c", r#"printf '%s|%s' "$X" "$PWD""#]
+                .map(String::from)
+                .into(),
             env: [("X".to_owned(), "it's $HOME `x`".to_owned())].into(),
             working_dir: Some(dir.path().to_str().unwrap().to_owned()),
             ..Default::default()
         };
-        assert_eq!(run(&command), format!("it's $HOME `x`|{}", dir.path().display()).into_bytes());
+        assert_eq!(
+            run(&command),
+            format!("it's $HOME `x`|{}", dir.path().display()).into_bytes()
+        );
     }
 
     #[test]
     fn a_program_with_an_equals_sign_is_not_a_variable() {
-        let command = Command { argv: vec!["A=B".into(), "true".into()], ..Default::default() };
-        let status = std::process::Command::new("sh").arg("-c").arg(command.line()).output().unwrap().status;
+        let command = Command {
+            argv: vec!["A=B".into(), "true".into()],
+            ..Default::default()
+        };
+        let status = std::process::Command::new("sh")
+            .arg("-c")
+            .arg(command.line())
+            .output()
+            .unwrap()
+            .status;
         assert_eq!(status.code(), Some(127));
     }
 
     #[test]
     fn what_cannot_be_run_is_refused() {
-        let with = |argv: &[&str]| Command { argv: argv.iter().map(|s| (*s).to_owned()).collect(), ..Default::default() };
+        let with = |argv: &[&str]| Command {
+            argv: argv.iter().map(|s| (*s).to_owned()).collect(),
+            ..Default::default()
+        };
         assert!(check(&with(&["true", ""])).is_ok());
         assert!(check(&with(&[])).is_err());
         assert!(check(&with(&[""])).is_err());
         assert!(check(&with(&["a\0b"])).is_err());
-        assert!(matches!(check(&with(&["echo", &"x".repeat(MAX_COMMAND)])), Err(Fault::TooLarge(_))));
-        assert!(check(&Command { env: [("A=B".to_owned(), String::new())].into(), ..with(&["true"]) }).is_err());
+        assert!(matches!(
+            check(&with(&["echo", &"x".repeat(MAX_COMMAND)])),
+            Err(Fault::TooLarge(_))
+        ));
+        assert!(
+            check(&Command {
+                env: [("A=B".to_owned(), String::new())].into(),
+                ..with(&["true"])
+            })
+            .is_err()
+        );
     }
 }

@@ -50,7 +50,13 @@ struct Log {
 
 impl Log {
     fn push(&mut self, at: Timestamp, stream: Stream, data: &Bytes, exec_id: Uuid) {
-        self.entries.push_back(LogEntry { offset: self.end, at, stream, data: data.clone(), exec_id });
+        self.entries.push_back(LogEntry {
+            offset: self.end,
+            at,
+            stream,
+            data: data.clone(),
+            exec_id,
+        });
         self.end += data.len() as u64;
         self.bytes += data.len();
         while self.bytes > MAX_LOG_BYTES || self.entries.len() > MAX_LOG_ENTRIES {
@@ -62,7 +68,10 @@ impl Log {
     }
 
     fn page(&self, offset: u64, max: usize, stream: Option<Stream>) -> LogPage {
-        let mut page = LogPage { next_offset: offset.min(self.end), ..LogPage::default() };
+        let mut page = LogPage {
+            next_offset: offset.min(self.end),
+            ..LogPage::default()
+        };
         for entry in self.entries.iter().filter(|e| e.offset >= offset) {
             if stream.is_none_or(|s| s == entry.stream) {
                 if page.entries.len() >= max {
@@ -105,7 +114,12 @@ pub(crate) struct Execs {
 
 impl Execs {
     pub(crate) fn new(manager: Arc<Manager>) -> Arc<Self> {
-        Arc::new(Self { manager, inner: Mutex::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() })
+        Arc::new(Self {
+            manager,
+            inner: Mutex::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -131,7 +145,9 @@ impl Execs {
                 return Err(Fault::Invalid(format!("exec_id {id} is in use")));
             }
             let running = || inner.execs.values().filter(|e| !e.ring.is_finished());
-            if running().count() >= MAX_RUNNING || running().filter(|e| e.vm == vm).count() >= MAX_RUNNING_PER_VM {
+            if running().count() >= MAX_RUNNING
+                || running().filter(|e| e.vm == vm).count() >= MAX_RUNNING_PER_VM
+            {
                 return Err(Fault::Limit(format!(
                     "too many commands are running ({MAX_RUNNING_PER_VM} in a VM, {MAX_RUNNING} in all); wait for some to end"
                 )));
@@ -140,13 +156,24 @@ impl Execs {
             let n = inner.next;
             inner.next += 1;
             inner.order.insert(n, id);
-            inner.execs.insert(id, Exec { vm, ring: ring.clone(), cancel: cancel.clone() });
+            inner.execs.insert(
+                id,
+                Exec {
+                    vm,
+                    ring: ring.clone(),
+                    cancel: cancel.clone(),
+                },
+            );
         }
         let me = self.clone();
         let token = cancel.clone();
         self.tasks.spawn(async move {
             let log = |stream, data: &Bytes| {
-                me.inner().logs.entry(vm).or_default().push(Timestamp::now(), stream, data, id);
+                me.inner()
+                    .logs
+                    .entry(vm)
+                    .or_default()
+                    .push(Timestamp::now(), stream, data, id);
             };
             session::run(&me.manager, vm, command, &ring, log, &token).await;
         });
@@ -154,19 +181,42 @@ impl Execs {
     }
 
     /// Attaches to a command, running or finished.
-    pub(crate) fn attach(&self, vm: Uuid, id: Uuid, cursor: Option<u64>, from_latest: bool) -> Result<Reader, Fault> {
+    pub(crate) fn attach(
+        &self,
+        vm: Uuid,
+        id: Uuid,
+        cursor: Option<u64>,
+        from_latest: bool,
+    ) -> Result<Reader, Fault> {
         self.manager.vm(vm)?;
         let inner = self.inner();
-        let exec = inner.execs.get(&id).filter(|e| e.vm == vm).ok_or(Fault::NotFound("exec not found"))?;
-        Ok(if from_latest { exec.ring.attach_latest() } else { exec.ring.attach(cursor) })
+        let exec = inner
+            .execs
+            .get(&id)
+            .filter(|e| e.vm == vm)
+            .ok_or(Fault::NotFound("exec not found"))?;
+        Ok(if from_latest {
+            exec.ring.attach_latest()
+        } else {
+            exec.ring.attach(cursor)
+        })
     }
 
-    pub(crate) fn log(&self, vm: Uuid, offset: u64, max: usize, stream: Option<Stream>) -> Result<LogPage, Fault> {
+    pub(crate) fn log(
+        &self,
+        vm: Uuid,
+        offset: u64,
+        max: usize,
+        stream: Option<Stream>,
+    ) -> Result<LogPage, Fault> {
         self.manager.vm(vm)?;
         let inner = self.inner();
         Ok(match inner.logs.get(&vm) {
             Some(log) => log.page(offset, max, stream),
-            None => LogPage { eof: true, ..LogPage::default() },
+            None => LogPage {
+                eof: true,
+                ..LogPage::default()
+            },
         })
     }
 
@@ -198,7 +248,9 @@ fn evict(inner: &mut Inner) {
         .iter()
         .filter_map(|(n, id)| {
             let exec = inner.execs.get(id)?;
-            exec.ring.is_finished().then(|| (*n, *id, exec.ring.bytes()))
+            exec.ring
+                .is_finished()
+                .then(|| (*n, *id, exec.ring.bytes()))
         })
         .collect();
     let mut count = finished.len();
@@ -216,13 +268,23 @@ fn evict(inner: &mut Inner) {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     fn log(entries: &[(&'static str, Stream)]) -> Log {
         let mut log = Log::default();
         for (text, stream) in entries {
-            log.push(Timestamp::UNIX_EPOCH, *stream, &Bytes::from_static(text.as_bytes()), Uuid::nil());
+            log.push(
+                Timestamp::UNIX_EPOCH,
+                *stream,
+                &Bytes::from_static(text.as_bytes()),
+                Uuid::nil(),
+            );
         }
         log
     }
@@ -230,7 +292,12 @@ mod tests {
     #[test]
     fn pages_follow_one_another_without_gap_or_overlap() {
         use Stream::{Stderr, Stdout};
-        let log = log(&[("one", Stdout), ("two", Stderr), ("three", Stdout), ("four", Stdout)]);
+        let log = log(&[
+            ("one", Stdout),
+            ("two", Stderr),
+            ("three", Stdout),
+            ("four", Stdout),
+        ]);
         let mut seen = Vec::new();
         let mut offset = 0;
         loop {
@@ -244,7 +311,13 @@ mod tests {
         assert_eq!(seen, ["one", "two", "three", "four"]);
         assert_eq!(offset, 15);
         let page = log.page(0, 2, Some(Stdout));
-        assert_eq!(page.entries.iter().map(|e| e.data.clone()).collect::<Vec<_>>(), ["one", "three"]);
+        assert_eq!(
+            page.entries
+                .iter()
+                .map(|e| e.data.clone())
+                .collect::<Vec<_>>(),
+            ["one", "three"]
+        );
         assert!(!page.eof && log.page(page.next_offset, 2, Some(Stdout)).eof);
         assert!(log.page(0, 0, None).entries.is_empty());
         assert_eq!(log.page(u64::MAX, 10, None).next_offset, 15);
@@ -259,6 +332,9 @@ mod tests {
         }
         assert_eq!(log.entries.len(), 1);
         assert_eq!(log.end, 4 * big.len() as u64);
-        assert_eq!(log.page(0, 10, None).entries[0].offset, 3 * big.len() as u64);
+        assert_eq!(
+            log.page(0, 10, None).entries[0].offset,
+            3 * big.len() as u64
+        );
     }
 }

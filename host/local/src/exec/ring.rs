@@ -27,9 +27,17 @@ impl Stream {
 /// What a reader gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    Chunk { cursor: u64, stream: Stream, data: Bytes },
+    Chunk {
+        cursor: u64,
+        stream: Stream,
+        data: Bytes,
+    },
     /// The last one of a command that ran.
-    Exit { cursor: u64, code: i32, timed_out: bool },
+    Exit {
+        cursor: u64,
+        code: i32,
+        timed_out: bool,
+    },
     /// The last one of a command that did not, or of a reader that came too late.
     Error { code: &'static str, message: String },
 }
@@ -66,7 +74,12 @@ pub(crate) struct Ring {
 
 impl Ring {
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { inner: Mutex::default(), capacity, written: Notify::new(), read: Notify::new() }
+        Self {
+            inner: Mutex::default(),
+            capacity,
+            written: Notify::new(),
+            read: Notify::new(),
+        }
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -92,7 +105,11 @@ impl Ring {
                     inner.newest += 1;
                     inner.bytes += data.len();
                     let cursor = inner.newest;
-                    inner.chunks.push_back(Chunk { cursor, stream, data });
+                    inner.chunks.push_back(Chunk {
+                        cursor,
+                        stream,
+                        data,
+                    });
                     break;
                 }
             }
@@ -103,7 +120,11 @@ impl Ring {
 
     /// No more output will come. The first end counts.
     pub(crate) fn exit(&self, code: i32, timed_out: bool) {
-        self.finish(|newest| Event::Exit { cursor: newest + 1, code, timed_out });
+        self.finish(|newest| Event::Exit {
+            cursor: newest + 1,
+            code,
+            timed_out,
+        });
     }
 
     /// The command could not be run or watched to its end.
@@ -138,7 +159,12 @@ impl Ring {
         inner.next_reader += 1;
         inner.readers.insert(id, at);
         drop(inner);
-        Reader { ring: self.clone(), id, done: false, lost: lost.then_some(oldest) }
+        Reader {
+            ring: self.clone(),
+            id,
+            done: false,
+            lost: lost.then_some(oldest),
+        }
     }
 
     /// Attaches behind the newest output.
@@ -150,7 +176,9 @@ impl Ring {
 
 fn make_room(inner: &mut Inner, more: usize, capacity: usize) -> bool {
     while inner.bytes + more > capacity {
-        let Some(oldest) = inner.chunks.front() else { return true };
+        let Some(oldest) = inner.chunks.front() else {
+            return true;
+        };
         if inner.readers.values().any(|read| *read < oldest.cursor) {
             return false;
         }
@@ -182,7 +210,9 @@ impl Reader {
             self.done = true;
             return Some(Event::Error {
                 code: "backlog_truncated",
-                message: format!("output before cursor {oldest} is not kept any more; attach without a cursor to go on there"),
+                message: format!(
+                    "output before cursor {oldest} is not kept any more; attach without a cursor to go on there"
+                ),
             });
         }
         let ring = self.ring.clone();
@@ -201,10 +231,19 @@ impl Reader {
     fn take(&mut self) -> Option<Event> {
         let mut inner = self.ring.inner();
         let at = inner.readers.get(&self.id).copied().unwrap_or(0);
-        let skip = inner.chunks.front().map_or(0, |c| at.saturating_add(1).saturating_sub(c.cursor));
-        let next = usize::try_from(skip).ok().and_then(|skip| inner.chunks.get(skip));
+        let skip = inner
+            .chunks
+            .front()
+            .map_or(0, |c| at.saturating_add(1).saturating_sub(c.cursor));
+        let next = usize::try_from(skip)
+            .ok()
+            .and_then(|skip| inner.chunks.get(skip));
         if let Some(chunk) = next {
-            let event = Event::Chunk { cursor: chunk.cursor, stream: chunk.stream, data: chunk.data.clone() };
+            let event = Event::Chunk {
+                cursor: chunk.cursor,
+                stream: chunk.stream,
+                data: chunk.data.clone(),
+            };
             let cursor = chunk.cursor;
             inner.readers.insert(self.id, cursor);
             return Some(event);
@@ -224,7 +263,12 @@ impl Drop for Reader {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use std::time::Duration;
 
@@ -247,15 +291,26 @@ mod tests {
             let ring = ring.clone();
             async move {
                 for n in 0..200 {
-                    ring.push(Stream::Stdout, Bytes::from(format!("{n:03} "))).await;
+                    ring.push(Stream::Stdout, Bytes::from(format!("{n:03} ")))
+                        .await;
                 }
                 ring.exit(0, false);
             }
         });
         let (all, end) = text(&mut reader).await;
         writer.await.unwrap();
-        assert_eq!(all, (0..200).map(|n| format!("{n:03} ")).collect::<String>());
-        assert_eq!(end, Some(Event::Exit { cursor: 201, code: 0, timed_out: false }));
+        assert_eq!(
+            all,
+            (0..200).map(|n| format!("{n:03} ")).collect::<String>()
+        );
+        assert_eq!(
+            end,
+            Some(Event::Exit {
+                cursor: 201,
+                code: 0,
+                timed_out: false
+            })
+        );
         assert_eq!(reader.next().await, None);
     }
 
@@ -263,10 +318,15 @@ mod tests {
     async fn a_reader_that_stalls_holds_the_writer_until_it_leaves() {
         let ring = Arc::new(Ring::new(8));
         let reader = ring.attach(None);
-        ring.push(Stream::Stdout, Bytes::from_static(b"12345678")).await;
+        ring.push(Stream::Stdout, Bytes::from_static(b"12345678"))
+            .await;
         let push = ring.push(Stream::Stdout, Bytes::from_static(b"9"));
         tokio::pin!(push);
-        assert!(tokio::time::timeout(Duration::from_millis(20), &mut push).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), &mut push)
+                .await
+                .is_err()
+        );
         drop(reader);
         push.await;
         let (all, _) = {
@@ -289,13 +349,20 @@ mod tests {
         assert_eq!(text(&mut ring.attach_latest()).await.0, "");
         assert_eq!(text(&mut ring.attach(Some(99))).await.0, "");
         let (_, end) = text(&mut ring.attach(Some(0))).await;
-        assert!(matches!(end, Some(Event::Error { code: "backlog_truncated", .. })));
+        assert!(matches!(
+            end,
+            Some(Event::Error {
+                code: "backlog_truncated",
+                ..
+            })
+        ));
     }
 
     #[tokio::test]
     async fn a_chunk_larger_than_the_backlog_is_kept_whole() {
         let ring = Arc::new(Ring::new(4));
-        ring.push(Stream::Stdout, Bytes::from_static(b"0123456789")).await;
+        ring.push(Stream::Stdout, Bytes::from_static(b"0123456789"))
+            .await;
         ring.exit(0, false);
         assert_eq!(text(&mut ring.attach(None)).await.0, "0123456789");
     }

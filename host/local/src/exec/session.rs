@@ -26,8 +26,13 @@ pub(super) struct Trust(PublicKey);
 impl client::Handler for Trust {
     type Error = russh::Error;
 
-    async fn check_server_key(&mut self, key: &PublicKeyOrCertificate) -> Result<bool, Self::Error> {
-        Ok(matches!(key, PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.0.key_data()))
+    async fn check_server_key(
+        &mut self,
+        key: &PublicKeyOrCertificate,
+    ) -> Result<bool, Self::Error> {
+        Ok(
+            matches!(key, PublicKeyOrCertificate::PublicKey { key, .. } if key.key_data() == self.0.key_data()),
+        )
     }
 }
 
@@ -42,28 +47,49 @@ pub(super) async fn connect(manager: &Manager, vm: Uuid) -> Result<Handle<Trust>
     let connecting = async {
         let stream = manager.dial(vm, Service::Ssh).await?;
         let keys = tokio::task::spawn_blocking(move || {
-            Ok::<_, String>((keys::read(&dir.join("ssh_key"))?, keys::read(&dir.join("host_key"))?))
+            Ok::<_, String>((
+                keys::read(&dir.join("ssh_key"))?,
+                keys::read(&dir.join("host_key"))?,
+            ))
         });
-        let (key, host) = keys.await.map_err(|e| Fault::Internal(e.to_string()))?.map_err(Fault::Internal)?;
-        let config = client::Config { nodelay: false, ..client::Config::default() };
+        let (key, host) = keys
+            .await
+            .map_err(|e| Fault::Internal(e.to_string()))?
+            .map_err(Fault::Internal)?;
+        let config = client::Config {
+            nodelay: false,
+            ..client::Config::default()
+        };
         let trust = Trust(host.public_key().clone());
-        let mut session =
-            client::connect_stream(Arc::new(config), stream, trust).await.map_err(failed(vm, "open an SSH session"))?;
+        let mut session = client::connect_stream(Arc::new(config), stream, trust)
+            .await
+            .map_err(failed(vm, "open an SSH session"))?;
         let key = PrivateKeyWithHashAlg::new(Arc::new(key), None);
-        let auth = session.authenticate_publickey("root", key).await.map_err(failed(vm, "log in"))?;
+        let auth = session
+            .authenticate_publickey("root", key)
+            .await
+            .map_err(failed(vm, "log in"))?;
         if !auth.success() {
-            return Err(Fault::Internal(format!("VM {vm} does not accept its own SSH key")));
+            return Err(Fault::Internal(format!(
+                "VM {vm} does not accept its own SSH key"
+            )));
         }
         Ok(session)
     };
     match tokio::time::timeout(CONNECT, connecting).await {
         Ok(result) => result,
-        Err(_) => Err(Fault::Internal(format!("the SSH server of VM {vm} did not answer within {} s", CONNECT.as_secs()))),
+        Err(_) => Err(Fault::Internal(format!(
+            "the SSH server of VM {vm} did not answer within {} s",
+            CONNECT.as_secs()
+        ))),
     }
 }
 
 pub(super) async fn open(session: &Handle<Trust>, vm: Uuid) -> Result<Channel<client::Msg>, Fault> {
-    session.channel_open_session().await.map_err(failed(vm, "open an SSH channel"))
+    session
+        .channel_open_session()
+        .await
+        .map_err(failed(vm, "open an SSH channel"))
 }
 
 /// Runs a command to its end, its time limit, or `cancel`, and records everything in `ring`.
@@ -78,7 +104,10 @@ pub(super) async fn run(
     let opened = async {
         let session = connect(manager, vm).await?;
         let channel = open(&session, vm).await?;
-        channel.exec(true, command.line()).await.map_err(failed(vm, "run a command"))?;
+        channel
+            .exec(true, command.line())
+            .await
+            .map_err(failed(vm, "run a command"))?;
         Ok::<_, Fault>((session, channel))
     };
     let (session, channel) = tokio::select! {
@@ -109,10 +138,17 @@ pub(super) async fn run(
         })
         .await;
     }
-    let _ = tokio::time::timeout(GOODBYE, session.disconnect(Disconnect::ByApplication, "", "")).await;
+    let _ = tokio::time::timeout(
+        GOODBYE,
+        session.disconnect(Disconnect::ByApplication, "", ""),
+    )
+    .await;
     match finished {
         Ok(Some(code)) => ring.exit(code, false),
-        Ok(None) => ring.fail("connection_lost", format!("VM {vm} went away before the command ended")),
+        Ok(None) => ring.fail(
+            "connection_lost",
+            format!("VM {vm} went away before the command ended"),
+        ),
         // As timeout(1) does.
         Err(true) => ring.exit(124, true),
         Err(false) => ring.fail("cancelled", "the command was cancelled".into()),
@@ -141,7 +177,9 @@ async fn transfer(
             // open for ever, and is not waited for.
             let message = match code {
                 None => read.wait().await,
-                Some(_) => tokio::time::timeout(AFTER_EXIT, read.wait()).await.unwrap_or_default(),
+                Some(_) => tokio::time::timeout(AFTER_EXIT, read.wait())
+                    .await
+                    .unwrap_or_default(),
             };
             let Some(message) = message else { return code };
             match message {
@@ -153,8 +191,12 @@ async fn transfer(
                     log(Stream::Stderr, &data);
                     ring.push(Stream::Stderr, data).await;
                 }
-                ChannelMsg::ExitStatus { exit_status } => code = Some(i32::try_from(exit_status).unwrap_or(255)),
-                ChannelMsg::ExitSignal { signal_name, .. } => code = Some(128 + number(&signal_name)),
+                ChannelMsg::ExitStatus { exit_status } => {
+                    code = Some(i32::try_from(exit_status).unwrap_or(255))
+                }
+                ChannelMsg::ExitSignal { signal_name, .. } => {
+                    code = Some(128 + number(&signal_name))
+                }
                 // The server refused the request itself.
                 ChannelMsg::Failure => return None,
                 _ => {}

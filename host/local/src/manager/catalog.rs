@@ -24,19 +24,35 @@ pub(crate) struct TagChange {
 /// Names of tags and repositories: 1 to 64 of letters, digits, `-`, `_`, `.`.
 pub(crate) fn valid_name(what: &str, name: &str) -> Result<(), Fault> {
     let fine = (1..=64).contains(&name.len())
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     if fine {
         Ok(())
     } else {
-        Err(Fault::Invalid(format!("{what} must be 1-64 characters: letters, digits, hyphens, underscores, dots")))
+        Err(Fault::Invalid(format!(
+            "{what} must be 1-64 characters: letters, digits, hyphens, underscores, dots"
+        )))
     }
 }
 
-fn new_tag(registry: &Registry, name: String, commit_id: Uuid, description: Option<String>) -> Result<TagRecord, Fault> {
+fn new_tag(
+    registry: &Registry,
+    name: String,
+    commit_id: Uuid,
+    description: Option<String>,
+) -> Result<TagRecord, Fault> {
     valid_name("tag name", &name)?;
     registry.commit(commit_id)?;
     let now = Timestamp::now();
-    Ok(TagRecord { tag_id: Uuid::new_v4(), tag_name: name, commit_id, description, created_at: now, updated_at: now })
+    Ok(TagRecord {
+        tag_id: Uuid::new_v4(),
+        tag_name: name,
+        commit_id,
+        description,
+        created_at: now,
+        updated_at: now,
+    })
 }
 
 fn changed(registry: &Registry, mut tag: TagRecord, change: TagChange) -> Result<TagRecord, Fault> {
@@ -78,7 +94,11 @@ impl Manager {
     }
 
     pub(crate) fn tag(&self, name: &str) -> Result<TagRecord, Fault> {
-        self.registry().tags.get(name).cloned().ok_or(Fault::TAG_NOT_FOUND)
+        self.registry()
+            .tags
+            .get(name)
+            .cloned()
+            .ok_or(Fault::TAG_NOT_FOUND)
     }
 
     pub(crate) async fn create_tag(
@@ -100,9 +120,17 @@ impl Manager {
         .await
     }
 
-    pub(crate) async fn update_tag(self: &Arc<Self>, name: String, change: TagChange) -> Result<(), Fault> {
+    pub(crate) async fn update_tag(
+        self: &Arc<Self>,
+        name: String,
+        change: TagChange,
+    ) -> Result<(), Fault> {
         self.names(move |me, registry| {
-            let tag = registry.tags.get(&name).cloned().ok_or(Fault::TAG_NOT_FOUND)?;
+            let tag = registry
+                .tags
+                .get(&name)
+                .cloned()
+                .ok_or(Fault::TAG_NOT_FOUND)?;
             let tag = changed(registry, tag, change)?;
             write_json(&me.state.commit_tag(tag.tag_id), &tag)?;
             registry.tags.insert(name, tag);
@@ -126,7 +154,11 @@ impl Manager {
     }
 
     pub(crate) fn repository(&self, name: &str) -> Result<RepositoryRecord, Fault> {
-        self.registry().repositories.get(name).cloned().ok_or(Fault::REPOSITORY_NOT_FOUND)
+        self.registry()
+            .repositories
+            .get(name)
+            .cloned()
+            .ok_or(Fault::REPOSITORY_NOT_FOUND)
     }
 
     pub(crate) async fn create_repository(
@@ -158,7 +190,11 @@ impl Manager {
     /// Removes a repository and its tags. The commits stay.
     pub(crate) async fn delete_repository(self: &Arc<Self>, name: String) -> Result<(), Fault> {
         self.names(move |me, registry| {
-            let id = registry.repositories.get(&name).ok_or(Fault::REPOSITORY_NOT_FOUND)?.repo_id;
+            let id = registry
+                .repositories
+                .get(&name)
+                .ok_or(Fault::REPOSITORY_NOT_FOUND)?
+                .repo_id;
             remove(&me.state.repository(id))?;
             registry.repositories.remove(&name);
             Ok(())
@@ -166,7 +202,11 @@ impl Manager {
         .await
     }
 
-    pub(crate) async fn set_visibility(self: &Arc<Self>, name: String, is_public: bool) -> Result<(), Fault> {
+    pub(crate) async fn set_visibility(
+        self: &Arc<Self>,
+        name: String,
+        is_public: bool,
+    ) -> Result<(), Fault> {
         self.change_repository(name, move |repository, _| {
             repository.is_public = is_public;
             Ok(())
@@ -180,7 +220,11 @@ impl Manager {
         change: impl FnOnce(&mut RepositoryRecord, &Registry) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Fault> {
         self.names(move |me, registry| {
-            let mut repository = registry.repositories.get(&name).cloned().ok_or(Fault::REPOSITORY_NOT_FOUND)?;
+            let mut repository = registry
+                .repositories
+                .get(&name)
+                .cloned()
+                .ok_or(Fault::REPOSITORY_NOT_FOUND)?;
             let result = change(&mut repository, registry)?;
             write_json(&me.state.repository(repository.repo_id), &repository)?;
             registry.repositories.insert(name, repository);
@@ -190,7 +234,10 @@ impl Manager {
     }
 
     pub(crate) fn repo_tag(&self, repository: &str, tag: &str) -> Result<TagRecord, Fault> {
-        self.repository(repository)?.tags.remove(tag).ok_or(Fault::TAG_NOT_FOUND)
+        self.repository(repository)?
+            .tags
+            .remove(tag)
+            .ok_or(Fault::TAG_NOT_FOUND)
     }
 
     pub(crate) async fn create_repo_tag(
@@ -219,7 +266,11 @@ impl Manager {
         change: TagChange,
     ) -> Result<(), Fault> {
         self.change_repository(repository, move |repository, registry| {
-            let tag = repository.tags.get(&name).cloned().ok_or(Fault::TAG_NOT_FOUND)?;
+            let tag = repository
+                .tags
+                .get(&name)
+                .cloned()
+                .ok_or(Fault::TAG_NOT_FOUND)?;
             let tag = changed(registry, tag, change)?;
             repository.tags.insert(name, tag);
             Ok(())
@@ -227,9 +278,17 @@ impl Manager {
         .await
     }
 
-    pub(crate) async fn delete_repo_tag(self: &Arc<Self>, repository: String, name: String) -> Result<(), Fault> {
+    pub(crate) async fn delete_repo_tag(
+        self: &Arc<Self>,
+        repository: String,
+        name: String,
+    ) -> Result<(), Fault> {
         self.change_repository(repository, move |repository, _| {
-            repository.tags.remove(&name).map(|_| ()).ok_or(Fault::TAG_NOT_FOUND)
+            repository
+                .tags
+                .remove(&name)
+                .map(|_| ())
+                .ok_or(Fault::TAG_NOT_FOUND)
         })
         .await
     }
@@ -239,7 +298,9 @@ impl Manager {
         let (repository, tag) = reference
             .split_once(':')
             .filter(|(r, t)| !r.is_empty() && !t.is_empty() && !t.contains(':'))
-            .ok_or_else(|| Fault::Invalid("Invalid ref format. Expected 'repo_name:tag_name'".into()))?;
+            .ok_or_else(|| {
+                Fault::Invalid("Invalid ref format. Expected 'repo_name:tag_name'".into())
+            })?;
         self.repo_tag(repository, tag).map(|t| t.commit_id)
     }
 
@@ -257,10 +318,16 @@ impl Manager {
             valid_variable(key, value)?;
         }
         self.names(move |me, registry| {
-            let mut all = if replace { BTreeMap::new() } else { registry.env.clone() };
+            let mut all = if replace {
+                BTreeMap::new()
+            } else {
+                registry.env.clone()
+            };
             all.extend(vars);
             if all.len() > MAX_VARIABLES {
-                return Err(Fault::Invalid(format!("at most {MAX_VARIABLES} environment variables are kept")));
+                return Err(Fault::Invalid(format!(
+                    "at most {MAX_VARIABLES} environment variables are kept"
+                )));
             }
             write_json(&me.state.path("env_vars.json"), &all)?;
             registry.env.clone_from(&all);
@@ -272,7 +339,8 @@ impl Manager {
     pub(crate) async fn delete_env(self: &Arc<Self>, key: String) -> Result<(), Fault> {
         self.names(move |me, registry| {
             let mut all = registry.env.clone();
-            all.remove(&key).ok_or(Fault::NotFound("Environment variable not found"))?;
+            all.remove(&key)
+                .ok_or(Fault::NotFound("Environment variable not found"))?;
             write_json(&me.state.path("env_vars.json"), &all)?;
             registry.env = all;
             Ok(())
@@ -283,13 +351,18 @@ impl Manager {
 
 fn room(have: usize) -> Result<(), Fault> {
     if have >= MAX_NAMES {
-        return Err(Fault::Invalid(format!("at most {MAX_NAMES} names are kept; delete some")));
+        return Err(Fault::Invalid(format!(
+            "at most {MAX_NAMES} names are kept; delete some"
+        )));
     }
     Ok(())
 }
 
 fn valid_variable(key: &str, value: &str) -> Result<(), Fault> {
-    let named = key.bytes().enumerate().all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || (i > 0 && b.is_ascii_digit()));
+    let named = key
+        .bytes()
+        .enumerate()
+        .all(|(i, b)| b == b'_' || b.is_ascii_alphabetic() || (i > 0 && b.is_ascii_digit()));
     if key.is_empty() || key.len() > 256 || !named {
         return Err(Fault::Invalid(
             "environment variable keys must match ^[A-Za-z_][A-Za-z0-9_]*$ and have at most 256 characters".into(),
@@ -305,7 +378,12 @@ fn valid_variable(key: &str, value: &str) -> Result<(), Fault> {
 
 #[cfg(test)]
 mod unit {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
     use proptest::prelude::*;
 

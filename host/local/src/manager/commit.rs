@@ -55,8 +55,13 @@ impl Drop for Reservation {
 impl Manager {
     /// All commits, newest first.
     pub(crate) fn commits(&self, public_only: bool) -> Vec<CommitRecord> {
-        let mut all: Vec<_> =
-            self.registry().commits.values().filter(|c| c.is_public || !public_only).cloned().collect();
+        let mut all: Vec<_> = self
+            .registry()
+            .commits
+            .values()
+            .filter(|c| c.is_public || !public_only)
+            .cloned()
+            .collect();
         all.sort_by_key(|c| std::cmp::Reverse((c.created_at, c.id)));
         all
     }
@@ -69,7 +74,11 @@ impl Manager {
     }
 
     /// Commits a VM's disk.
-    pub(crate) async fn commit(self: &Arc<Self>, vm: Uuid, request: CommitRequest) -> Result<Uuid, Fault> {
+    pub(crate) async fn commit(
+        self: &Arc<Self>,
+        vm: Uuid,
+        request: CommitRequest,
+    ) -> Result<Uuid, Fault> {
         let me = self.clone();
         self.owned(async move {
             let held = me.hold(vm, request.skip_wait_boot).await?;
@@ -94,7 +103,15 @@ impl Manager {
                 return Ok(Branched::default());
             }
             let name = Some(format!("branch of {vm}"));
-            let made = me.commit_held(&held.vm, CommitRequest { name, keep_paused, implicit: true, ..Default::default() });
+            let made = me.commit_held(
+                &held.vm,
+                CommitRequest {
+                    name,
+                    keep_paused,
+                    implicit: true,
+                    ..Default::default()
+                },
+            );
             let made = made.await?;
             // The source is free again while its branches start; `made` keeps the commit until they stand on it.
             drop(held);
@@ -118,28 +135,47 @@ impl Manager {
                 self.limits.max_commits
             )));
         }
-        let previous = vm.record().last_commit.filter(|id| registry.commits.contains_key(id));
+        let previous = vm
+            .record()
+            .last_commit
+            .filter(|id| registry.commits.contains_key(id));
         registry.making.insert(id);
         registry.pin(id);
         if let Some(previous) = previous {
             registry.pin(previous);
         }
         drop(registry);
-        Ok(Reservation { manager: self.clone(), id, previous })
+        Ok(Reservation {
+            manager: self.clone(),
+            id,
+            previous,
+        })
     }
 
-    async fn commit_held(self: &Arc<Self>, vm: &Vm, request: CommitRequest) -> Result<Reservation, Fault> {
+    async fn commit_held(
+        self: &Arc<Self>,
+        vm: &Vm,
+        request: CommitRequest,
+    ) -> Result<Reservation, Fault> {
         let record = vm.record();
         let handle = match (record.phase, &record.handle) {
             (Phase::Running | Phase::Paused, Some(handle)) => Some(handle.clone()),
             (Phase::Sleeping, _) => None,
-            (phase, _) => return Err(Fault::WrongState(format!("VM {} is {} and cannot be committed", vm.id, phase.word()))),
+            (phase, _) => {
+                return Err(Fault::WrongState(format!(
+                    "VM {} is {} and cannot be committed",
+                    vm.id,
+                    phase.word()
+                )));
+            }
         };
         let reservation = self.reserve(vm, request.commit_id)?;
         let id = reservation.id;
         let tmp = self.state.commit_in_progress(id);
         let frozen = handle.filter(|_| record.phase == Phase::Running);
-        let made = self.copy_frozen(vm, &reservation, frozen, request.keep_paused).await;
+        let made = self
+            .copy_frozen(vm, &reservation, frozen, request.keep_paused)
+            .await;
         let stats = match made {
             Ok(stats) => stats,
             Err(e) => {
@@ -150,7 +186,12 @@ impl Manager {
         let commit = CommitRecord {
             id,
             owner_id: self.owner,
-            name: request.name.unwrap_or_else(|| format!("commit-{}", id.simple().to_string().get(..8).unwrap_or_default())),
+            name: request.name.unwrap_or_else(|| {
+                format!(
+                    "commit-{}",
+                    id.simple().to_string().get(..8).unwrap_or_default()
+                )
+            }),
             description: request.description,
             created_at: Timestamp::now(),
             is_public: false,
@@ -188,22 +229,34 @@ impl Manager {
     ) -> Result<crate::layers::SnapshotStats, Fault> {
         let tmp = self.state.commit_in_progress(reservation.id);
         let upper = self.state.vm(vm.id).join("upper");
-        let previous = reservation.previous.map(|id| self.state.commit(id).join("layer"));
+        let previous = reservation
+            .previous
+            .map(|id| self.state.commit(id).join("layer"));
         {
             let tmp = tmp.clone();
-            blocking(move || std::fs::create_dir(&tmp).map_err(|e| Fault::Internal(format!("cannot create {}: {e}", tmp.display()))))
-                .await??;
+            blocking(move || {
+                std::fs::create_dir(&tmp)
+                    .map_err(|e| Fault::Internal(format!("cannot create {}: {e}", tmp.display())))
+            })
+            .await??;
         }
         if let Some(handle) = &frozen {
             self.backend.freeze(handle).await?;
         }
         // Whatever happens in there, the VM must be thawed.
-        let copied = AssertUnwindSafe(crate::layers::snapshot(&upper, previous.as_deref(), &tmp.join("layer")))
-            .catch_unwind()
-            .await;
+        let copied = AssertUnwindSafe(crate::layers::snapshot(
+            &upper,
+            previous.as_deref(),
+            &tmp.join("layer"),
+        ))
+        .catch_unwind()
+        .await;
         let copied = match copied {
             Ok(result) => result.map_err(Fault::from),
-            Err(_) => Err(Fault::Internal(format!("copying the disk of VM {} went wrong", vm.id))),
+            Err(_) => Err(Fault::Internal(format!(
+                "copying the disk of VM {} went wrong",
+                vm.id
+            ))),
         };
         if let Some(handle) = &frozen {
             if keep_paused && copied.is_ok() {
@@ -218,7 +271,11 @@ impl Manager {
     }
 
     /// Changes a commit's description. One made by branching stays from now on.
-    pub(crate) async fn update_commit(self: &Arc<Self>, id: Uuid, change: CommitChange) -> Result<CommitRecord, Fault> {
+    pub(crate) async fn update_commit(
+        self: &Arc<Self>,
+        id: Uuid,
+        change: CommitChange,
+    ) -> Result<CommitRecord, Fault> {
         let me = self.clone();
         self.owned(async move {
             blocking({
@@ -279,7 +336,8 @@ fn finish(state: &StateDir, vm: Uuid, commit: &CommitRecord) -> Result<(), Fault
         let what = format!("cannot {what} commit {}", commit.id);
         move |e: std::io::Error| Fault::Internal(format!("{what}: {e}"))
     };
-    let host_key = std::fs::read(state.vm(vm).join("host_key")).map_err(io("read the host key for"))?;
+    let host_key =
+        std::fs::read(state.vm(vm).join("host_key")).map_err(io("read the host key for"))?;
     crate::state::write(&tmp.join("host_key"), &host_key)?;
     write_json(&tmp.join("meta.json"), commit)?;
     let dir = std::fs::File::open(state.path("commits")).map_err(io("open the directory of"))?;

@@ -37,14 +37,21 @@ impl Manager {
         let within = |name: &str, value: Option<u32>, default: u32, max: u32| {
             let value = value.unwrap_or(default);
             if value == 0 || value > max {
-                return Err(Fault::Invalid(format!("{name} must be between 1 and {max}, not {value}")));
+                return Err(Fault::Invalid(format!(
+                    "{name} must be between 1 and {max}, not {value}"
+                )));
             }
             Ok(value)
         };
         let l = &self.limits;
         Ok(Size {
             vcpu: within("vcpu_count", config.vcpu, l.default_vcpu, l.max_vcpu)?,
-            mem_mib: within("mem_size_mib", config.mem_mib, l.default_mem_mib, l.max_mem_mib)?,
+            mem_mib: within(
+                "mem_size_mib",
+                config.mem_mib,
+                l.default_mem_mib,
+                l.max_mem_mib,
+            )?,
             fs_mib: within("fs_size_mib", config.fs_mib, l.default_fs_mib, l.max_fs_mib)?,
         })
     }
@@ -67,14 +74,20 @@ impl Manager {
 
     /// Creates a VM on the machine's own files. Without `wait_boot` it answers while the VM boots, and a start that
     /// fails shows as state `dead`.
-    pub(crate) async fn new_root(self: &Arc<Self>, config: VmConfig, wait_boot: bool) -> Result<Uuid, Fault> {
+    pub(crate) async fn new_root(
+        self: &Arc<Self>,
+        config: VmConfig,
+        wait_boot: bool,
+    ) -> Result<Uuid, Fault> {
         super::check_labels(&config.labels)?;
         let mut record = self.new_record(self.size(&config)?);
         record.labels = config.labels;
         let me = self.clone();
         self.owned(async move {
             let mut held = me.register(vec![record])?;
-            let Some(held) = held.pop() else { return Err(Fault::Internal("no VM was made".into())) };
+            let Some(held) = held.pop() else {
+                return Err(Fault::Internal("no VM was made".into()));
+            };
             let id = held.vm.id;
             // So that a VM that was answered is on disk.
             if let Err(e) = me.prepare(&held.vm, None).await {
@@ -110,9 +123,14 @@ impl Manager {
     }
 
     /// Starts `count` VMs from a commit, side by side.
-    pub(crate) async fn start_from(self: &Arc<Self>, commit: Uuid, count: usize) -> Result<Branched, Fault> {
+    pub(crate) async fn start_from(
+        self: &Arc<Self>,
+        commit: Uuid,
+        count: usize,
+    ) -> Result<Branched, Fault> {
         let me = self.clone();
-        self.owned(async move { me.start_many(commit, count).await }).await
+        self.owned(async move { me.start_many(commit, count).await })
+            .await
     }
 
     /// Starts one VM from a commit.
@@ -120,11 +138,20 @@ impl Manager {
         let Branched { vms, failed } = self.start_from(commit, 1).await?;
         match vms.first() {
             Some(id) => Ok(*id),
-            None => Err(Fault::Internal(failed.into_iter().next().unwrap_or_else(|| "no VM was started".into()))),
+            None => Err(Fault::Internal(
+                failed
+                    .into_iter()
+                    .next()
+                    .unwrap_or_else(|| "no VM was started".into()),
+            )),
         }
     }
 
-    pub(super) async fn start_many(self: &Arc<Self>, commit: Uuid, count: usize) -> Result<Branched, Fault> {
+    pub(super) async fn start_many(
+        self: &Arc<Self>,
+        commit: Uuid,
+        count: usize,
+    ) -> Result<Branched, Fault> {
         let records = {
             let registry = self.registry();
             let commit = registry.commit(commit)?;
@@ -185,7 +212,10 @@ impl Manager {
         vms.into_iter()
             .map(|vm| match vm.op.clone().try_lock_owned() {
                 Ok(op) => Ok(Held { vm, _op: op }),
-                Err(_) => Err(Fault::Internal(format!("VM {} was taken before it was made", vm.id))),
+                Err(_) => Err(Fault::Internal(format!(
+                    "VM {} was taken before it was made",
+                    vm.id
+                ))),
             })
             .collect()
     }
@@ -201,11 +231,15 @@ impl Manager {
                 .create(&dir)
                 .map_err(|e| broken(format!("cannot create {}: {e}", dir.display())))?;
             crate::state::write_json(&dir.join("meta.json"), &record)?;
-            let key = keys::generate().map_err(|e| broken(format!("cannot make an SSH key: {e}")))?;
+            let key =
+                keys::generate().map_err(|e| broken(format!("cannot make an SSH key: {e}")))?;
             crate::state::write(&dir.join("ssh_key"), key.as_bytes())?;
             let host_key = match inherited {
-                Some(path) => std::fs::read(&path).map_err(|e| broken(format!("cannot read {}: {e}", path.display())))?,
-                None => keys::generate().map_err(|e| broken(format!("cannot make a host key: {e}")))?.into_bytes(),
+                Some(path) => std::fs::read(&path)
+                    .map_err(|e| broken(format!("cannot read {}: {e}", path.display())))?,
+                None => keys::generate()
+                    .map_err(|e| broken(format!("cannot make a host key: {e}")))?
+                    .into_bytes(),
             };
             crate::state::write(&dir.join("host_key"), &host_key)?;
             Ok(())
@@ -220,12 +254,17 @@ impl Manager {
         let host_key = dir.join("host_key");
         let (layers, env): (Vec<PathBuf>, _) = {
             let registry = self.registry();
-            (registry.layers(record.origin, |id| self.state.commit(id))?, registry.env.clone())
+            (
+                registry.layers(record.origin, |id| self.state.commit(id))?,
+                registry.env.clone(),
+            )
         };
         let key = dir.join("ssh_key");
-        let authorized_key = blocking(move || keys::read(&key).and_then(|k| k.public_key().to_openssh().map_err(|e| e.to_string())))
-            .await?
-            .map_err(Fault::Internal)?;
+        let authorized_key = blocking(move || {
+            keys::read(&key).and_then(|k| k.public_key().to_openssh().map_err(|e| e.to_string()))
+        })
+        .await?
+        .map_err(Fault::Internal)?;
         let handle = self
             .backend
             .start(Spec {

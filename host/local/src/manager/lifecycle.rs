@@ -9,7 +9,11 @@ use uuid::Uuid;
 
 impl Manager {
     /// Freezes a running VM. A paused one stays as it is.
-    pub(crate) async fn pause(self: &Arc<Self>, id: Uuid, skip_wait_boot: bool) -> Result<(), Fault> {
+    pub(crate) async fn pause(
+        self: &Arc<Self>,
+        id: Uuid,
+        skip_wait_boot: bool,
+    ) -> Result<(), Fault> {
         let me = self.clone();
         self.owned(async move {
             let held = me.hold(id, skip_wait_boot).await?;
@@ -25,14 +29,21 @@ impl Manager {
                     }
                     Ok(())
                 }
-                (phase, _) => Err(Fault::WrongState(format!("VM {id} is {} and cannot be paused", phase.word()))),
+                (phase, _) => Err(Fault::WrongState(format!(
+                    "VM {id} is {} and cannot be paused",
+                    phase.word()
+                ))),
             }
         })
         .await
     }
 
     /// Thaws a paused VM, or starts a sleeping one on its disk. A running one stays as it is.
-    pub(crate) async fn resume(self: &Arc<Self>, id: Uuid, skip_wait_boot: bool) -> Result<(), Fault> {
+    pub(crate) async fn resume(
+        self: &Arc<Self>,
+        id: Uuid,
+        skip_wait_boot: bool,
+    ) -> Result<(), Fault> {
         let me = self.clone();
         self.owned(async move {
             let held = me.hold(id, skip_wait_boot).await?;
@@ -51,51 +62,71 @@ impl Manager {
                 (Phase::Sleeping | Phase::Dead, _) => {
                     // Only in memory: on disk it stays asleep until it runs, so that a crash leaves its disk alone.
                     let before = record.clone();
-                    held.vm.set(crate::state::record::VmRecord { phase: Phase::Booting, ..record });
+                    held.vm.set(crate::state::record::VmRecord {
+                        phase: Phase::Booting,
+                        ..record
+                    });
                     let started = me.boot(&held.vm).await;
                     if started.is_err() {
                         held.vm.set(before);
                     }
                     started
                 }
-                (phase, _) => Err(Fault::WrongState(format!("VM {id} is {} and cannot be started", phase.word()))),
+                (phase, _) => Err(Fault::WrongState(format!(
+                    "VM {id} is {} and cannot be started",
+                    phase.word()
+                ))),
             }
         })
         .await
     }
 
     /// Ends a VM and all it holds. Answers when its processes are gone; its files are removed in the background.
-    pub(crate) async fn delete(self: &Arc<Self>, id: Uuid, skip_wait_boot: bool) -> Result<(), Fault> {
+    pub(crate) async fn delete(
+        self: &Arc<Self>,
+        id: Uuid,
+        skip_wait_boot: bool,
+    ) -> Result<(), Fault> {
         let me = self.clone();
-        self.owned(async move { me.delete_now(id, skip_wait_boot).await }).await
+        self.owned(async move { me.delete_now(id, skip_wait_boot).await })
+            .await
     }
 
     async fn delete_now(&self, id: Uuid, skip_wait_boot: bool) -> Result<(), Fault> {
-            let held = self.hold(id, skip_wait_boot).await?;
-            let before = held.vm.record();
-            // A full disk must not keep a VM from being deleted: then memory alone says so.
-            if let Err(e) = self.change(&held.vm, |r| r.phase = Phase::Deleting).await {
-                tracing::warn!("cannot record that VM {id} is being deleted: {e}");
-                held.vm.set(crate::state::record::VmRecord { phase: Phase::Deleting, ..before.clone() });
-            }
-            if let Some(handle) = &before.handle
-                && let Err(e) = self.backend.stop(handle).await
-            {
-                let note = Some(format!("it could not be deleted: {e}"));
-                held.vm.set(crate::state::record::VmRecord { phase: Phase::Dead, note, ..before });
-                return Err(e.into());
-            }
-            self.registry().vms.remove(&id);
-            self.discard(self.state.vm(id)).await;
-            self.drop_unneeded().await;
-            Ok(())
+        let held = self.hold(id, skip_wait_boot).await?;
+        let before = held.vm.record();
+        // A full disk must not keep a VM from being deleted: then memory alone says so.
+        if let Err(e) = self.change(&held.vm, |r| r.phase = Phase::Deleting).await {
+            tracing::warn!("cannot record that VM {id} is being deleted: {e}");
+            held.vm.set(crate::state::record::VmRecord {
+                phase: Phase::Deleting,
+                ..before.clone()
+            });
+        }
+        if let Some(handle) = &before.handle
+            && let Err(e) = self.backend.stop(handle).await
+        {
+            let note = Some(format!("it could not be deleted: {e}"));
+            held.vm.set(crate::state::record::VmRecord {
+                phase: Phase::Dead,
+                note,
+                ..before
+            });
+            return Err(e.into());
+        }
+        self.registry().vms.remove(&id);
+        self.discard(self.state.vm(id)).await;
+        self.drop_unneeded().await;
+        Ok(())
     }
 
     /// Ends a VM's processes and keeps its disk.
     async fn sleep(self: &Arc<Self>, id: Uuid) -> Result<bool, Fault> {
         let held = self.hold(id, false).await?;
         let record = held.vm.record();
-        let Some(handle) = record.handle else { return Ok(false) };
+        let Some(handle) = record.handle else {
+            return Ok(false);
+        };
         held.vm.started();
         self.backend.stop(&handle).await?;
         self.change(&held.vm, |r| {
@@ -113,7 +144,8 @@ impl Manager {
             let me = self.clone();
             async move {
                 let asleep = me.clone();
-                me.to_the_end(async move { asleep.sleep(vm.id).await }).await
+                me.to_the_end(async move { asleep.sleep(vm.id).await })
+                    .await
             }
         }))
         .await;
@@ -136,11 +168,15 @@ impl Manager {
             let me = self.clone();
             async move {
                 let deleting = me.clone();
-                me.to_the_end(async move { deleting.delete_now(vm.id, false).await }).await
+                me.to_the_end(async move { deleting.delete_now(vm.id, false).await })
+                    .await
             }
         }))
         .await;
-        all.into_iter().filter_map(Result::err).filter(|e| !matches!(e, Fault::NotFound(_))).collect()
+        all.into_iter()
+            .filter_map(Result::err)
+            .filter(|e| !matches!(e, Fault::NotFound(_)))
+            .collect()
     }
 
     /// Notices the end of a VM's first process, by whatever cause.
@@ -153,7 +189,9 @@ impl Manager {
                 () = me.backend.exited(&handle) => {}
             }
             let _op = vm.op.clone().lock_owned().await;
-            if vm.current_start() != this || !matches!(vm.record().phase, Phase::Running | Phase::Paused) {
+            if vm.current_start() != this
+                || !matches!(vm.record().phase, Phase::Running | Phase::Paused)
+            {
                 return;
             }
             tracing::info!("VM {} is sleeping: its first process ended", vm.id);

@@ -58,7 +58,9 @@ pub(crate) struct Manager {
 
 impl std::fmt::Debug for Manager {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Manager").field("state", &self.state.root()).finish_non_exhaustive()
+        f.debug_struct("Manager")
+            .field("state", &self.state.root())
+            .finish_non_exhaustive()
     }
 }
 
@@ -113,7 +115,9 @@ impl Manager {
     ) -> Result<T, Fault> {
         match self.tasks.spawn(work).await {
             Ok(result) => result,
-            Err(e) => Err(Fault::Internal(format!("an operation of the local platform ended early: {e}"))),
+            Err(e) => Err(Fault::Internal(format!(
+                "an operation of the local platform ended early: {e}"
+            ))),
         }
     }
 
@@ -183,12 +187,22 @@ impl Manager {
 
     /// Whether a connection to this VM has any chance.
     pub(crate) fn is_reachable(&self, id: Uuid) -> bool {
-        self.vm(id).is_ok_and(|r| matches!(r.phase, Phase::Running | Phase::Booting))
+        self.vm(id)
+            .is_ok_and(|r| matches!(r.phase, Phase::Running | Phase::Booting))
     }
 
     /// The sandboxes of all VMs that have one.
     pub(crate) fn handles(&self) -> Vec<Handle> {
-        self.registry().vms.values().filter_map(|vm| vm.record().handle).collect()
+        self.registry()
+            .vms
+            .values()
+            .filter_map(|vm| vm.record().handle)
+            .collect()
+    }
+
+    /// Ends what has no record, and gives back what the machine holds for this platform as a whole.
+    pub(crate) async fn sweep(&self) -> Result<(), Fault> {
+        Ok(self.backend.sweep(&self.handles()).await?)
     }
 
     /// Directory of a VM's files.
@@ -214,9 +228,17 @@ impl Manager {
     }
 
     /// Records a larger disk. The size is not enforced.
-    pub(crate) async fn resize_disk(self: &Arc<Self>, id: Uuid, fs_mib: u32, skip_wait_boot: bool) -> Result<(), Fault> {
+    pub(crate) async fn resize_disk(
+        self: &Arc<Self>,
+        id: Uuid,
+        fs_mib: u32,
+        skip_wait_boot: bool,
+    ) -> Result<(), Fault> {
         if fs_mib > self.limits.max_fs_mib {
-            return Err(Fault::Invalid(format!("fs_size_mib must be at most {}", self.limits.max_fs_mib)));
+            return Err(Fault::Invalid(format!(
+                "fs_size_mib must be at most {}",
+                self.limits.max_fs_mib
+            )));
         }
         let me = self.clone();
         self.owned(async move {
@@ -227,7 +249,9 @@ impl Manager {
                     "fs_size_mib must be strictly greater than the current size, {now} MiB"
                 )));
             }
-            me.change(&held.vm, |r| r.size.fs_mib = fs_mib).await.map(|_| ())
+            me.change(&held.vm, |r| r.size.fs_mib = fs_mib)
+                .await
+                .map(|_| ())
         })
         .await
     }
@@ -237,7 +261,10 @@ impl Manager {
         for tree in trees {
             self.tasks.spawn(async move {
                 if let Err(e) = crate::layers::remove_tree(&tree).await {
-                    tracing::warn!("cannot empty the trash of {}: {e}; the next start tries again", tree.display());
+                    tracing::warn!(
+                        "cannot empty the trash of {}: {e}; the next start tries again",
+                        tree.display()
+                    );
                 }
             });
         }
@@ -248,7 +275,9 @@ impl Manager {
         self.refuse();
         self.closing.cancel();
         self.tasks.close();
-        tokio::time::timeout(within, self.tasks.wait()).await.is_ok()
+        tokio::time::timeout(within, self.tasks.wait())
+            .await
+            .is_ok()
     }
 }
 
@@ -266,7 +295,9 @@ fn check_labels(labels: &Labels) -> Result<(), Fault> {
 }
 
 /// Runs file work off the async threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Fault> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Fault> {
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|e| Fault::Internal(format!("file work of the local platform ended early: {e}")))

@@ -50,10 +50,12 @@ impl Manager {
     ) -> Result<(Arc<Self>, Recovered), Error> {
         let found = {
             let state = state.clone();
-            tokio::task::spawn_blocking(move || read(&state)).await.map_err(|e| Error::Damaged {
-                path: PathBuf::new(),
-                why: e.to_string(),
-            })??
+            tokio::task::spawn_blocking(move || read(&state))
+                .await
+                .map_err(|e| Error::Damaged {
+                    path: PathBuf::new(),
+                    why: e.to_string(),
+                })??
         };
         let manager = Arc::new(Self {
             state,
@@ -65,8 +67,11 @@ impl Manager {
             refusing: AtomicBool::new(false),
             closing: CancellationToken::new(),
         });
-        let mut recovered =
-            Recovered { half_commits: found.half_commits, removed: found.broken_vms, ..Recovered::default() };
+        let mut recovered = Recovered {
+            half_commits: found.half_commits,
+            removed: found.broken_vms,
+            ..Recovered::default()
+        };
         let mut known: Vec<Handle> = Vec::new();
         for record in found.vms {
             manager.take_up(record, &mut known, &mut recovered).await;
@@ -81,7 +86,12 @@ impl Manager {
         Ok((manager, recovered))
     }
 
-    async fn take_up(self: &Arc<Self>, record: VmRecord, known: &mut Vec<Handle>, recovered: &mut Recovered) {
+    async fn take_up(
+        self: &Arc<Self>,
+        record: VmRecord,
+        known: &mut Vec<Handle>,
+        recovered: &mut Recovered,
+    ) {
         let id = record.id;
         match (record.phase, record.handle.clone()) {
             (Phase::Running | Phase::Paused, Some(handle)) if self.backend.alive(&handle).await => {
@@ -117,7 +127,9 @@ impl Manager {
                     let asleep = self.change(&vm, |r| {
                         r.phase = Phase::Sleeping;
                         r.handle = None;
-                        r.note = Some("its processes ended while the platform was not running".to_owned());
+                        r.note = Some(
+                            "its processes ended while the platform was not running".to_owned(),
+                        );
                     });
                     if let Err(e) = asleep.await {
                         tracing::warn!("cannot record that VM {id} is sleeping: {e}");
@@ -142,7 +154,8 @@ fn read(state: &StateDir) -> Result<Found, Error> {
         if name(&dir).is_some_and(|n| n.starts_with(".tmp-")) {
             found.half_commits += 1;
             found.discard.push(dir);
-        } else if let Some(commit) = record::<CommitRecord>(&dir.join("meta.json"), &dir, |c| c.id) {
+        } else if let Some(commit) = record::<CommitRecord>(&dir.join("meta.json"), &dir, |c| c.id)
+        {
             registry.commits.insert(commit.id, commit);
         }
     }
@@ -154,7 +167,10 @@ fn read(state: &StateDir) -> Result<Found, Error> {
                 found.broken_vms += 1;
                 found.discard.push(dir);
             }
-            None => tracing::warn!("{} has files and no record; it is left alone", dir.display()),
+            None => tracing::warn!(
+                "{} has files and no record; it is left alone",
+                dir.display()
+            ),
         }
     }
     for path in list(&state.path("commit_tags")) {
@@ -164,7 +180,9 @@ fn read(state: &StateDir) -> Result<Found, Error> {
     }
     for path in list(&state.path("repositories")) {
         if let Some(repository) = record::<RepositoryRecord>(&path, &path, |r| r.repo_id) {
-            registry.repositories.insert(repository.name.clone(), repository);
+            registry
+                .repositories
+                .insert(repository.name.clone(), repository);
         }
     }
     let env = state.path("env_vars.json");
@@ -180,12 +198,22 @@ fn name(path: &Path) -> Option<&str> {
 }
 
 /// A record whose id is the name of the file or directory it lies in. Others are reported and left out.
-fn record<T: DeserializeOwned>(path: &Path, named: &Path, id: impl FnOnce(&T) -> Uuid) -> Option<T> {
-    let expected = named.file_stem().and_then(|n| n.to_str()).and_then(|n| Uuid::try_parse(n).ok());
+fn record<T: DeserializeOwned>(
+    path: &Path,
+    named: &Path,
+    id: impl FnOnce(&T) -> Uuid,
+) -> Option<T> {
+    let expected = named
+        .file_stem()
+        .and_then(|n| n.to_str())
+        .and_then(|n| Uuid::try_parse(n).ok());
     match read_json::<T>(path) {
         Ok(record) if expected == Some(id(&record)) => Some(record),
         Ok(_) => {
-            tracing::warn!("{} does not belong where it lies; it is ignored", path.display());
+            tracing::warn!(
+                "{} does not belong where it lies; it is ignored",
+                path.display()
+            );
             None
         }
         Err(e) => {
@@ -194,4 +222,3 @@ fn record<T: DeserializeOwned>(path: &Path, named: &Path, id: impl FnOnce(&T) ->
         }
     }
 }
-

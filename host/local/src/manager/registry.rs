@@ -35,7 +35,11 @@ impl Registry {
     }
 
     /// Adds VMs, all or none.
-    pub(crate) fn add_vms(&mut self, records: Vec<VmRecord>, limits: &Limits) -> Result<Vec<Arc<Vm>>, Fault> {
+    pub(crate) fn add_vms(
+        &mut self,
+        records: Vec<VmRecord>,
+        limits: &Limits,
+    ) -> Result<Vec<Arc<Vm>>, Fault> {
         self.room_for(records.len(), limits)?;
         for record in &records {
             if let Some(origin) = record.origin {
@@ -78,12 +82,22 @@ impl Registry {
     }
 
     /// The layers below a VM that comes from `origin`.
-    pub(crate) fn layers(&self, origin: Option<Uuid>, path: impl Fn(Uuid) -> PathBuf) -> Result<Vec<PathBuf>, Fault> {
-        let Some(origin) = origin else { return Ok(Vec::new()) };
+    pub(crate) fn layers(
+        &self,
+        origin: Option<Uuid>,
+        path: impl Fn(Uuid) -> PathBuf,
+    ) -> Result<Vec<PathBuf>, Fault> {
+        let Some(origin) = origin else {
+            return Ok(Vec::new());
+        };
         let chain = self.chain(origin);
         match chain.last() {
             Some(last) if last.parent.is_none() => {}
-            _ => return Err(Fault::Internal(format!("commit {origin} stands on a commit that is missing"))),
+            _ => {
+                return Err(Fault::Internal(format!(
+                    "commit {origin} stands on a commit that is missing"
+                )));
+            }
         }
         if chain.len() > MAX_DEPTH {
             return Err(Fault::Limit(format!(
@@ -96,27 +110,45 @@ impl Registry {
 
     /// What keeps a commit from being deleted, in the platform's words.
     pub(crate) fn in_use(&self, id: Uuid) -> Option<String> {
-        let vms = self.vms.values().filter(|vm| vm.record().origin == Some(id)).count();
+        let vms = self
+            .vms
+            .values()
+            .filter(|vm| vm.record().origin == Some(id))
+            .count();
         if vms > 0 {
             return Some(format!("commit still has {vms} active VM(s)"));
         }
-        let commits = self.commits.values().filter(|c| c.parent == Some(id)).count();
+        let commits = self
+            .commits
+            .values()
+            .filter(|c| c.parent == Some(id))
+            .count();
         if commits > 0 {
             return Some(format!("commit still has {commits} child commit(s)"));
         }
-        let tags = self.tags.values().chain(self.repositories.values().flat_map(|r| r.tags.values()));
+        let tags = self
+            .tags
+            .values()
+            .chain(self.repositories.values().flat_map(|r| r.tags.values()));
         let tags = tags.filter(|t| t.commit_id == id).count();
         if tags > 0 {
             return Some(format!("commit still has {tags} tag(s)"));
         }
-        self.pins.contains_key(&id).then(|| "commit is being read by another operation".to_owned())
+        self.pins
+            .contains_key(&id)
+            .then(|| "commit is being read by another operation".to_owned())
     }
 
     /// Takes out the commits that nobody asked for and nothing needs.
     pub(crate) fn take_unneeded(&mut self) -> Vec<Uuid> {
         let mut taken = Vec::new();
         // One may have stood on another.
-        while let Some(id) = self.commits.values().find(|c| c.implicit && self.in_use(c.id).is_none()).map(|c| c.id) {
+        while let Some(id) = self
+            .commits
+            .values()
+            .find(|c| c.implicit && self.in_use(c.id).is_none())
+            .map(|c| c.id)
+        {
             self.commits.remove(&id);
             taken.push(id);
         }

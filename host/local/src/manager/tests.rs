@@ -1,6 +1,11 @@
 //! The state machine against sandboxes that fail on demand. No privileges are needed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use super::*;
 use crate::sandbox::{Error, Pause, Spec, Tier};
@@ -48,7 +53,10 @@ impl World {
 struct Fake(Arc<World>, Capabilities);
 
 fn broken(what: &str) -> Error {
-    Error::Io { what: what.into(), source: std::io::ErrorKind::Other.into() }
+    Error::Io {
+        what: what.into(),
+        source: std::io::ErrorKind::Other.into(),
+    }
 }
 
 impl Backend for Fake {
@@ -66,7 +74,11 @@ impl Backend for Fake {
                 return Err(broken("start was made to fail"));
             }
             std::fs::create_dir_all(spec.dir.join("upper")).unwrap();
-            self.0.layers.lock().unwrap().insert(spec.id, spec.layers.to_vec());
+            self.0
+                .layers
+                .lock()
+                .unwrap()
+                .insert(spec.id, spec.layers.to_vec());
             let pid = self.0.next_pid.fetch_add(1, Ordering::SeqCst) + 1;
             self.0.alive.lock().unwrap().insert(pid);
             self.0.exits.lock().unwrap().insert(pid, Arc::default());
@@ -127,7 +139,14 @@ impl Backend for Fake {
     fn sweep<'a>(&'a self, known: &'a [Handle]) -> BoxFuture<'a, Result<(), Error>> {
         async move {
             let known: HashSet<i32> = known.iter().map(|h| h.pid).collect();
-            let stray: Vec<i32> = self.0.alive.lock().unwrap().difference(&known).copied().collect();
+            let stray: Vec<i32> = self
+                .0
+                .alive
+                .lock()
+                .unwrap()
+                .difference(&known)
+                .copied()
+                .collect();
             for pid in stray {
                 self.0.kill(pid);
             }
@@ -146,9 +165,21 @@ async fn open(dir: &Path, world: &Arc<World>) -> Arc<Manager> {
         full_root: true,
         notes: Vec::new(),
     };
-    let limits = Limits { max_vms: 8, max_commits: 8, ..Limits::default() };
+    let limits = Limits {
+        max_vms: 8,
+        max_commits: 8,
+        ..Limits::default()
+    };
     let state = StateDir::create(dir).unwrap();
-    Manager::open(state, Uuid::nil(), limits, Box::new(Fake(world.clone(), capabilities))).await.unwrap().0
+    Manager::open(
+        state,
+        Uuid::nil(),
+        limits,
+        Box::new(Fake(world.clone(), capabilities)),
+    )
+    .await
+    .unwrap()
+    .0
 }
 
 struct Lab {
@@ -162,7 +193,11 @@ impl Lab {
         let dir = tempfile::tempdir().unwrap();
         let world = Arc::<World>::default();
         let manager = open(dir.path(), &world).await;
-        Self { dir, world, manager }
+        Self {
+            dir,
+            world,
+            manager,
+        }
     }
 
     /// As after `kill -9`: nothing is told, everything is read again.
@@ -174,7 +209,10 @@ impl Lab {
     }
 
     async fn vm(&self) -> Uuid {
-        self.manager.new_root(VmConfig::default(), true).await.unwrap()
+        self.manager
+            .new_root(VmConfig::default(), true)
+            .await
+            .unwrap()
     }
 
     fn phase(&self, id: Uuid) -> Phase {
@@ -186,7 +224,10 @@ impl Lab {
     }
 
     async fn commit(&self, id: Uuid) -> Uuid {
-        self.manager.commit(id, CommitRequest::default()).await.unwrap()
+        self.manager
+            .commit(id, CommitRequest::default())
+            .await
+            .unwrap()
     }
 
     async fn becomes(&self, id: Uuid, phase: Phase) {
@@ -202,7 +243,9 @@ impl Lab {
     async fn settled(&self) {
         self.manager.tasks.close();
         self.manager.closing.cancel();
-        tokio::time::timeout(Duration::from_secs(20), self.manager.tasks.wait()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(20), self.manager.tasks.wait())
+            .await
+            .unwrap();
     }
 }
 
@@ -214,14 +257,19 @@ async fn a_vm_is_paused_resumed_and_deleted() {
     lab.manager.pause(vm, false).await.unwrap();
     lab.manager.pause(vm, false).await.unwrap();
     assert!(lab.world.is_frozen(&lab.handle(vm)));
-    assert!(matches!(lab.manager.dial(vm, Service::Ssh).await, Err(Fault::WrongState(_))));
+    assert!(matches!(
+        lab.manager.dial(vm, Service::Ssh).await,
+        Err(Fault::WrongState(_))
+    ));
     lab.manager.resume(vm, false).await.unwrap();
     assert!(!lab.world.is_frozen(&lab.handle(vm)));
     lab.manager.delete(vm, false).await.unwrap();
     assert_eq!(lab.manager.delete(vm, false).await, Err(Fault::NOT_FOUND));
     lab.settled().await;
     assert_eq!(lab.world.living(), 0);
-    assert!(list(&lab.manager.state.path("vms")).is_empty() && lab.manager.state.trash().is_empty());
+    assert!(
+        list(&lab.manager.state.path("vms")).is_empty() && lab.manager.state.trash().is_empty()
+    );
 }
 
 #[tokio::test]
@@ -234,16 +282,28 @@ async fn a_vm_whose_first_process_dies_sleeps_and_starts_again_on_its_disk() {
     assert!(lab.manager.pause(vm, false).await.is_err());
     lab.manager.resume(vm, false).await.unwrap();
     assert_eq!(lab.phase(vm), Phase::Running);
-    assert_eq!(std::fs::read_to_string(lab.manager.vm_dir(vm).join("upper/file")).unwrap(), "kept");
+    assert_eq!(
+        std::fs::read_to_string(lab.manager.vm_dir(vm).join("upper/file")).unwrap(),
+        "kept"
+    );
 }
 
 #[tokio::test]
 async fn a_failed_start_leaves_nothing_when_waited_for_and_a_dead_vm_otherwise() {
     let lab = Lab::new().await;
     lab.world.failing_starts.lock().unwrap().extend([1, 2, 3]);
-    assert!(lab.manager.new_root(VmConfig::default(), true).await.is_err());
+    assert!(
+        lab.manager
+            .new_root(VmConfig::default(), true)
+            .await
+            .is_err()
+    );
     assert!(lab.manager.vms().is_empty());
-    let vm = lab.manager.new_root(VmConfig::default(), false).await.unwrap();
+    let vm = lab
+        .manager
+        .new_root(VmConfig::default(), false)
+        .await
+        .unwrap();
     lab.becomes(vm, Phase::Dead).await;
     assert!(lab.manager.resume(vm, false).await.is_err());
     assert_eq!(lab.phase(vm), Phase::Dead);
@@ -256,9 +316,16 @@ async fn a_booting_vm_is_waited_for_unless_told_otherwise() {
     let lab = Lab::new().await;
     let gate = Arc::<Notify>::default();
     *lab.world.gate.lock().unwrap() = Some(gate.clone());
-    let vm = lab.manager.new_root(VmConfig::default(), false).await.unwrap();
+    let vm = lab
+        .manager
+        .new_root(VmConfig::default(), false)
+        .await
+        .unwrap();
     assert_eq!(lab.phase(vm), Phase::Booting);
-    assert!(matches!(lab.manager.pause(vm, true).await, Err(Fault::WrongState(_))));
+    assert!(matches!(
+        lab.manager.pause(vm, true).await,
+        Err(Fault::WrongState(_))
+    ));
     let waiting = tokio::spawn({
         let manager = lab.manager.clone();
         async move { manager.pause(vm, false).await }
@@ -273,7 +340,12 @@ async fn a_commit_is_refused_for_a_vm_that_cannot_be_frozen_and_leaves_nothing()
     let lab = Lab::new().await;
     let vm = lab.vm().await;
     lab.world.failing_freeze.store(true, Ordering::SeqCst);
-    assert!(lab.manager.commit(vm, CommitRequest::default()).await.is_err());
+    assert!(
+        lab.manager
+            .commit(vm, CommitRequest::default())
+            .await
+            .is_err()
+    );
     lab.settled().await;
     assert!(lab.manager.commits(false).is_empty());
     assert!(list(&lab.manager.state.path("commits")).is_empty());
@@ -285,7 +357,12 @@ async fn a_commit_whose_copy_fails_thaws_the_vm() {
     let lab = Lab::new().await;
     let vm = lab.vm().await;
     std::fs::remove_dir(lab.manager.vm_dir(vm).join("upper")).unwrap();
-    assert!(lab.manager.commit(vm, CommitRequest::default()).await.is_err());
+    assert!(
+        lab.manager
+            .commit(vm, CommitRequest::default())
+            .await
+            .is_err()
+    );
     assert!(!lab.world.is_frozen(&lab.handle(vm)));
     assert_eq!(lab.phase(vm), Phase::Running);
 }
@@ -294,7 +371,10 @@ async fn a_commit_whose_copy_fails_thaws_the_vm() {
 async fn keep_paused_leaves_the_vm_paused() {
     let lab = Lab::new().await;
     let vm = lab.vm().await;
-    let request = CommitRequest { keep_paused: true, ..CommitRequest::default() };
+    let request = CommitRequest {
+        keep_paused: true,
+        ..CommitRequest::default()
+    };
     lab.manager.commit(vm, request).await.unwrap();
     assert_eq!(lab.phase(vm), Phase::Paused);
     assert!(lab.world.is_frozen(&lab.handle(vm)));
@@ -311,9 +391,17 @@ async fn layers_of_a_restored_vm_are_those_of_its_commit_newest_first() {
     let middle = lab.manager.restore(first).await.unwrap();
     let second = lab.commit(middle).await;
     let leaf = lab.manager.restore(second).await.unwrap();
-    let expected: Vec<_> = [second, first].map(|id| lab.manager.state.commit(id).join("layer")).into();
+    let expected: Vec<_> = [second, first]
+        .map(|id| lab.manager.state.commit(id).join("layer"))
+        .into();
     assert_eq!(lab.world.layers.lock().unwrap()[&leaf], expected);
-    let parents: Vec<_> = lab.manager.parents(second).unwrap().iter().map(|c| c.id).collect();
+    let parents: Vec<_> = lab
+        .manager
+        .parents(second)
+        .unwrap()
+        .iter()
+        .map(|c| c.id)
+        .collect();
     assert_eq!(parents, [second, first]);
     let host_key = |id| std::fs::read(lab.manager.vm_dir(id).join("host_key")).unwrap();
     let ssh_key = |id| std::fs::read(lab.manager.vm_dir(id).join("ssh_key")).unwrap();
@@ -328,16 +416,31 @@ async fn a_commit_in_use_is_not_deleted() {
     let commit = lab.commit(root).await;
     let vm = lab.manager.restore(commit).await.unwrap();
     let conflict = |text: &str| Err(Fault::Conflict(text.into()));
-    assert_eq!(lab.manager.delete_commit(commit).await, conflict("commit still has 1 active VM(s)"));
+    assert_eq!(
+        lab.manager.delete_commit(commit).await,
+        conflict("commit still has 1 active VM(s)")
+    );
     let child = lab.commit(vm).await;
     lab.manager.delete(vm, false).await.unwrap();
-    assert_eq!(lab.manager.delete_commit(commit).await, conflict("commit still has 1 child commit(s)"));
-    lab.manager.create_tag("t".into(), child, None).await.unwrap();
-    assert_eq!(lab.manager.delete_commit(child).await, conflict("commit still has 1 tag(s)"));
+    assert_eq!(
+        lab.manager.delete_commit(commit).await,
+        conflict("commit still has 1 child commit(s)")
+    );
+    lab.manager
+        .create_tag("t".into(), child, None)
+        .await
+        .unwrap();
+    assert_eq!(
+        lab.manager.delete_commit(child).await,
+        conflict("commit still has 1 tag(s)")
+    );
     lab.manager.delete_tag("t".into()).await.unwrap();
     lab.manager.delete_commit(child).await.unwrap();
     lab.manager.delete_commit(commit).await.unwrap();
-    assert_eq!(lab.manager.delete_commit(commit).await, Err(Fault::COMMIT_NOT_FOUND));
+    assert_eq!(
+        lab.manager.delete_commit(commit).await,
+        Err(Fault::COMMIT_NOT_FOUND)
+    );
 }
 
 #[tokio::test]
@@ -376,14 +479,26 @@ async fn a_branch_of_which_nothing_starts_leaves_nothing() {
 async fn limits_hold_before_anything_is_made() {
     let lab = Lab::new().await;
     let root = lab.vm().await;
-    assert!(matches!(lab.manager.branch(root, 8, false, false).await, Err(Fault::Limit(_))));
-    assert!(matches!(lab.manager.branch(root, usize::MAX, false, false).await, Err(Fault::Limit(_))));
+    assert!(matches!(
+        lab.manager.branch(root, 8, false, false).await,
+        Err(Fault::Limit(_))
+    ));
+    assert!(matches!(
+        lab.manager.branch(root, usize::MAX, false, false).await,
+        Err(Fault::Limit(_))
+    ));
     assert!(lab.manager.commits(false).is_empty());
-    assert_eq!(lab.manager.branch(root, 0, false, false).await.unwrap(), Branched::default());
+    assert_eq!(
+        lab.manager.branch(root, 0, false, false).await.unwrap(),
+        Branched::default()
+    );
     for _ in 0..8 {
         lab.commit(root).await;
     }
-    assert!(matches!(lab.manager.commit(root, CommitRequest::default()).await, Err(Fault::Limit(_))));
+    assert!(matches!(
+        lab.manager.commit(root, CommitRequest::default()).await,
+        Err(Fault::Limit(_))
+    ));
 }
 
 #[tokio::test]
@@ -392,7 +507,10 @@ async fn an_abandoned_call_goes_on_to_its_end() {
     let vm = lab.vm().await;
     let (first, second) = (Uuid::from_u128(1), Uuid::from_u128(2));
     for id in [first, second] {
-        let request = CommitRequest { commit_id: Some(id), ..CommitRequest::default() };
+        let request = CommitRequest {
+            commit_id: Some(id),
+            ..CommitRequest::default()
+        };
         // Polled once, then dropped.
         let _ = lab.manager.commit(vm, request).now_or_never();
     }
@@ -413,12 +531,18 @@ async fn operations_on_one_vm_never_interleave() {
             match n % 4 {
                 0 => manager.pause(vm, false).await,
                 1 => manager.resume(vm, false).await,
-                2 if n < 12 => manager.commit(vm, CommitRequest::default()).await.map(|_| ()),
-                _ => manager.edit_labels(vm, move |l| {
-                    l.insert(n.to_string(), String::new());
-                    Ok(())
-                })
-                .await,
+                2 if n < 12 => manager
+                    .commit(vm, CommitRequest::default())
+                    .await
+                    .map(|_| ()),
+                _ => {
+                    manager
+                        .edit_labels(vm, move |l| {
+                            l.insert(n.to_string(), String::new());
+                            Ok(())
+                        })
+                        .await
+                }
             }
         }));
     }
@@ -426,7 +550,10 @@ async fn operations_on_one_vm_never_interleave() {
         one.await.unwrap().unwrap();
     }
     // What the record says is what is.
-    assert_eq!(lab.world.is_frozen(&lab.handle(vm)), lab.phase(vm) == Phase::Paused);
+    assert_eq!(
+        lab.world.is_frozen(&lab.handle(vm)),
+        lab.phase(vm) == Phase::Paused
+    );
     assert_eq!(lab.manager.commits(false).len(), 3);
     let on_disk: VmRecord = read_json(&lab.manager.vm_dir(vm).join("meta.json")).unwrap();
     assert_eq!((on_disk.phase, on_disk.labels.len()), (lab.phase(vm), 9));
@@ -435,17 +562,31 @@ async fn operations_on_one_vm_never_interleave() {
 #[tokio::test]
 async fn recovery_adopts_thaws_and_puts_to_sleep() {
     let lab = Lab::new().await;
-    let (running, frozen, paused, dead) = (lab.vm().await, lab.vm().await, lab.vm().await, lab.vm().await);
+    let (running, frozen, paused, dead) = (
+        lab.vm().await,
+        lab.vm().await,
+        lab.vm().await,
+        lab.vm().await,
+    );
     lab.manager.pause(paused, false).await.unwrap();
     // Killed in the middle of a commit: frozen, but recorded as running.
-    lab.world.frozen.lock().unwrap().insert(lab.handle(frozen).pid);
+    lab.world
+        .frozen
+        .lock()
+        .unwrap()
+        .insert(lab.handle(frozen).pid);
     lab.manager.closing.cancel();
     tokio::task::yield_now().await;
     lab.world.kill(lab.handle(dead).pid);
     let lab = lab.reopen().await;
     assert_eq!(
         [running, frozen, paused, dead].map(|id| lab.phase(id)),
-        [Phase::Running, Phase::Running, Phase::Paused, Phase::Sleeping]
+        [
+            Phase::Running,
+            Phase::Running,
+            Phase::Paused,
+            Phase::Sleeping
+        ]
     );
     assert!(!lab.world.is_frozen(&lab.handle(frozen)));
     assert!(lab.world.is_frozen(&lab.handle(paused)));
@@ -459,8 +600,14 @@ async fn recovery_removes_what_was_cut_short() {
     let lab = Lab::new().await;
     let (vm, deleting) = (lab.vm().await, lab.vm().await);
     let commit = lab.commit(vm).await;
-    lab.manager.create_tag("tag".into(), commit, None).await.unwrap();
-    lab.manager.set_env([("A".to_owned(), "b".to_owned())].into(), false).await.unwrap();
+    lab.manager
+        .create_tag("tag".into(), commit, None)
+        .await
+        .unwrap();
+    lab.manager
+        .set_env([("A".to_owned(), "b".to_owned())].into(), false)
+        .await
+        .unwrap();
     let state = lab.manager.state.clone();
     let cut = |id: Uuid, phase| {
         let path = state.vm(id).join("meta.json");
@@ -477,9 +624,19 @@ async fn recovery_removes_what_was_cut_short() {
     std::fs::create_dir_all(half.join("layer/deep")).unwrap();
     std::fs::create_dir_all(state.path("trash/x/y")).unwrap();
     let lab = lab.reopen().await;
-    assert_eq!(lab.manager.vms().iter().map(|v| v.id).collect::<Vec<_>>(), [vm]);
+    assert_eq!(
+        lab.manager.vms().iter().map(|v| v.id).collect::<Vec<_>>(),
+        [vm]
+    );
     assert_eq!(lab.world.living(), 1);
-    assert_eq!(lab.manager.commits(false).iter().map(|c| c.id).collect::<Vec<_>>(), [commit]);
+    assert_eq!(
+        lab.manager
+            .commits(false)
+            .iter()
+            .map(|c| c.id)
+            .collect::<Vec<_>>(),
+        [commit]
+    );
     assert_eq!(lab.manager.tag("tag").unwrap().commit_id, commit);
     assert_eq!(lab.manager.env()["A"], "b");
     lab.settled().await;
@@ -531,7 +688,10 @@ async fn sleep_all_ends_every_process_and_lets_no_new_one_in() {
     assert_eq!((slept, failed.len()), (2, 0));
     assert_eq!(lab.world.living(), 0);
     assert_eq!([a, b].map(|id| lab.phase(id)), [Phase::Sleeping; 2]);
-    assert_eq!(lab.manager.new_root(VmConfig::default(), true).await, Err(Fault::Closing));
+    assert_eq!(
+        lab.manager.new_root(VmConfig::default(), true).await,
+        Err(Fault::Closing)
+    );
     assert_eq!(lab.manager.resume(a, false).await, Err(Fault::Closing));
 }
 
@@ -552,18 +712,40 @@ async fn names_survive_a_restart_and_keep_their_rules() {
     let vm = lab.vm().await;
     let (one, two) = (lab.commit(vm).await, lab.commit(vm).await);
     let m = &lab.manager;
-    m.create_repository("repo".into(), Some("d".into())).await.unwrap();
+    m.create_repository("repo".into(), Some("d".into()))
+        .await
+        .unwrap();
     let again = m.create_repository("repo".into(), None).await.unwrap_err();
     assert_eq!(again, Fault::Conflict("repository already exists".into()));
-    assert!(matches!(m.create_repository("a/b".into(), None).await, Err(Fault::Invalid(_))));
-    m.create_repo_tag("repo".into(), "latest".into(), one, Some("x".into())).await.unwrap();
-    assert!(m.create_repo_tag("repo".into(), "latest".into(), one, None).await.is_err());
-    let unknown = m.create_repo_tag("repo".into(), "other".into(), Uuid::nil(), None).await.unwrap_err();
+    assert!(matches!(
+        m.create_repository("a/b".into(), None).await,
+        Err(Fault::Invalid(_))
+    ));
+    m.create_repo_tag("repo".into(), "latest".into(), one, Some("x".into()))
+        .await
+        .unwrap();
+    assert!(
+        m.create_repo_tag("repo".into(), "latest".into(), one, None)
+            .await
+            .is_err()
+    );
+    let unknown = m
+        .create_repo_tag("repo".into(), "other".into(), Uuid::nil(), None)
+        .await
+        .unwrap_err();
     assert_eq!(unknown, Fault::COMMIT_NOT_FOUND);
-    let none = m.update_repo_tag("repo".into(), "latest".into(), TagChange::default()).await.unwrap_err();
+    let none = m
+        .update_repo_tag("repo".into(), "latest".into(), TagChange::default())
+        .await
+        .unwrap_err();
     assert_eq!(none, Fault::Invalid("No updates provided".into()));
-    let change = TagChange { commit_id: Some(two), description: Some(None) };
-    m.update_repo_tag("repo".into(), "latest".into(), change).await.unwrap();
+    let change = TagChange {
+        commit_id: Some(two),
+        description: Some(None),
+    };
+    m.update_repo_tag("repo".into(), "latest".into(), change)
+        .await
+        .unwrap();
     m.set_visibility("repo".into(), true).await.unwrap();
     let lab = lab.reopen().await;
     let m = &lab.manager;
@@ -571,9 +753,15 @@ async fn names_survive_a_restart_and_keep_their_rules() {
     assert_eq!(m.repo_tag("repo", "latest").unwrap().description, None);
     assert!(m.repository("repo").unwrap().is_public);
     for wrong in ["repo", "repo:", ":latest", "a:b:c", ""] {
-        assert!(matches!(m.resolve_ref(wrong), Err(Fault::Invalid(_))), "{wrong}");
+        assert!(
+            matches!(m.resolve_ref(wrong), Err(Fault::Invalid(_))),
+            "{wrong}"
+        );
     }
     m.delete_repository("repo".into()).await.unwrap();
-    assert_eq!(m.resolve_ref("repo:latest"), Err(Fault::REPOSITORY_NOT_FOUND));
+    assert_eq!(
+        m.resolve_ref("repo:latest"),
+        Err(Fault::REPOSITORY_NOT_FOUND)
+    );
     m.delete_commit(two).await.unwrap();
 }

@@ -26,7 +26,10 @@ impl Vm {
     }
 
     pub(crate) fn record(&self) -> VmRecord {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.record
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     pub(crate) fn set(&self, record: VmRecord) {

@@ -492,6 +492,10 @@ impl Sandboxes {
                 })?
                 .map_err(Error::io(format!("wait for process {pid}")))?;
         }
+        // Stays while it has VMs, and is made again for the next one.
+        if let Some(groups) = &self.core.groups {
+            groups.remove();
+        }
         Ok(())
     }
 }

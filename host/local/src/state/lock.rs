@@ -73,7 +73,12 @@ impl Lock {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     #[tokio::test]
@@ -82,7 +87,12 @@ mod tests {
         let path = dir.path().join("lock");
         let first = Lock::try_take(&path).unwrap().unwrap();
         assert!(Lock::try_take(&path).unwrap().is_none());
-        assert!(Lock::take(&path, Duration::from_millis(20)).await.unwrap().is_none());
+        assert!(
+            Lock::take(&path, Duration::from_millis(20))
+                .await
+                .unwrap()
+                .is_none()
+        );
         let waiting = tokio::spawn({
             let path = path.clone();
             async move { Lock::take(&path, Duration::from_secs(20)).await }

@@ -35,7 +35,14 @@ pub(crate) struct StateDir {
 
 impl StateDir {
     /// Its directories.
-    pub(crate) const PARTS: [&str; 6] = ["vms", "commits", "commit_tags", "repositories", "logins", "trash"];
+    pub(crate) const PARTS: [&str; 6] = [
+        "vms",
+        "commits",
+        "commit_tags",
+        "repositories",
+        "logins",
+        "trash",
+    ];
     /// Its files. The lock goes last.
     pub(crate) const FILES: [&str; 8] = [
         "endpoint.json",
@@ -54,7 +61,8 @@ impl StateDir {
         make.recursive(true).mode(0o700);
         make.create(root).map_err(Error::file("create", root))?;
         let root = root.canonicalize().map_err(Error::file("find", root))?;
-        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).map_err(Error::file("make private", &root))?;
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700))
+            .map_err(Error::file("make private", &root))?;
         for part in Self::PARTS {
             let dir = root.join(part);
             make.create(&dir).map_err(Error::file("create", &dir))?;
@@ -69,7 +77,11 @@ impl StateDir {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(Error::file("find", root)(e)),
         };
-        if root.join("lock").is_file() && root.join("vms").is_dir() { Ok(Some(Self { root })) } else { Ok(None) }
+        if root.join("lock").is_file() && root.join("vms").is_dir() {
+            Ok(Some(Self { root }))
+        } else {
+            Ok(None)
+        }
     }
 
     pub(crate) fn root(&self) -> &Path {
@@ -128,7 +140,12 @@ impl StateDir {
         let path = self.path("api_key");
         match fs::read_to_string(&path) {
             Ok(text) if valid_key(text.trim()) => return Ok(text.trim().to_owned()),
-            Ok(_) => return Err(Error::Damaged { path, why: "it holds no API key".into() }),
+            Ok(_) => {
+                return Err(Error::Damaged {
+                    path,
+                    why: "it holds no API key".into(),
+                });
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::file("read", &path)(e)),
         }
@@ -150,7 +167,12 @@ pub(crate) fn valid_key(key: &str) -> bool {
 
 /// Everything in a directory; nothing if it cannot be read.
 pub(crate) fn list(dir: &Path) -> Vec<PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
+    fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .collect()
 }
 
 /// Writes a private file (0600) so that readers see the old or the new content.
@@ -173,15 +195,20 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), Error> {
 
 /// Writes a record as JSON.
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<(), Error> {
-    let bytes = serde_json::to_vec_pretty(value)
-        .map_err(|e| Error::Damaged { path: path.to_owned(), why: format!("the record cannot be written as JSON: {e}") })?;
+    let bytes = serde_json::to_vec_pretty(value).map_err(|e| Error::Damaged {
+        path: path.to_owned(),
+        why: format!("the record cannot be written as JSON: {e}"),
+    })?;
     write(path, &bytes)
 }
 
 /// Reads a record.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, Error> {
     let bytes = fs::read(path).map_err(Error::file("read", path))?;
-    serde_json::from_slice(&bytes).map_err(|e| Error::Damaged { path: path.to_owned(), why: e.to_string() })
+    serde_json::from_slice(&bytes).map_err(|e| Error::Damaged {
+        path: path.to_owned(),
+        why: e.to_string(),
+    })
 }
 
 /// Removes a record; a missing one is removed already.
@@ -194,7 +221,12 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+    #![allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )]
     use super::*;
 
     #[test]
@@ -204,7 +236,10 @@ mod tests {
         let key = state.api_key().unwrap();
         assert!(valid_key(&key), "{key}");
         assert_eq!(state.api_key().unwrap(), key);
-        let mode = fs::metadata(state.path("api_key")).unwrap().permissions().mode();
+        let mode = fs::metadata(state.path("api_key"))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let mode = fs::metadata(state.root()).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700);
@@ -235,13 +270,20 @@ mod tests {
         let b = StateDir::create(&dir.path().join("b")).unwrap();
         assert_ne!(a.instance(), b.instance());
         drop(Lock::try_take(&a.path("lock")).unwrap());
-        assert_eq!(StateDir::open(a.root()).unwrap().unwrap().instance(), a.instance());
+        assert_eq!(
+            StateDir::open(a.root()).unwrap().unwrap().instance(),
+            a.instance()
+        );
     }
 
     #[test]
     fn a_foreign_directory_is_not_taken_for_a_platform() {
         let dir = tempfile::tempdir().unwrap();
         assert!(StateDir::open(dir.path()).unwrap().is_none());
-        assert!(StateDir::open(&dir.path().join("missing")).unwrap().is_none());
+        assert!(
+            StateDir::open(&dir.path().join("missing"))
+                .unwrap()
+                .is_none()
+        );
     }
 }

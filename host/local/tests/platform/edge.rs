@@ -14,7 +14,9 @@ use vers_local::Endpoint;
 
 async fn connect(endpoint: &Endpoint, name: &str) -> io::Result<TlsStream<TcpStream>> {
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(&endpoint.ca_pem).unwrap()).unwrap();
+    roots
+        .add(CertificateDer::from_pem_file(&endpoint.ca_pem).unwrap())
+        .unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -24,14 +26,21 @@ async fn connect(endpoint: &Endpoint, name: &str) -> io::Result<TlsStream<TcpStr
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     let stream = TcpStream::connect(endpoint.ssh_addr).await?;
     let name = ServerName::try_from(name.to_owned()).unwrap();
-    tokio::time::timeout(DEADLINE, connector.connect(name, stream)).await.expect("the handshake must end")
+    tokio::time::timeout(DEADLINE, connector.connect(name, stream))
+        .await
+        .expect("the handshake must end")
 }
 
 /// Up to the line break.
 async fn line(stream: &mut TlsStream<TcpStream>) -> String {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\n") {
-        bytes.push(tokio::time::timeout(DEADLINE, stream.read_u8()).await.unwrap().unwrap());
+        bytes.push(
+            tokio::time::timeout(DEADLINE, stream.read_u8())
+                .await
+                .unwrap()
+                .unwrap(),
+        );
     }
     String::from_utf8(bytes).unwrap()
 }
@@ -44,10 +53,17 @@ async fn the_name_leads_to_the_ssh_server_of_the_vm_and_to_no_other() {
     let name = format!("{vm}.vm.localhost");
     let mut ssh = connect(&api.endpoint, &name).await.unwrap();
     assert!(line(&mut ssh).await.starts_with("SSH-2.0-"));
-    for nowhere in ["00000000-0000-4000-8000-000000000000.vm.localhost", "x.vm.localhost", "localhost"] {
+    for nowhere in [
+        "00000000-0000-4000-8000-000000000000.vm.localhost",
+        "x.vm.localhost",
+        "localhost",
+    ] {
         let refused = connect(&api.endpoint, nowhere).await.unwrap_err();
         // By the server, in the handshake; not by our own look at the certificate.
-        assert!(refused.to_string().contains("alert"), "{nowhere}: {refused}");
+        assert!(
+            refused.to_string().contains("alert"),
+            "{nowhere}: {refused}"
+        );
     }
     api.set_state(&vm, "Paused").await;
     assert!(connect(&api.endpoint, &name).await.is_err());
@@ -57,7 +73,9 @@ async fn the_name_leads_to_the_ssh_server_of_the_vm_and_to_no_other() {
     // The end of the VM ends its connections.
     api.delete(&vm).await;
     let mut rest = Vec::new();
-    let end = tokio::time::timeout(DEADLINE, ssh.read_to_end(&mut rest)).await.unwrap();
+    let end = tokio::time::timeout(DEADLINE, ssh.read_to_end(&mut rest))
+        .await
+        .unwrap();
     drop(end);
     assert!(connect(&api.endpoint, &name).await.is_err());
     lab.end().await;
@@ -72,17 +90,30 @@ async fn a_port_of_a_vm_is_reached_and_each_direction_ends_on_its_own() {
     let start = json!({"command": ["sh", "-c", "nohup python3 -c \"$S\" >/root/log 2>&1 & while ! [ -e /root/up ]; do sleep 0.01; done"], "env": {"S": server}});
     assert_eq!(api.exec(&vm, start).await["exit_code"], 0);
     for n in [1_usize, 1 << 20] {
-        let mut stream = connect(&api.endpoint, &format!("8080--{vm}.vm.localhost")).await.unwrap();
+        let mut stream = connect(&api.endpoint, &format!("8080--{vm}.vm.localhost"))
+            .await
+            .unwrap();
         let sent: Vec<u8> = (0..n).map(|i| u8::try_from(i % 251).unwrap()).collect();
         stream.write_all(&sent).await.unwrap();
         stream.shutdown().await.unwrap();
         let mut got = Vec::new();
-        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut got)).await.unwrap().unwrap();
-        assert!(got.iter().rev().eq(sent.iter()), "{n} bytes went, others came back");
+        tokio::time::timeout(DEADLINE, stream.read_to_end(&mut got))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(
+            got.iter().rev().eq(sent.iter()),
+            "{n} bytes went, others came back"
+        );
     }
-    let mut closed = connect(&api.endpoint, &format!("9--{vm}.vm.localhost")).await.unwrap();
+    let mut closed = connect(&api.endpoint, &format!("9--{vm}.vm.localhost"))
+        .await
+        .unwrap();
     let mut rest = Vec::new();
-    tokio::time::timeout(DEADLINE, closed.read_to_end(&mut rest)).await.unwrap().unwrap();
+    tokio::time::timeout(DEADLINE, closed.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
     assert!(rest.is_empty());
     lab.end().await;
 }
@@ -93,7 +124,10 @@ async fn a_client_that_says_nothing_is_dropped() {
     let mut silent = TcpStream::connect(lab.api.endpoint.ssh_addr).await.unwrap();
     let mut rest = Vec::new();
     // The handshake's own deadline is 10 s.
-    tokio::time::timeout(Duration::from_secs(60), silent.read_to_end(&mut rest)).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), silent.read_to_end(&mut rest))
+        .await
+        .unwrap()
+        .unwrap();
     lab.end().await;
 }
 

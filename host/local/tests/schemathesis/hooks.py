@@ -14,7 +14,7 @@ import schemathesis
 
 ORIGIN = os.environ["ORIGIN"]
 KEY = os.environ["API_KEY"]
-known = {"vm": None, "commit": None}
+known = {"vm": None, "commit": None, "tag": "none", "repository": "none", "n": 0}
 dice = random.Random(1)
 
 
@@ -37,12 +37,21 @@ def living():
             call("DELETE", f"/vm/{vm['vm_id']}")
         known["vm"] = call("POST", "/vm/new_root?wait_boot=true", {"vm_config": {}})["vm_id"]
         known["commit"] = call("POST", f"/vm/{known['vm']}/commit")["commit_id"]
-    name = {"tag_name": "latest", "commit_id": known["commit"]}
-    for path, body in (("/repositories", {"name": "known"}), ("/repositories/known/tags", name), ("/commit_tags", name)):
-        try:
-            call("POST", path, body)
-        except urllib.error.HTTPError:
-            pass  # There already, or the commit was deleted in this instant.
+    try:
+        call("GET", f"/commit_tags/{known['tag']}")
+        call("GET", f"/repositories/{known['repository']}/tags/{known['tag']}")
+    except urllib.error.HTTPError:
+        # Never a name that was used: what is deleted must stay deleted.
+        known["n"] += 1
+        known["tag"], known["repository"] = f"tag{known['n']}", f"repository{known['n']}"
+        tag = {"tag_name": known["tag"], "commit_id": known["commit"]}
+        repository = {"name": known["repository"]}
+        for path, body in (("/repositories", repository), (f"/repositories/{repository['name']}/tags", tag),
+                           ("/commit_tags", tag)):
+            try:
+                call("POST", path, body)
+            except urllib.error.HTTPError:
+                pass  # The commit was deleted in this instant.
     return known
 
 
@@ -53,7 +62,7 @@ def map_path_parameters(context, path_parameters):
         for name, kind in (("vm_id", "vm"), ("commit_id", "commit"), ("vm_or_commit_id", "vm")):
             if name in path_parameters:
                 path_parameters[name] = there[kind]
-        for name, value in (("repo_name", "known"), ("tag_name", "latest"), ("org_name", "local")):
+        for name, value in (("repo_name", there["repository"]), ("tag_name", there["tag"]), ("org_name", "local")):
             if name in path_parameters:
                 path_parameters[name] = value
     return path_parameters

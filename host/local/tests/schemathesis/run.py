@@ -17,7 +17,8 @@ command = [
     "--max-examples", os.environ["EXAMPLES"], "--seed", "1", "--workers", "2", "--continue-on-failure",
     "--generation-database", "none", "--request-timeout", "60",
     # Excluded: `positive_data_acceptance`, because the platform refuses more than a schema can say (names that are taken,
-    # limits, states of VMs); `ignored_auth`, which wants 401 for a wrong key, where the platform's gateway says 403.
-    "--exclude-checks", "positive_data_acceptance,ignored_auth",
+    # limits, states of VMs); `ignored_auth` and `missing_required_header`, which want 401 for a wrong key and a
+    # missing one, where the platform's gateway says 403 (held by the crate's own tests).
+    "--exclude-checks", "positive_data_acceptance,ignored_auth,missing_required_header",
 ]
 sys.exit(subprocess.run(command, env=environment, check=False).returncode)
