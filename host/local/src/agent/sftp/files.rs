@@ -214,7 +214,8 @@ impl Session {
         self.next = self.next.wrapping_add(1);
         self.open.insert(key, open);
         let mut w = packet(kind::HANDLE, id);
-        w.bytes(&key.to_be_bytes());
+        // Text: there are clients that take handles for UTF-8 and hand others back changed.
+        w.bytes(key.to_string().as_bytes());
         Ok(w.finish())
     }
 
@@ -348,8 +349,8 @@ const NO_HANDLE: Refusal = Refusal::Code(code::FAILURE, "no such handle");
 
 fn key(r: &mut Reader<'_>) -> Result<u32, Refusal> {
     let bytes = r.bytes().ok_or(SHORT)?;
-    let key: [u8; 4] = bytes.try_into().map_err(|_| NO_HANDLE)?;
-    Ok(u32::from_be_bytes(key))
+    let text = std::str::from_utf8(bytes).map_err(|_| NO_HANDLE)?;
+    text.parse().map_err(|_| NO_HANDLE)
 }
 
 fn version() -> Vec<u8> {
@@ -448,6 +449,26 @@ mod tests {
         assert_eq!(status_of(&s.handle(&w.finish()[4..]).unwrap()), code::OK);
         let name = dir.path().join(OsStr::from_bytes(b"a\xff\n"));
         assert_eq!(fs::read(name).unwrap(), b"\0\0\0xyz");
+    }
+
+    #[test]
+    fn the_thousandth_handle_is_still_text_that_a_client_can_hand_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut s = Session::new(dir.path().to_str().unwrap());
+        for _ in 0..1000 {
+            let mut w = Writer::new(kind::OPENDIR);
+            w.u32(1).bytes(b".");
+            let reply = s.handle(&w.finish()[4..]).unwrap();
+            // Length, kind and id, and the handle with its own length.
+            let handle = std::str::from_utf8(&reply[13..]).unwrap().to_owned();
+            let mut w = Writer::new(kind::CLOSE);
+            w.u32(1).bytes(handle.as_bytes());
+            assert_eq!(
+                status_of(&s.handle(&w.finish()[4..]).unwrap()),
+                code::OK,
+                "{handle}"
+            );
+        }
     }
 
     #[test]
