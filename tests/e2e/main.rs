@@ -1,5 +1,11 @@
 //! End to end, through the shipped binary and the local platform.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what is wrong by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what is wrong by a panic"
+)]
 
 mod bad_input;
 mod behaviour;

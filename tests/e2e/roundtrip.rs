@@ -24,10 +24,12 @@ enum Look {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 async fn sha256(bench: &Bench, look: Look, path: &str) -> String {
@@ -39,7 +41,11 @@ async fn sha256(bench: &Bench, look: Look, path: &str) -> String {
     let (text, _) = child.take_stdout().unwrap().collect(1 << 20).await;
     let ended = child.wait().await.unwrap();
     assert!(ended.is_success(), "{path:?}: {ended:?}");
-    String::from_utf8_lossy(&text).split(' ').next().unwrap_or_default().to_owned()
+    String::from_utf8_lossy(&text)
+        .split(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// One file's life.
@@ -56,19 +62,87 @@ struct Case {
 
 fn names() -> impl Strategy<Value = String> {
     let known = prop::sample::select(vec![
-        "-rf", "--", "-n", " ", "a b", " lead", "trail ", "it's", "\"quoted\"", "'; touch x; '", "line\nbreak", "\n", "tab\there", "\r", "$(x)`y`", "${HOME}",
-        "~", "~root", "*", "?", "[a-z]", "{a,b}", "!!", "#hash", "a\\b", "\\n", "%s%n", "zażółć", "💩", "e\u{301}", "\u{202e}gnp.exe", "...", ".hidden",
-        "\u{1b}[2J", "\u{7f}", "vm:x:y", "&", "|", "<>", "=", "@file", "NUL", "con.txt",
+        "-rf",
+        "--",
+        "-n",
+        " ",
+        "a b",
+        " lead",
+        "trail ",
+        "it's",
+        "\"quoted\"",
+        "'; touch x; '",
+        "line\nbreak",
+        "\n",
+        "tab\there",
+        "\r",
+        "$(x)`y`",
+        "${HOME}",
+        "~",
+        "~root",
+        "*",
+        "?",
+        "[a-z]",
+        "{a,b}",
+        "!!",
+        "#hash",
+        "a\\b",
+        "\\n",
+        "%s%n",
+        "zażółć",
+        "💩",
+        "e\u{301}",
+        "\u{202e}gnp.exe",
+        "...",
+        ".hidden",
+        "\u{1b}[2J",
+        "\u{7f}",
+        "vm:x:y",
+        "&",
+        "|",
+        "<>",
+        "=",
+        "@file",
+        "NUL",
+        "con.txt",
     ]);
-    let any = "[^/\0]{1,40}".prop_filter("no name of a file", |name: &String| name != "." && name != ".." && name.len() <= 200);
+    let any = "[^/\0]{1,40}".prop_filter("no name of a file", |name: &String| {
+        name != "." && name != ".." && name.len() <= 200
+    });
     prop_oneof![1 => known.prop_map(str::to_owned), 2 => any]
 }
 
 fn contents() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
-        "\n", "\r\n", "\r", "\0", "\u{feff}", "é", "💩", "\u{1b}[31m", "VERS_EOF_1", "EOF\n", "'", "\"", "$(x)", "`", "\\", "\\n", "%", " ", "\t", "a", "word ", "\u{85}", "\u{2028}",
+        "\n",
+        "\r\n",
+        "\r",
+        "\0",
+        "\u{feff}",
+        "é",
+        "💩",
+        "\u{1b}[31m",
+        "VERS_EOF_1",
+        "EOF\n",
+        "'",
+        "\"",
+        "$(x)",
+        "`",
+        "\\",
+        "\\n",
+        "%",
+        " ",
+        "\t",
+        "a",
+        "word ",
+        "\u{85}",
+        "\u{2028}",
     ]);
-    let block = prop_oneof!["[a-z \n]{1,80}", "\\PC{1,60}\n", Just("żółw 💩\r\n".to_owned())];
+    let block = prop_oneof![
+        "[a-z \n]{1,80}",
+        "\\PC{1,60}\n",
+        Just("żółw 💩\r\n".to_owned())
+    ];
     prop_oneof![
         1 => Just(String::new()),
         1 => prop::sample::select(vec!["\n", "\r\n", "no line end", "a\0b", "\u{feff}", "x\n\n\n"]).prop_map(str::to_owned),
@@ -82,19 +156,41 @@ fn contents() -> impl Strategy<Value = String> {
 
 fn cases() -> impl Strategy<Value = Case> {
     let cut = any::<(prop::sample::Index, prop::sample::Index)>();
-    let parts = (names(), any::<bool>(), contents(), cut, prop_oneof![contents(), "[a-z\n]{0,20}"]);
+    let parts = (
+        names(),
+        any::<bool>(),
+        contents(),
+        cut,
+        prop_oneof![contents(), "[a-z\n]{0,20}"],
+    );
     // The home directory and those below it have names of their own, which are no names of files.
-    let parts = parts.prop_filter("a way to say home", |(name, relative, ..)| !(*relative && name == "~"));
-    parts.prop_map(|(name, relative, content, cut, new)| Case { name, relative, content, cut, new })
+    let parts = parts.prop_filter("a way to say home", |(name, relative, ..)| {
+        !(*relative && name == "~")
+    });
+    parts.prop_map(|(name, relative, content, cut, new)| Case {
+        name,
+        relative,
+        content,
+        cut,
+        new,
+    })
 }
 
 impl Case {
     /// What the edit names: never in the middle of a character, and not too long for a model to write.
     fn old(&self) -> &str {
-        let at = |index: prop::sample::Index| (0..=index.index(self.content.len() + 1)).rev().find(|at| self.content.is_char_boundary(*at)).unwrap_or(0);
+        let at = |index: prop::sample::Index| {
+            (0..=index.index(self.content.len() + 1))
+                .rev()
+                .find(|at| self.content.is_char_boundary(*at))
+                .unwrap_or(0)
+        };
         let (a, b) = (at(self.cut.0), at(self.cut.1));
         let (from, to) = (a.min(b), a.max(b));
-        let short = (from..=to.min(from + 400)).rev().find(|at| self.content.is_char_boundary(*at)).unwrap_or(from);
+        let short = (from..=to.min(from + 400))
+            .rev()
+            .find(|at| self.content.is_char_boundary(*at))
+            .unwrap_or(from);
         &self.content[from..short]
     }
 
@@ -104,22 +200,35 @@ impl Case {
     /// both kinds is a matter of taste, and is left to the unit tests: `Err`.
     fn edited(&self) -> Result<Option<String>, ()> {
         let (old, new) = (self.old(), self.new.as_str());
-        if [self.content.as_str(), old, new].iter().any(|text| text.starts_with('\u{feff}')) {
+        if [self.content.as_str(), old, new]
+            .iter()
+            .any(|text| text.starts_with('\u{feff}'))
+        {
             return Err(());
         }
         let lf = |text: &str| text.replace("\r\n", "\n");
         let crlf = self.content.contains("\r\n");
-        if (crlf && lf(&self.content).replace('\n', "\r\n") != self.content) || lf(&self.content).contains('\r') || new.contains('\r') {
+        if (crlf && lf(&self.content).replace('\n', "\r\n") != self.content)
+            || lf(&self.content).contains('\r')
+            || new.contains('\r')
+        {
             return Err(());
         }
         let (content, old) = (lf(&self.content), lf(old));
         // Of places that overlap, too.
-        let places = (0..content.len()).filter(|at| content.as_bytes()[*at..].starts_with(old.as_bytes())).take(2).count();
+        let places = (0..content.len())
+            .filter(|at| content.as_bytes()[*at..].starts_with(old.as_bytes()))
+            .take(2)
+            .count();
         if old.is_empty() || places != 1 || old == new {
             return Ok(None);
         }
         let edited = content.replacen(&old, new, 1);
-        Ok(Some(if crlf { edited.replace('\n', "\r\n") } else { edited }))
+        Ok(Some(if crlf {
+            edited.replace('\n', "\r\n")
+        } else {
+            edited
+        }))
     }
 }
 
@@ -128,15 +237,26 @@ async fn read_whole(bench: &Bench, path: &str) -> Option<String> {
     let mut whole = String::new();
     let mut offset = 1;
     loop {
-        let page = bench.text("read", json!({ "path": path, "offset": offset })).await;
-        if page.starts_with(&format!("[Line {offset} is ")) && page.contains(" exceeds 50.0KB limit.") {
+        let page = bench
+            .text("read", json!({ "path": path, "offset": offset }))
+            .await;
+        if page.starts_with(&format!("[Line {offset} is "))
+            && page.contains(" exceeds 50.0KB limit.")
+        {
             return None;
         }
-        let more = page.rsplit_once("\n\n[Showing lines ").and_then(|(text, notice)| {
-            let next = notice.rsplit_once(" Use offset=")?.1.strip_suffix(" to continue.]")?;
-            Some((text, next.parse().ok()?))
-        });
-        let Some((text, next)) = more else { return Some(whole + &page) };
+        let more = page
+            .rsplit_once("\n\n[Showing lines ")
+            .and_then(|(text, notice)| {
+                let next = notice
+                    .rsplit_once(" Use offset=")?
+                    .1
+                    .strip_suffix(" to continue.]")?;
+                Some((text, next.parse().ok()?))
+            });
+        let Some((text, next)) = more else {
+            return Some(whole + &page);
+        };
         assert!(next > offset, "{path:?}: after line {offset} comes {next}");
         whole = whole + text + "\n";
         offset = next;
@@ -146,17 +266,41 @@ async fn read_whole(bench: &Bench, path: &str) -> Option<String> {
 async fn live(bench: &Bench, look: Look, directory: &str, case: Case) {
     let full = format!("{directory}/{}", case.name);
     let path = if case.relative { &case.name } else { &full };
-    let written = bench.text("write", json!({ "path": path, "content": case.content })).await;
-    assert_eq!(written, format!("Successfully wrote {} bytes to {path}", case.content.len()));
-    assert_eq!(sha256(bench, look, &full).await, hex(case.content.as_bytes()), "what was written is not what is there");
+    let written = bench
+        .text("write", json!({ "path": path, "content": case.content }))
+        .await;
+    assert_eq!(
+        written,
+        format!("Successfully wrote {} bytes to {path}", case.content.len())
+    );
+    assert_eq!(
+        sha256(bench, look, &full).await,
+        hex(case.content.as_bytes()),
+        "what was written is not what is there"
+    );
 
     if case.content.is_empty() {
-        assert_eq!(bench.text("read", json!({ "path": path })).await, "(empty file)");
-    } else if case.content.as_bytes().iter().take(8192).any(|byte| *byte == 0) {
+        assert_eq!(
+            bench.text("read", json!({ "path": path })).await,
+            "(empty file)"
+        );
+    } else if case
+        .content
+        .as_bytes()
+        .iter()
+        .take(8192)
+        .any(|byte| *byte == 0)
+    {
         let shown = bench.text("read", json!({ "path": path })).await;
-        assert!(shown.starts_with(&format!("[{path} is a binary file of ")), "{shown}");
+        assert!(
+            shown.starts_with(&format!("[{path} is a binary file of ")),
+            "{shown}"
+        );
     } else if let Some(read) = read_whole(bench, path).await {
-        assert!(read == case.content, "what is read is not what was written: {read:?}");
+        assert!(
+            read == case.content,
+            "what is read is not what was written: {read:?}"
+        );
     } else {
         assert!(case.content.lines().any(|line| line.len() > 50 * 1024));
     }
@@ -165,21 +309,39 @@ async fn live(bench: &Bench, look: Look, directory: &str, case: Case) {
     match case.edited() {
         Ok(Some(expected)) => {
             bench.text("edit", edit).await;
-            assert_eq!(sha256(bench, look, &full).await, hex(expected.as_bytes()), "an edit has changed something else");
+            assert_eq!(
+                sha256(bench, look, &full).await,
+                hex(expected.as_bytes()),
+                "an edit has changed something else"
+            );
         }
         Ok(None) => {
             bench.failure("edit", edit).await;
-            assert_eq!(sha256(bench, look, &full).await, hex(case.content.as_bytes()), "an edit that was refused has changed something");
+            assert_eq!(
+                sha256(bench, look, &full).await,
+                hex(case.content.as_bytes()),
+                "an edit that was refused has changed something"
+            );
         }
         Err(()) => {}
     }
 }
 
 async fn any_text_under_any_name(bench: Bench, look: Look, directory: String, count: u32) {
-    bench.text("bash", json!({ "command": format!("mkdir -p {directory} && cd {directory}") })).await;
+    bench
+        .text(
+            "bash",
+            json!({ "command": format!("mkdir -p {directory} && cd {directory}") }),
+        )
+        .await;
     let handle = tokio::runtime::Handle::current();
     let bench = tokio::task::spawn_blocking(move || {
-        let mut runner = TestRunner::new(Config { cases: count, failure_persistence: None, max_shrink_iters: 300, ..Config::default() });
+        let mut runner = TestRunner::new(Config {
+            cases: count,
+            failure_persistence: None,
+            max_shrink_iters: 120,
+            ..Config::default()
+        });
         let ran = runner.run(&cases(), |case| {
             handle.block_on(live(&bench, look, &directory, case));
             Ok(())
@@ -190,7 +352,9 @@ async fn any_text_under_any_name(bench: Bench, look: Look, directory: String, co
     .await
     .unwrap();
     // No half-written file lies beside them.
-    let names = bench.text("bash", json!({ "command": "find . -name '.vers-*.tmp'" })).await;
+    let names = bench
+        .text("bash", json!({ "command": "find . -name '.vers-*.tmp'" }))
+        .await;
     assert_eq!(names, "(no output)");
     bench.session.end().await;
 }
@@ -200,7 +364,9 @@ async fn any_text_reaches_a_local_vm_and_comes_back() {
     let scratch = Scratch::new();
     let endpoint = scratch.up().await;
     let bench = Bench::open(settings(&endpoint), &scratch.work()).await;
-    let created = bench.text("vers_vm_create", json!({ "wait_boot": true })).await;
+    let created = bench
+        .text("vers_vm_create", json!({ "wait_boot": true }))
+        .await;
     let vm = ids(&created)[0].clone();
     bench.text("vers_vm_use", json!({ "vmId": vm })).await;
     any_text_under_any_name(bench, Look::Vm(vm.parse().unwrap()), "/srv/any".into(), 96).await;
@@ -212,7 +378,9 @@ async fn any_text_reaches_openssh_and_comes_back() {
     let machine = OpenSsh::start().await;
     let state = tempfile::tempdir().unwrap();
     let bench = Bench::open(machine.settings(), state.path()).await;
-    bench.text("vers_vm_use", json!({ "vmId": machine.vm })).await;
+    bench
+        .text("vers_vm_use", json!({ "vmId": machine.vm }))
+        .await;
     let directory: &Path = &machine.home().join("any");
     any_text_under_any_name(bench, Look::Here, directory.display().to_string(), 96).await;
 }

@@ -15,17 +15,33 @@ async fn the_published_client_finds_its_platform() {
     let sources = built::root().join("tests/sdk");
     let target = built::target().join("sdk");
     let mut build = built::cargo(&sources);
-    build.args(["build", "--locked", "--target-dir"]).arg(&target);
-    tokio::task::spawn_blocking(move || built::run(&mut build, "tests/sdk")).await.unwrap();
+    build
+        .args(["build", "--locked", "--target-dir"])
+        .arg(&target);
+    tokio::task::spawn_blocking(move || built::run(&mut build, "tests/sdk"))
+        .await
+        .unwrap();
 
     let scratch = Scratch::new();
     let endpoint = scratch.up().await;
     let mut client = Command::new(target.join("debug/vers-sdk-check"));
-    client.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default()).current_dir(scratch.work());
-    client.env("BASE_URL", endpoint.api_url.trim_end_matches("/api/v1")).env("API_KEY", &endpoint.api_key);
+    client
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .current_dir(scratch.work());
+    client
+        .env("BASE_URL", endpoint.api_url.trim_end_matches("/api/v1"))
+        .env("API_KEY", &endpoint.api_key);
     let output = client.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(DEADLINE, output).await.expect("it ends").unwrap();
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let output = tokio::time::timeout(DEADLINE, output)
+        .await
+        .expect("it ends")
+        .unwrap();
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert!(output.status.success(), "{said}");
     // It says what it has done, so that a check that does nothing does not pass.
     assert!(said.contains("every call is as it should be"), "{said}");

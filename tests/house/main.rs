@@ -1,5 +1,11 @@
 //! The rules of the house: what knows what, what the contract says of itself, what the README promises.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests say what is wrong by a panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests say what is wrong by a panic"
+)]
 
 mod arrows;
 mod contract;

@@ -31,7 +31,11 @@ fn commands(page: &str) -> Vec<String> {
     for line in page.lines() {
         let line = line.trim();
         if let Some(language) = line.strip_prefix("```") {
-            inside = if inside.is_some() { None } else { Some(["sh", "bash", "shell", "console"].contains(&language)) };
+            inside = if inside.is_some() {
+                None
+            } else {
+                Some(["sh", "bash", "shell", "console"].contains(&language))
+            };
             continued = false;
             continue;
         }
@@ -39,7 +43,9 @@ fn commands(page: &str) -> Vec<String> {
         if inside != Some(true) || line.is_empty() || line.starts_with('#') {
             continue;
         }
-        let (text, more) = line.strip_suffix('\\').map_or((line, false), |text| (text, true));
+        let (text, more) = line
+            .strip_suffix('\\')
+            .map_or((line, false), |text| (text, true));
         match commands.last_mut().filter(|_| continued) {
             Some(last) => last.push_str(text),
             None => commands.push(text.to_owned()),
@@ -52,7 +58,9 @@ fn commands(page: &str) -> Vec<String> {
 /// The words of a command as far as they are plain: up to the first that a shell would change.
 fn words(command: &str) -> Vec<&str> {
     let words = command.split_whitespace();
-    words.take_while(|word| !word.contains(['\'', '"', '$', '|', '>', '<', ';', '&', '#', '`', '{'])).collect()
+    words
+        .take_while(|word| !word.contains(['\'', '"', '$', '|', '>', '<', ';', '&', '#', '`', '{']))
+        .collect()
 }
 
 /// What `pi-vers` is given, where the command runs it.
@@ -61,7 +69,10 @@ fn given<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
         return Some(words[1..].to_vec());
     }
     if words.starts_with(&["cargo", "run"]) {
-        let after = words.iter().position(|word| *word == "--").map_or(words.len(), |at| at + 1);
+        let after = words
+            .iter()
+            .position(|word| *word == "--")
+            .map_or(words.len(), |at| at + 1);
         return Some(words[after..].to_vec());
     }
     None
@@ -70,8 +81,17 @@ fn given<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
 /// The help of a command of the binary.
 fn help(helps: &mut BTreeMap<String, String>, path: &[&str]) -> String {
     let known = helps.entry(path.join(" ")).or_insert_with(|| {
-        let output = Command::new(built::binary()).args(path).arg("--help").output().expect("the binary starts");
-        assert!(output.status.success(), "pi-vers {} --help: {}", path.join(" "), String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(built::binary())
+            .args(path)
+            .arg("--help")
+            .output()
+            .expect("the binary starts");
+        assert!(
+            output.status.success(),
+            "pi-vers {} --help: {}",
+            path.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).expect("UTF-8")
     });
     known.clone()
@@ -79,9 +99,16 @@ fn help(helps: &mut BTreeMap<String, String>, path: &[&str]) -> String {
 
 /// The commands a help lists.
 fn subcommands(help: &str) -> Vec<&str> {
-    let lines = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let lines = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty());
     // Continued descriptions are indented deeper.
-    lines.filter(|line| line.starts_with("  ") && !line.starts_with("   ")).filter_map(|line| line.split_whitespace().next()).collect()
+    lines
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next())
+        .collect()
 }
 
 #[test]
@@ -103,16 +130,26 @@ fn every_command_in_the_pages_is_one() {
                 match rest.first() {
                     Some(word) if !below.is_empty() && !word.starts_with('-') => {
                         if !below.contains(word) {
-                            wrong.push(format!("{}: `{command}`: there is no command {word}", page.display()));
+                            wrong.push(format!(
+                                "{}: `{command}`: there is no command {word}",
+                                page.display()
+                            ));
                             break;
                         }
                         path.push(word);
                         rest = &rest[1..];
                     }
                     _ => {
-                        let flags = rest.iter().take_while(|word| **word != "--").filter(|word| word.starts_with("--"));
-                        let unknown = flags.map(|flag| flag.split('=').next().unwrap_or(flag)).filter(|flag| !has_flag(&shown, flag));
-                        wrong.extend(unknown.map(|flag| format!("{}: `{command}`: there is no {flag}", page.display())));
+                        let flags = rest
+                            .iter()
+                            .take_while(|word| **word != "--")
+                            .filter(|word| word.starts_with("--"));
+                        let unknown = flags
+                            .map(|flag| flag.split('=').next().unwrap_or(flag))
+                            .filter(|flag| !has_flag(&shown, flag));
+                        wrong.extend(unknown.map(|flag| {
+                            format!("{}: `{command}`: there is no {flag}", page.display())
+                        }));
                         break;
                     }
                 }
@@ -124,12 +161,16 @@ fn every_command_in_the_pages_is_one() {
 }
 
 fn has_flag(help: &str, flag: &str) -> bool {
-    help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == flag)
+    help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-'))
+        .any(|word| word == flag)
 }
 
 /// The targets of inline links.
 fn links(page: &str) -> Vec<&str> {
-    page.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next()).collect()
+    page.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', ' ']).next())
+        .collect()
 }
 
 #[test]
@@ -145,7 +186,10 @@ fn every_file_that_is_linked_to_exists() {
             }
             checked += 1;
             if !page.parent().unwrap_or(Path::new("/")).join(file).exists() {
-                wrong.push(format!("{} leads to {link}, which is not there", page.display()));
+                wrong.push(format!(
+                    "{} leads to {link}, which is not there",
+                    page.display()
+                ));
             }
         }
     }
@@ -161,5 +205,10 @@ fn the_page_reader_reads() {
     assert_eq!(given(&words(&found[0])), Some(vec!["run", "--local", "x"]));
     assert_eq!(given(&words(&found[1])), Some(vec!["demo"]));
     assert_eq!(links(page), ["c.md#d"]);
-    assert_eq!(subcommands("Usage\n\nCommands:\n  run    Call it\n         twice\n  local  The\n\nOptions:\n  -q"), ["run", "local"]);
+    assert_eq!(
+        subcommands(
+            "Usage\n\nCommands:\n  run    Call it\n         twice\n  local  The\n\nOptions:\n  -q"
+        ),
+        ["run", "local"]
+    );
 }

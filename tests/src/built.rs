@@ -19,7 +19,10 @@ pub fn root() -> PathBuf {
 pub fn target() -> PathBuf {
     // <target>/<profile>/deps/<test>
     let test = std::env::current_exe().expect("a test has a file");
-    test.ancestors().nth(3).expect("cargo puts tests into <target>/<profile>/deps").to_owned()
+    test.ancestors()
+        .nth(3)
+        .expect("cargo puts tests into <target>/<profile>/deps")
+        .to_owned()
 }
 
 /// The shipped binary, `pi-vers`; or the one that `PI_VERS_TEST_BINARY` names, for example of a release.
@@ -30,7 +33,16 @@ pub fn binary() -> &'static Path {
             return given.into();
         }
         let mut build = cargo(&root());
-        build.args(["build", "--release", "--locked", "-p", "pi-vers", "--target-dir"]).arg(target());
+        build
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "-p",
+                "pi-vers",
+                "--target-dir",
+            ])
+            .arg(target());
         run(&mut build, "the binary");
         target().join("release/pi-vers")
     })
@@ -40,7 +52,11 @@ pub fn binary() -> &'static Path {
 #[must_use]
 pub fn shipped(name: &str) -> PathBuf {
     binary();
-    component(&std::env::var_os("PI_VERS_GUESTS_TARGET_DIR").map_or_else(|| target().join("guests"), PathBuf::from), name)
+    component(
+        &std::env::var_os("PI_VERS_GUESTS_TARGET_DIR")
+            .map_or_else(|| target().join("guests"), PathBuf::from),
+        name,
+    )
 }
 
 /// The component of the guest that does what it must not.
@@ -49,14 +65,27 @@ pub fn unruly() -> &'static Path {
     BUILT.get_or_init(|| {
         let guests = target().join("fixtures");
         let mut build = cargo(&root().join("extensions"));
-        build.args(["build", "--release", "--locked", "--target", "wasm32-wasip2", "-p", "unruly", "--target-dir"]).arg(&guests);
+        build
+            .args([
+                "build",
+                "--release",
+                "--locked",
+                "--target",
+                "wasm32-wasip2",
+                "-p",
+                "unruly",
+                "--target-dir",
+            ])
+            .arg(&guests);
         run(&mut build, "the guest `unruly`");
         component(&guests, "unruly")
     })
 }
 
 fn component(target: &Path, name: &str) -> PathBuf {
-    target.join("wasm32-wasip2/release").join(format!("{}.wasm", name.replace('-', "_")))
+    target
+        .join("wasm32-wasip2/release")
+        .join(format!("{}.wasm", name.replace('-', "_")))
 }
 
 /// A cargo that knows nothing of the one that runs this test.
@@ -65,7 +94,10 @@ pub fn cargo(directory: &Path) -> Command {
     cargo.current_dir(directory);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        if (text.starts_with("CARGO") && text != "CARGO_HOME" && !text.starts_with("CARGO_NET_") && !text.starts_with("CARGO_REGISTR"))
+        if (text.starts_with("CARGO")
+            && text != "CARGO_HOME"
+            && !text.starts_with("CARGO_NET_")
+            && !text.starts_with("CARGO_REGISTR"))
             || ["RUSTFLAGS", "MAKEFLAGS"].contains(&&*text)
         {
             cargo.env_remove(&name);
@@ -79,7 +111,13 @@ pub fn cargo(directory: &Path) -> Command {
 /// # Panics
 /// With all it said, when it fails.
 pub fn run(command: &mut Command, what: &str) {
-    let output = command.output().unwrap_or_else(|why| panic!("{what}: {command:?} does not start: {why}"));
+    let output = command
+        .output()
+        .unwrap_or_else(|why| panic!("{what}: {command:?} does not start: {why}"));
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{what}: {command:?} failed:\n{}\n{said}", String::from_utf8_lossy(&output.stdout));
+    assert!(
+        output.status.success(),
+        "{what}: {command:?} failed:\n{}\n{said}",
+        String::from_utf8_lossy(&output.stdout)
+    );
 }

@@ -53,11 +53,16 @@ pub fn mark() -> String {
 #[must_use]
 pub fn ids(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-'));
-    words.filter(|word| word.len() == 36 && uuid::Uuid::try_parse(word).is_ok()).map(str::to_owned).collect()
+    words
+        .filter(|word| word.len() == 36 && uuid::Uuid::try_parse(word).is_ok())
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The text with every whole id replaced by `<id>`: what stays has to be the same each time.
 #[must_use]
 pub fn without_ids(text: &str) -> String {
-    ids(text).iter().fold(text.to_owned(), |text, id| text.replace(id.as_str(), "<id>"))
+    ids(text).iter().fold(text.to_owned(), |text, id| {
+        text.replace(id.as_str(), "<id>")
+    })
 }

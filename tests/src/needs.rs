@@ -20,7 +20,10 @@ pub fn needs(package: &str) {
     }
     if !is_there(package) {
         install(package);
-        assert!(is_there(package), "{package} was installed, and what the tests need of it is still not there");
+        assert!(
+            is_there(package),
+            "{package} was installed, and what the tests need of it is still not there"
+        );
     }
     seen.get_or_insert_default().insert(package.to_owned());
 }
@@ -41,7 +44,10 @@ fn succeeds(command: &mut Command) -> bool {
 
 /// OpenSSH's server.
 pub(crate) fn sshd() -> Option<&'static Path> {
-    ["/usr/sbin/sshd", "/usr/local/sbin/sshd"].map(Path::new).into_iter().find(|path| path.exists())
+    ["/usr/sbin/sshd", "/usr/local/sbin/sshd"]
+        .map(Path::new)
+        .into_iter()
+        .find(|path| path.exists())
 }
 
 fn install(package: &str) {
@@ -55,7 +61,11 @@ fn install(package: &str) {
         let mut words = how.split(' ');
         let mut command = Command::new(words.next().unwrap_or_default());
         // No package starts a service: a test needs its program alone.
-        command.args(words).env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1").output()
+        command
+            .args(words)
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .env("RUNLEVEL", "1")
+            .output()
     };
     let first = installed();
     if first.as_ref().is_ok_and(|output| output.status.success()) {
@@ -68,6 +78,7 @@ fn install(package: &str) {
         Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
         Err(why) => why.to_string(),
     };
-    panic!("these tests need {package}, and `{how}` failed: {said}\nInstall it, then run them again.");
+    panic!(
+        "these tests need {package}, and `{how}` failed: {said}\nInstall it, then run them again."
+    );
 }
-

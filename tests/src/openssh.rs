@@ -39,8 +39,14 @@ impl OpenSsh {
     /// When OpenSSH's server is not there and cannot be installed, or does not start.
     pub async fn start() -> Self {
         needs("openssh-server");
-        assert!(crate::traces::is_root(), "sshd lets nobody but root log in as root: run these tests as root");
-        let directory = tempfile::Builder::new().prefix("pv-ssh-").tempdir().expect("a directory");
+        assert!(
+            crate::traces::is_root(),
+            "sshd lets nobody but root log in as root: run these tests as root"
+        );
+        let directory = tempfile::Builder::new()
+            .prefix("pv-ssh-")
+            .tempdir()
+            .expect("a directory");
         let at = |name: &str| directory.path().join(name);
         // Where the Debian package's server goes for its own safety.
         std::fs::create_dir_all("/run/sshd").expect("root can make it");
@@ -48,14 +54,27 @@ impl OpenSsh {
         // What a profile prints is not a command's output.
         std::fs::write(at("home/.bashrc"), "echo NOISE; echo NOISE >&2\n").expect("written");
         for name in ["user", "host"] {
-            let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(at(name)).output();
-            assert!(made.is_ok_and(|made| made.status.success()), "ssh-keygen, which comes with sshd, makes a key");
+            let made = Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(at(name))
+                .output();
+            assert!(
+                made.is_ok_and(|made| made.status.success()),
+                "ssh-keygen, which comes with sshd, makes a key"
+            );
         }
         let (sshd, server) = start_sshd(directory.path()).await;
         let (edge, terminator) = start_edge(directory.path(), server).await;
         let key = std::fs::read_to_string(at("user")).expect("made above");
         let (api, stub) = start_api(key).await;
-        Self { directory, vm: uuid::Uuid::new_v4().to_string(), sshd, api, edge, servers: [terminator, stub] }
+        Self {
+            directory,
+            vm: uuid::Uuid::new_v4().to_string(),
+            sshd,
+            api,
+            edge,
+            servers: [terminator, stub],
+        }
     }
 
     /// The home directory of `root` on it.
@@ -78,7 +97,8 @@ impl OpenSsh {
             tls_ca: Some(self.directory.path().join("ca.pem")),
             insecure_tls: Some(false),
         };
-        Settings::discover(Environment::of([("HOME", "/nonexistent")]), overrides).expect("valid settings")
+        Settings::discover(Environment::of([("HOME", "/nonexistent")]), overrides)
+            .expect("valid settings")
     }
 }
 
@@ -88,7 +108,10 @@ impl Drop for OpenSsh {
         let _ = self.sshd.kill();
         let _ = self.sshd.wait();
         if std::thread::panicking() {
-            eprintln!("sshd said:\n{}", std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default());
+            eprintln!(
+                "sshd said:\n{}",
+                std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+            );
         }
     }
 }
@@ -97,7 +120,10 @@ async fn start_sshd(directory: &Path) -> (Child, SocketAddr) {
     let at = |name: &str| directory.join(name).display().to_string();
     // It cannot be told to take any free port: one that was free just now may be taken by another, so it is tried again.
     for _ in 0..20 {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|free| free.local_addr())
+            .expect("a free port")
+            .port();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
              PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp -d {}\nSetEnv HOME={}\n",
@@ -108,7 +134,11 @@ async fn start_sshd(directory: &Path) -> (Child, SocketAddr) {
         );
         std::fs::write(at("config"), config).expect("written");
         let sshd = crate::needs::sshd().expect("looked for above");
-        let mut child = Command::new(sshd).args(["-D", "-f", &at("config"), "-E", &at("log")]).stdin(Stdio::null()).spawn().expect("it starts");
+        let mut child = Command::new(sshd)
+            .args(["-D", "-f", &at("config"), "-E", &at("log")])
+            .stdin(Stdio::null())
+            .spawn()
+            .expect("it starts");
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let answers = tokio::time::timeout(DEADLINE, async {
             while child.try_wait().is_ok_and(|ended| ended.is_none()) {
@@ -126,24 +156,36 @@ async fn start_sshd(directory: &Path) -> (Child, SocketAddr) {
         let _ = child.kill();
         let _ = child.wait();
     }
-    panic!("sshd does not start: {}", std::fs::read_to_string(at("log")).unwrap_or_default());
+    panic!(
+        "sshd does not start: {}",
+        std::fs::read_to_string(at("log")).unwrap_or_default()
+    );
 }
 
 async fn start_edge(directory: &Path, to: SocketAddr) -> (SocketAddr, JoinHandle<()>) {
     let mut authority = rcgen::CertificateParams::new(Vec::<String>::new()).expect("no names");
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let key = rcgen::KeyPair::generate().expect("a key");
-    std::fs::write(directory.join("ca.pem"), authority.self_signed(&key).expect("signed").pem()).expect("written");
+    std::fs::write(
+        directory.join("ca.pem"),
+        authority.self_signed(&key).expect("signed").pem(),
+    )
+    .expect("written");
     let issuer = rcgen::Issuer::new(authority, key);
     let key = rcgen::KeyPair::generate().expect("a key");
-    let leaf = rcgen::CertificateParams::new(vec![format!("*.{DOMAIN}")]).expect("a name").signed_by(&key, &issuer).expect("signed");
+    let leaf = rcgen::CertificateParams::new(vec![format!("*.{DOMAIN}")])
+        .expect("a name")
+        .signed_by(&key, &issuer)
+        .expect("signed");
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .expect("a certificate");
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::aws_lc_rs::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("versions")
+    .with_no_client_auth()
+    .with_single_cert(vec![leaf.der().clone()], key)
+    .expect("a certificate");
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
@@ -151,8 +193,12 @@ async fn start_edge(directory: &Path, to: SocketAddr) -> (SocketAddr, JoinHandle
         while let Ok((tcp, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                let Ok(mut tls) = acceptor.accept(tcp).await else { return };
-                let Ok(mut inner) = TcpStream::connect(to).await else { return };
+                let Ok(mut tls) = acceptor.accept(tcp).await else {
+                    return;
+                };
+                let Ok(mut inner) = TcpStream::connect(to).await else {
+                    return;
+                };
                 let _ = copy_bidirectional(&mut tls, &mut inner).await;
             });
         }
@@ -166,8 +212,14 @@ async fn start_api(key: String) -> (SocketAddr, JoinHandle<()>) {
     }
     let key = json!({ "ssh_port": 22, "ssh_private_key": key });
     let app = Router::new()
-        .route("/api/v1/vm/{id}/ssh_key", get(move || std::future::ready(Json(key.clone()))))
-        .route("/api/v1/vm/{id}/status", get(|UrlPath(id): UrlPath<String>| async move { Json(vm(&id)) }));
+        .route(
+            "/api/v1/vm/{id}/ssh_key",
+            get(move || std::future::ready(Json(key.clone()))),
+        )
+        .route(
+            "/api/v1/vm/{id}/status",
+            get(|UrlPath(id): UrlPath<String>| async move { Json(vm(&id)) }),
+        );
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("bound");
     let serving = tokio::spawn(async move {

@@ -55,11 +55,17 @@ impl Scratch {
     #[must_use]
     pub fn new() -> Self {
         // A short path: sockets lie below it, and their names have a limit.
-        let directory = tempfile::Builder::new().prefix("pv-").tempdir().expect("a directory for the test");
+        let directory = tempfile::Builder::new()
+            .prefix("pv-")
+            .tempdir()
+            .expect("a directory for the test");
         for name in ["home", "work", "state", "config"] {
             std::fs::create_dir(directory.path().join(name)).expect("a directory for the test");
         }
-        Self { directory, groups: std::sync::Mutex::default() }
+        Self {
+            directory,
+            groups: std::sync::Mutex::default(),
+        }
     }
 
     /// Where the test may keep what it likes. The binary is run here.
@@ -89,12 +95,26 @@ impl Scratch {
     fn command(&self) -> std::process::Command {
         let at = |name: &str| self.directory.path().join(name);
         let mut command = std::process::Command::new(built::binary());
-        command.env_clear().current_dir(self.work()).stdin(Stdio::null());
-        command.env("PATH", std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin:/usr/sbin:/sbin".into()));
-        command.env("HOME", at("home")).env("XDG_STATE_HOME", at("state")).env("XDG_CONFIG_HOME", at("config"));
+        command
+            .env_clear()
+            .current_dir(self.work())
+            .stdin(Stdio::null());
+        command.env(
+            "PATH",
+            std::env::var_os("PATH").unwrap_or_else(|| "/usr/bin:/bin:/usr/sbin:/sbin".into()),
+        );
+        command
+            .env("HOME", at("home"))
+            .env("XDG_STATE_HOME", at("state"))
+            .env("XDG_CONFIG_HOME", at("config"));
         // No test leaves this machine: what is not told another platform finds none.
-        command.env("VERS_BASE_URL", "http://127.0.0.1:9/api/v1").env("VERS_API_KEY", "none");
-        command.env("XDG_CACHE_HOME", cache()).env("RUST_BACKTRACE", "1").env("LANG", "C.UTF-8");
+        command
+            .env("VERS_BASE_URL", "http://127.0.0.1:9/api/v1")
+            .env("VERS_API_KEY", "none");
+        command
+            .env("XDG_CACHE_HOME", cache())
+            .env("RUST_BACKTRACE", "1")
+            .env("LANG", "C.UTF-8");
         command
     }
 
@@ -105,11 +125,20 @@ impl Scratch {
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Running {
         let mut command = Command::from(self.command());
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
         let mut child = command.spawn().expect("the binary starts");
         let stdout = collect(child.stdout.take().expect("piped"));
         let stderr = collect(child.stderr.take().expect("piped"));
-        Running { child, stdout, stderr, what: args.join(" ") }
+        Running {
+            child,
+            stdout,
+            stderr,
+            what: args.join(" "),
+        }
     }
 
     /// Runs the binary to its end.
@@ -133,7 +162,17 @@ impl Scratch {
     /// # Panics
     /// When it says anything else.
     pub async fn call_in(&self, session: &str, tool: &str, arguments: Value) -> Value {
-        let done = self.run(&["run", "--local", "--json", "--session", session, tool, &arguments.to_string()]).await;
+        let done = self
+            .run(&[
+                "run",
+                "--local",
+                "--json",
+                "--session",
+                session,
+                tool,
+                &arguments.to_string(),
+            ])
+            .await;
         match done.lines().as_slice() {
             [line] => line.clone(),
             _ => panic!("{tool}: not one line: {done:?}"),
@@ -155,7 +194,9 @@ impl Scratch {
     /// # Panics
     /// When it does not start.
     pub async fn up(&self) -> Endpoint {
-        let done = self.run(&["local", "up", "--network", "none", "--json"]).await;
+        let done = self
+            .run(&["local", "up", "--network", "none", "--json"])
+            .await;
         assert_eq!(done.code, Some(0), "{done:?}");
         self.endpoint().await
     }
@@ -165,15 +206,26 @@ impl Scratch {
     /// # Panics
     /// When none runs.
     pub async fn endpoint(&self) -> Endpoint {
-        vers_local::find(&self.local()).await.expect("it can be looked for").expect("it runs")
+        vers_local::find(&self.local())
+            .await
+            .expect("it can be looked for")
+            .expect("it runs")
     }
 
     /// Writes down which cgroups there are now, so that [`Scratch::end`] can see that they are gone.
     pub fn note_groups(&self) {
         let mut groups = self.groups.lock().expect("no test panics with it");
-        for entry in std::fs::read_dir(self.local().join("vms")).into_iter().flatten().flatten() {
-            let Ok(text) = std::fs::read(entry.path().join("meta.json")) else { continue };
-            let Ok(record) = serde_json::from_slice::<Value>(&text) else { continue };
+        for entry in std::fs::read_dir(self.local().join("vms"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(text) = std::fs::read(entry.path().join("meta.json")) else {
+                continue;
+            };
+            let Ok(record) = serde_json::from_slice::<Value>(&text) else {
+                continue;
+            };
             for name in ["cgroup", "pids_v1"] {
                 groups.extend(record["handle"][name].as_str().map(PathBuf::from));
             }
@@ -189,7 +241,11 @@ impl Scratch {
         let done = self.run(&["local", "reset"]).await;
         assert_eq!(done.code, Some(0), "{done:?}");
         self.nothing_left();
-        assert!(!self.local().exists(), "files are left: {:?}", std::fs::read_dir(self.local()).map(|all| all.flatten().collect::<Vec<_>>()));
+        assert!(
+            !self.local().exists(),
+            "files are left: {:?}",
+            std::fs::read_dir(self.local()).map(|all| all.flatten().collect::<Vec<_>>())
+        );
     }
 
     /// No process, cgroup or mount of this test is left.
@@ -197,8 +253,16 @@ impl Scratch {
     /// # Panics
     /// When one is.
     pub fn nothing_left(&self) {
-        assert_eq!(traces::of(self.root()), Vec::<String>::new(), "processes are left");
-        assert_eq!(traces::mounts(self.root()), Vec::<String>::new(), "mounts are left");
+        assert_eq!(
+            traces::of(self.root()),
+            Vec::<String>::new(),
+            "processes are left"
+        );
+        assert_eq!(
+            traces::mounts(self.root()),
+            Vec::<String>::new(),
+            "mounts are left"
+        );
         let groups = self.groups.lock().expect("no test panics with it");
         let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
         assert!(left.is_empty(), "cgroups are left: {left:?}");
@@ -209,7 +273,12 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         // After a test that failed half-way.
         if self.local().exists() {
-            let _ = self.command().args(["--quiet", "local", "reset"]).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let _ = self
+                .command()
+                .args(["--quiet", "local", "reset"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
         }
     }
 }
@@ -233,14 +302,21 @@ pub fn settings(endpoint: &Endpoint) -> Settings {
         tls_ca: Some(endpoint.ca_pem.clone()),
         insecure_tls: Some(false),
     };
-    Settings::discover(Environment::of([("HOME", "/nonexistent")]), overrides).expect("the platform's own settings are valid")
+    Settings::discover(Environment::of([("HOME", "/nonexistent")]), overrides)
+        .expect("the platform's own settings are valid")
 }
 
 /// The text blocks of a result line, joined by line feeds.
 #[must_use]
 pub fn text(line: &Value) -> String {
-    let blocks = line["content"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let texts: Vec<&str> = blocks.iter().filter_map(|block| block["text"].as_str()).collect();
+    let blocks = line["content"]
+        .as_array()
+        .map(Vec::as_slice)
+        .unwrap_or_default();
+    let texts: Vec<&str> = blocks
+        .iter()
+        .filter_map(|block| block["text"].as_str())
+        .collect();
     texts.join("\n")
 }
 
@@ -252,7 +328,12 @@ impl Done {
     #[must_use]
     pub fn lines(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
-        lines.map(|line| serde_json::from_str(line).unwrap_or_else(|why| panic!("{why}: {line:?} of {self:?}"))).collect()
+        lines
+            .map(|line| {
+                serde_json::from_str(line)
+                    .unwrap_or_else(|why| panic!("{why}: {line:?} of {self:?}"))
+            })
+            .collect()
     }
 }
 
@@ -271,7 +352,10 @@ impl Running {
     /// When it has ended.
     #[must_use]
     pub fn pid(&self) -> i32 {
-        self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it still runs")
+        self.child
+            .id()
+            .and_then(|pid| i32::try_from(pid).ok())
+            .expect("it still runs")
     }
 
     /// Kills it with a signal that it cannot notice, and waits until it is gone.
@@ -280,7 +364,9 @@ impl Running {
     /// When it had ended already.
     pub async fn kill(mut self) {
         self.child.start_kill().expect("it still runs");
-        let _ = tokio::time::timeout(DEADLINE, self.child.wait()).await.expect("a killed process ends");
+        let _ = tokio::time::timeout(DEADLINE, self.child.wait())
+            .await
+            .expect("a killed process ends");
     }
 
     /// Waits for its end.
@@ -289,17 +375,28 @@ impl Running {
     /// When it does not come.
     pub async fn done(mut self) -> Done {
         let ended = tokio::time::timeout(DEADLINE, self.child.wait()).await;
-        let Ok(ended) = ended else { panic!("pi-vers {} has not ended in {DEADLINE:?}", self.what) };
+        let Ok(ended) = ended else {
+            panic!("pi-vers {} has not ended in {DEADLINE:?}", self.what)
+        };
         let code = ended.expect("it can be waited for").code();
         // A process that inherited a pipe would keep it open: that is wrong, and is told as what it is.
         let mut texts = Vec::new();
         for (name, pipe) in [("output", self.stdout), ("error", self.stderr)] {
             let Ok(read) = tokio::time::timeout(Duration::from_secs(10), pipe).await else {
-                panic!("pi-vers {} has ended, and somebody holds its standard {name}", self.what)
+                panic!(
+                    "pi-vers {} has ended, and somebody holds its standard {name}",
+                    self.what
+                )
             };
-            texts.push(String::from_utf8(read.expect("read")).expect("what the binary says is UTF-8"));
+            texts.push(
+                String::from_utf8(read.expect("read")).expect("what the binary says is UTF-8"),
+            );
         }
         let stderr = texts.pop().unwrap_or_default();
-        Done { code, stdout: texts.pop().unwrap_or_default(), stderr }
+        Done {
+            code,
+            stdout: texts.pop().unwrap_or_default(),
+            stderr,
+        }
     }
 }

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use pi_vers_host::policy::{Digest, Policy};
-use pi_vers_host::{CallError, FlagValue, Harness, HarnessError, Headless, Host, Session, Severity, ToolOutput};
+use pi_vers_host::{
+    CallError, FlagValue, Harness, HarnessError, Headless, Host, Session, Severity, ToolOutput,
+};
 use serde_json::Value;
 use vers_client::Settings;
 
@@ -38,7 +40,11 @@ impl Front {
     /// In this directory.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
-        Self { headless: Headless::new(directory), flags: BTreeMap::new(), told: Mutex::default() }
+        Self {
+            headless: Headless::new(directory),
+            flags: BTreeMap::new(),
+            told: Mutex::default(),
+        }
     }
 
     /// What extensions have told the user.
@@ -53,7 +59,10 @@ impl Front {
 
 impl Harness for Front {
     fn notify(&self, _: &str, message: &str, _: Severity) {
-        self.told.lock().expect("nobody panics with it").push(message.to_owned());
+        self.told
+            .lock()
+            .expect("nobody panics with it")
+            .push(message.to_owned());
     }
 
     fn working_directory(&self) -> PathBuf {
@@ -68,27 +77,46 @@ impl Harness for Front {
         self.flags.get(name).cloned()
     }
 
-    fn append_entry(&self, from: &str, kind: &str, data: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
         self.headless.append_entry(from, kind, data)
     }
 
-    fn entries(&self, from: &str, kind: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
         self.headless.entries(from, kind)
     }
 
     fn built_ins(&self) -> Vec<String> {
-        ["bash", "read", "edit", "write", "grep", "find", "ls"].map(str::to_owned).into()
+        ["bash", "read", "edit", "write", "grep", "find", "ls"]
+            .map(str::to_owned)
+            .into()
     }
 }
 
 /// The grants inside the binary, for the components its build made.
 fn policy() -> Policy {
-    let mut text = std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml")).expect("the shipped grants");
-    let lines = text.lines().filter_map(|line| line.trim().strip_prefix("digest"));
-    let names: Vec<String> = lines.filter_map(|line| Some(line.split('"').nth(1)?.strip_prefix('@')?.to_owned())).collect();
+    let mut text = std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml"))
+        .expect("the shipped grants");
+    let lines = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("digest"));
+    let names: Vec<String> = lines
+        .filter_map(|line| Some(line.split('"').nth(1)?.strip_prefix('@')?.to_owned()))
+        .collect();
     for name in names {
         let wasm = std::fs::read(built::shipped(&name)).expect("the component was built");
-        text = text.replace(&format!("\"@{name}\""), &format!("\"{}\"", Digest::of(&wasm)));
+        text = text.replace(
+            &format!("\"@{name}\""),
+            &format!("\"{}\"", Digest::of(&wasm)),
+        );
     }
     Policy::parse(&text, "the shipped grants").unwrap_or_else(|why| panic!("{why}"))
 }
@@ -99,12 +127,25 @@ impl Bench {
     /// # Panics
     /// When it cannot be set up.
     pub async fn open(settings: Settings, directory: &Path) -> Self {
-        let host = Host::builder().cache(scratch::cache().join("compiled")).state(directory.join("host")).platform(settings).policy(policy());
+        let host = Host::builder()
+            .cache(scratch::cache().join("compiled"))
+            .state(directory.join("host"))
+            .platform(settings)
+            .policy(policy());
         let host = host.build().unwrap_or_else(|why| panic!("{why}"));
-        let wasm = host.load_file(&built::shipped("vers-vm")).await.unwrap_or_else(|why| panic!("{why}"));
+        let wasm = host
+            .load_file(&built::shipped("vers-vm"))
+            .await
+            .unwrap_or_else(|why| panic!("{why}"));
         let front = Arc::new(Front::new(directory));
-        let session = host.session(front.clone(), vec![wasm]).unwrap_or_else(|why| panic!("{why}"));
-        Self { host, session, front }
+        let session = host
+            .session(front.clone(), vec![wasm])
+            .unwrap_or_else(|why| panic!("{why}"));
+        Self {
+            host,
+            session,
+            front,
+        }
     }
 
     /// Calls a tool.
@@ -139,5 +180,5 @@ impl Bench {
 }
 
 fn short(arguments: &Value) -> String {
-    arguments.to_string().chars().take(300).collect()
+    arguments.to_string().chars().take(120).collect()
 }
