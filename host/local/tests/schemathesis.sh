@@ -43,5 +43,6 @@ server=$!
 read -r ready <"$work/ready"
 echo "server: $ready"
 
-cd "$here/tests/schemathesis"
-ENDPOINT="$work/state/endpoint.json" EXAMPLES=$examples "$venv/bin/python" run.py
+# What it caches goes with the directory.
+cd "$work"
+ENDPOINT="$work/state/endpoint.json" EXAMPLES=$examples "$venv/bin/python" "$here/tests/schemathesis/run.py"

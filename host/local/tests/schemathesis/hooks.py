@@ -9,6 +9,7 @@ import os
 import random
 import urllib.error
 import urllib.request
+import uuid
 
 import schemathesis
 
@@ -55,12 +56,20 @@ def living():
     return known
 
 
+def well_formed(text):
+    try:
+        return str(uuid.UUID(text)) == text
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
 @schemathesis.hook
 def map_path_parameters(context, path_parameters):
     if path_parameters and dice.random() < 0.5:
         there = living()
         for name, kind in (("vm_id", "vm"), ("commit_id", "commit"), ("vm_or_commit_id", "vm")):
-            if name in path_parameters:
+            # What was made up to be refused stays so.
+            if well_formed(path_parameters.get(name)):
                 path_parameters[name] = there[kind]
         for name, value in (("repo_name", there["repository"]), ("tag_name", there["tag"]), ("org_name", "local")):
             if name in path_parameters:

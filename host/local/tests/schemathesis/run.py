@@ -6,13 +6,14 @@ import pathlib
 import subprocess
 import sys
 
+here = pathlib.Path(__file__).resolve().parent
 endpoint = json.loads(pathlib.Path(os.environ["ENDPOINT"]).read_text())
 origin = endpoint["api_url"].removesuffix("/api/v1")
-environment = dict(os.environ, SCHEMATHESIS_HOOKS="hooks", PYTHONPATH=os.getcwd(), API_KEY=endpoint["api_key"],
+environment = dict(os.environ, SCHEMATHESIS_HOOKS="hooks", PYTHONPATH=str(here), PYTHONDONTWRITEBYTECODE="1", API_KEY=endpoint["api_key"],
                    ORIGIN=origin, NO_COLOR="1")
 schemathesis = pathlib.Path(sys.executable).with_name("schemathesis")
 command = [
-    str(schemathesis), "run", f"{origin}/openapi.json", "--url", origin,
+    str(schemathesis), "--config-file", str(here / "schemathesis.toml"), "run", f"{origin}/openapi.json", "--url", origin,
     "--header", f"Authorization: Bearer {endpoint['api_key']}",
     "--max-examples", os.environ["EXAMPLES"], "--seed", "1", "--workers", "2", "--continue-on-failure",
     "--generation-database", "none", "--request-timeout", "60",
