@@ -8,7 +8,6 @@ use pi_vers_host::CallError;
 use pi_vers_tests::{Bench, Scratch, eventually, ids, mark, settings, text, traces};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use vers_client::api::SetState;
 
 /// A session with one active VM on a platform of its own.
 struct Lab {
@@ -445,8 +444,8 @@ async fn edits_of_one_file_side_by_side_are_never_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_vm_is_resumed_and_the_call_says_so() {
     let lab = Lab::new().await;
-    let api = lab.bench.host.api();
     lab.bash("echo before > /srv/f").await;
+    let pause = json!({ "vmId": lab.vm, "state": "Paused" });
     let notice = format!("[VM {} was paused and has been resumed.]\n", lab.vm);
     for (tool, arguments, expected) in [
         ("bash", json!({ "command": "cat /srv/f" }), "before\n"),
@@ -461,10 +460,9 @@ async fn a_paused_vm_is_resumed_and_the_call_says_so() {
             json!({ "path": "/srv/f", "oldText": "before", "newText": "after" }),
             "Successfully replaced text in /srv/f.",
         ),
+        ("ls", json!({ "path": "/srv" }), "f\ng"),
     ] {
-        api.set_state(lab.vm.parse().unwrap(), SetState::Paused)
-            .await
-            .unwrap();
+        lab.bench.text("vers_vm_state", pause.clone()).await;
         assert_eq!(
             lab.bench.text(tool, arguments).await,
             format!("{notice}{expected}"),
@@ -472,9 +470,7 @@ async fn a_paused_vm_is_resumed_and_the_call_says_so() {
         );
     }
     // Chosen anew, too.
-    api.set_state(lab.vm.parse().unwrap(), SetState::Paused)
-        .await
-        .unwrap();
+    lab.bench.text("vers_vm_state", pause.clone()).await;
     let used = lab
         .bench
         .text("vers_vm_use", json!({ "vmId": lab.vm }))
@@ -487,6 +483,28 @@ async fn a_paused_vm_is_resumed_and_the_call_says_so() {
         "{used}"
     );
     assert_eq!(lab.bash("cat /srv/f").await, "after\n");
+    lab.end().await;
+}
+
+/// Then the session's connection is silent, and nobody has told it why. What was sent to the frozen VM must not run
+/// besides its repetition.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_for_a_vm_that_was_paused_elsewhere_runs_once() {
+    let lab = Lab::new().await;
+    lab.bash("true").await;
+    lab.scratch
+        .text(
+            "vers_vm_state",
+            json!({ "vmId": lab.vm, "state": "Paused" }),
+        )
+        .await;
+    let said = lab.bash("echo ran >> /srv/ran; echo done").await;
+    assert_eq!(
+        said,
+        format!("[VM {} was paused and has been resumed.]\ndone\n", lab.vm)
+    );
+    // Time for a second one to come.
+    assert_eq!(lab.bash("sleep 2; cat /srv/ran").await, "ran\n");
     lab.end().await;
 }
 
