@@ -77,6 +77,8 @@ pub(crate) struct Actor {
     kill: CancellationToken,
     killed_for: Arc<OnceLock<String>>,
     crashed: Arc<OnceLock<String>>,
+    /// Fires when the store is gone and the reason written down.
+    over: CancellationToken,
     urgency: Urgency,
     memory: Arc<AtomicU64>,
 }
@@ -108,9 +110,15 @@ impl Actor {
             overdue: overdue.clone(),
             memory: memory.clone(),
         };
-        let ending = (kill.clone(), killed_for.clone(), crashed.clone());
+        let over = CancellationToken::new();
+        let ending = (
+            kill.clone(),
+            killed_for.clone(),
+            crashed.clone(),
+            over.clone(),
+        );
         tokio::spawn(async move {
-            let (kill, killed_for, crashed) = ending;
+            let (kill, killed_for, crashed, over) = ending;
             let why = tokio::select! {
                 biased;
                 () = kill.cancelled() => killed_for.get().cloned(),
@@ -119,12 +127,14 @@ impl Actor {
             if let Some(why) = why {
                 let _ = crashed.set(why);
             }
+            over.cancel();
         });
         Self {
             orders,
             kill,
             killed_for,
             crashed,
+            over,
             urgency: Urgency::new(overdue),
             memory,
         }
@@ -157,9 +167,9 @@ impl Actor {
         self.crashed.get().map(String::as_str)
     }
 
-    /// Waits until the task has let go of the store.
+    /// Waits until the task has let go of the store and written down why.
     pub(crate) async fn over(&self) {
-        self.orders.closed().await;
+        self.over.cancelled().await;
     }
 
     /// Drops the store, whatever it does: for guests that block in the host's Wasm, where no epoch

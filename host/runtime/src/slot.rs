@@ -296,7 +296,6 @@ impl Slot {
                 why: format!("it offers what it has no {interface} export for"),
             }),
             Err(_) => {
-                // The queue closes before the reason is written down, by a hair.
                 let _ = tokio::time::timeout(GRACE, actor.over()).await;
                 let started = owner.take_started();
                 owner.finish(End::Stopped);
