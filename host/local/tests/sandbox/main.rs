@@ -27,13 +27,18 @@ async fn everything_again_as_an_ordinary_user() {
         platform.end().await;
         return;
     }
-    let dir = tempfile::tempdir_in(vm::base()).unwrap();
+    // Not beside the build: that may lie below a home directory that other users cannot enter.
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (tests, helper) = (dir.path().join("tests"), dir.path().join("helper"));
+    std::fs::copy(std::env::current_exe().unwrap(), &tests).unwrap();
+    std::fs::copy(vm::helper(), &helper).unwrap();
     std::os::unix::fs::chown(dir.path(), Some(USER), Some(USER)).unwrap();
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
+    let output = std::process::Command::new(&tests)
         .args(["--test-threads", "2"])
         .uid(USER)
         .gid(USER)
         .env("VERS_TEST_DIR", dir.path())
+        .env("VERS_TEST_HELPER", &helper)
         .env("HOME", dir.path())
         .env("TMPDIR", dir.path())
         .current_dir(dir.path())

@@ -36,6 +36,14 @@ pub(crate) fn base() -> PathBuf {
     }
 }
 
+/// The program that sandboxes are started with.
+pub(crate) fn helper() -> PathBuf {
+    match std::env::var_os("VERS_TEST_HELPER") {
+        Some(helper) => helper.into(),
+        None => env!("CARGO_BIN_EXE_vers-local-helper").into(),
+    }
+}
+
 impl Platform {
     pub(crate) async fn new() -> Self {
         let instance = format!("test-{}", Uuid::new_v4().simple());
@@ -44,8 +52,7 @@ impl Platform {
         let host_key = new_key();
         let text = host_key.to_openssh(LineEnding::LF).unwrap();
         std::fs::write(state.join("host_key"), text.as_bytes()).unwrap();
-        let helper = PathBuf::from(env!("CARGO_BIN_EXE_vers-local-helper"));
-        let sandboxes = Sandboxes::probe(&state, None, helper, &instance)
+        let sandboxes = Sandboxes::probe(&state, None, helper(), &instance)
             .await
             .unwrap_or_else(|e| panic!("these tests need a machine that can build sandboxes: {e}"));
         Self {
