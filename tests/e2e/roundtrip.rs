@@ -369,7 +369,7 @@ async fn any_text_reaches_a_local_vm_and_comes_back() {
         .await;
     let vm = ids(&created)[0].clone();
     bench.text("vers_vm_use", json!({ "vmId": vm })).await;
-    any_text_under_any_name(bench, Look::Vm(vm.parse().unwrap()), "/srv/any".into(), 96).await;
+    any_text_under_any_name(bench, Look::Vm(vm.parse().unwrap()), "/srv/any".into(), 160).await;
     scratch.end().await;
 }
 
@@ -382,5 +382,5 @@ async fn any_text_reaches_openssh_and_comes_back() {
         .text("vers_vm_use", json!({ "vmId": machine.vm }))
         .await;
     let directory: &Path = &machine.home().join("any");
-    any_text_under_any_name(bench, Look::Here, directory.display().to_string(), 96).await;
+    any_text_under_any_name(bench, Look::Here, directory.display().to_string(), 160).await;
 }
