@@ -301,7 +301,11 @@ impl Grants {
     /// Whether a decision can depend on a VM's labels. Where it can't, nobody needs to ask the platform for them.
     pub fn labels_matter(&self) -> bool {
         self.layers.iter().any(|rules| {
-            rules.scope.has_labels() || rules.shell.as_ref().is_some_and(|shell| shell.scope.has_labels())
+            rules.scope.has_labels()
+                || rules
+                    .shell
+                    .as_ref()
+                    .is_some_and(|shell| shell.scope.has_labels())
         })
     }
 
