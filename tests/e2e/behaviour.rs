@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use pi_vers_host::CallError;
-use pi_vers_tests::{Bench, Scratch, eventually, ids, mark, settings, text, traces};
+use pi_vers_tests::{Bench, DEADLINE, Scratch, eventually, ids, mark, settings, text, traces};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -518,12 +518,21 @@ fn is_gone(vm: &str, said: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_vm_that_is_deleted_elsewhere_is_told_and_never_replaced_by_this_machine() {
     let lab = Lab::new().await;
-    let mark = mark();
-    let mut running = lab.bench.session.call(
-        "bash",
-        json!({ "command": format!(": {mark}; echo begun; sleep 600; :") }),
-    );
-    eventually("the command runs", || !traces::marked(&mark).is_empty()).await;
+    let mut running = lab
+        .bench
+        .session
+        .call("bash", json!({ "command": "echo begun; sleep 600; :" }));
+    let mut shown = running.updates();
+    let begun = shown.wait_for(|update| {
+        update
+            .content
+            .iter()
+            .any(|block| block.as_text().is_some_and(|text| text.contains("begun")))
+    });
+    tokio::time::timeout(DEADLINE, begun)
+        .await
+        .expect("the command runs")
+        .expect("it has not ended");
     lab.bench
         .host
         .api()
