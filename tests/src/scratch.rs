@@ -1,5 +1,6 @@
 //! Directories of one test, and the shipped binary run in them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -17,8 +18,15 @@ use crate::{DEADLINE, built, traces};
 #[derive(Debug)]
 pub struct Scratch {
     directory: tempfile::TempDir,
-    /// The cgroups that were seen while VMs ran.
-    groups: std::sync::Mutex<Vec<PathBuf>>,
+    /// What was seen while VMs ran.
+    seen: std::sync::Mutex<Seen>,
+}
+
+/// What has to be gone in the end.
+#[derive(Debug, Default)]
+struct Seen {
+    vms: BTreeSet<String>,
+    groups: BTreeSet<PathBuf>,
 }
 
 /// How a run of the binary ended.
@@ -64,7 +72,7 @@ impl Scratch {
         }
         Self {
             directory,
-            groups: std::sync::Mutex::default(),
+            seen: std::sync::Mutex::default(),
         }
     }
 
@@ -173,6 +181,7 @@ impl Scratch {
                 &arguments.to_string(),
             ])
             .await;
+        self.note();
         match done.lines().as_slice() {
             [line] => line.clone(),
             _ => panic!("{tool}: not one line: {done:?}"),
@@ -212,14 +221,19 @@ impl Scratch {
             .expect("it runs")
     }
 
-    /// Writes down which cgroups there are now, so that [`Scratch::end`] can see that they are gone.
-    pub fn note_groups(&self) {
-        let mut groups = self.groups.lock().expect("no test panics with it");
+    /// Writes down which VMs and cgroups there are now, so that it can be seen later that they are gone. Every
+    /// [`Scratch::call`] does.
+    ///
+    /// # Panics
+    /// When another thread did while it wrote.
+    pub fn note(&self) {
+        let mut seen = self.seen.lock().expect("no test panics with it");
         for entry in std::fs::read_dir(self.local().join("vms"))
             .into_iter()
             .flatten()
             .flatten()
         {
+            seen.vms.extend(entry.file_name().into_string());
             let Ok(text) = std::fs::read(entry.path().join("meta.json")) else {
                 continue;
             };
@@ -227,7 +241,14 @@ impl Scratch {
                 continue;
             };
             for name in ["cgroup", "pids_v1"] {
-                groups.extend(record["handle"][name].as_str().map(PathBuf::from));
+                // The platform's own group, too, which holds those of its VMs.
+                let group = record["handle"][name].as_str().map(Path::new);
+                seen.groups.extend(
+                    group
+                        .iter()
+                        .flat_map(|group| group.ancestors().take(2))
+                        .map(Path::to_owned),
+                );
             }
         }
     }
@@ -237,7 +258,7 @@ impl Scratch {
     /// # Panics
     /// When anything is left.
     pub async fn end(self) {
-        self.note_groups();
+        self.note();
         let done = self.run(&["local", "reset"]).await;
         assert_eq!(done.code, Some(0), "{done:?}");
         self.nothing_left();
@@ -263,8 +284,15 @@ impl Scratch {
             Vec::<String>::new(),
             "mounts are left"
         );
-        let groups = self.groups.lock().expect("no test panics with it");
-        let left: Vec<_> = groups.iter().filter(|group| group.exists()).collect();
+        let seen = self.seen.lock().expect("no test panics with it");
+        // A process of a VM has the VM's id in its arguments, or its parent has.
+        let alive: Vec<_> = seen
+            .vms
+            .iter()
+            .filter(|vm| !traces::marked(vm).is_empty())
+            .collect();
+        assert!(alive.is_empty(), "processes of VMs are left: {alive:?}");
+        let left: Vec<_> = seen.groups.iter().filter(|group| group.exists()).collect();
         assert!(left.is_empty(), "cgroups are left: {left:?}");
     }
 }

@@ -1,6 +1,5 @@
 //! What is left on this machine: processes, cgroups, mounts. Looked for from outside, not asked of who should know.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -72,30 +71,4 @@ pub fn mounts(directory: &Path) -> Vec<String> {
         )
     });
     below.map(str::to_owned).collect()
-}
-
-/// All cgroups that local platforms have made.
-#[must_use]
-pub fn cgroups() -> Vec<PathBuf> {
-    fn walk(directory: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                continue;
-            }
-            let path = entry.path();
-            if path
-                .file_name()
-                .and_then(OsStr::to_str)
-                .is_some_and(|name| name.starts_with("pi-vers-"))
-            {
-                found.push(path.clone());
-            }
-            if depth > 0 {
-                walk(&path, depth - 1, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(Path::new("/sys/fs/cgroup"), 4, &mut found);
-    found
 }
