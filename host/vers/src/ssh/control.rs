@@ -202,8 +202,11 @@ async fn serve(
     let lost = || link.lost("control commands");
     let (mut output, input) = channel.split();
     let frame = command::frame(&Command::shell(script(connection, grace)).with_stdin())?;
+    // Deaf from the first moment: a connection that breaks while the shell starts must not end it by SIGPIPE, with
+    // commands on the VM that nobody else knows of.
+    let request = command::request(&format!("{connection}.0."));
     input
-        .exec(true, command::request(&format!("{connection}.0.")))
+        .exec(true, format!("trap '' HUP INT QUIT TERM PIPE; {request}"))
         .await
         .map_err(|_| lost())?;
     input.data_bytes(frame).await.map_err(|_| lost())?;
