@@ -9,7 +9,8 @@
 //!
 //! Requests are lines: `+ n` watch command n, `= n group` its group, `- n` forget it, `s n group SIG seq` send a
 //! signal, `x n group naps seq` stop it. Answers begin with the number of the request. The shell finds what has left
-//! its group (`setsid`) by the command's mark in `/proc/*/environ`.
+//! its group (`setsid`) by the command's mark in `/proc/*/environ`. A command whose first process has ended counts as
+//! forgotten: this process may have ended before it could say so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -255,6 +256,15 @@ async fn serve(
             },
             () = shutdown.cancelled(), if !ending => {
                 ending = true;
+                // Above all, which commands have ended meanwhile.
+                let mut rest = String::new();
+                while let Ok(Request { line, answer }) = queue.try_recv() {
+                    rest.push_str(&line);
+                    waiting.extend(answer);
+                }
+                if !rest.is_empty() {
+                    input.data_bytes(Bytes::from(rest)).await.map_err(|_| lost())?;
+                }
                 input.eof().await.map_err(|_| lost())?;
             }
             () = link.closed().cancelled() => return Err(lost()),
@@ -403,14 +413,26 @@ mod tests {
                 "{shell:?}"
             );
             wild.0.wait().unwrap();
+            // Its process has ended, and nobody has said so: what it has left in the background is no command any more.
+            let mut over = Victim::new(&connection, 12, "sleep 1000 & echo");
+            over.0.wait().unwrap();
             // At the end of its input: what is watched, with and without a known group, and nothing else.
-            let more = format!("- 1\n- 2\n+ 3\n+ 4\n+ 11\n= 11 {}\n- 4\n", known.id());
+            let more = format!(
+                "- 1\n- 2\n+ 3\n+ 4\n+ 11\n= 11 {}\n- 4\n+ 12\n= 12 {}\n",
+                known.id(),
+                over.id()
+            );
             input.write_all(more.as_bytes()).unwrap();
             drop(input);
             assert!(control.wait().unwrap().success(), "{shell:?}");
             left.0.wait().unwrap();
             known.0.wait().unwrap();
             assert!(spared.0.try_wait().unwrap().is_none(), "{shell:?}");
+            let group = rustix::process::Pid::from_raw(over.id().try_into().unwrap()).unwrap();
+            assert!(
+                rustix::process::test_kill_process_group(group).is_ok(),
+                "{shell:?}"
+            );
         }
     }
 

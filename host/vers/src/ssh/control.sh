@@ -14,6 +14,11 @@ group() {
   done
   return 1
 }
+# Whether process $1 is there and no zombie.
+alive() {
+  { read -r line <"/proc/$1/stat"; } 2>/dev/null || return 1
+  case $line in *') Z '* | *') X '*) return 1 ;; esac
+}
 # The processes that carry the mark of command $1: m.
 marked() {
   m=
@@ -59,6 +64,8 @@ done
 # Nobody is left who could stop them.
 for e in $w; do
   n=${e%%=*} g=${e#*=}
+  # It has ended by itself, and the word of it was lost: what it has left in the background stays.
+  if [ "$g" ] && ! alive "$g"; then continue; fi
   (stop "$n" "${g:--}" "$naps") </dev/null >/dev/null 2>&1 &
 done
 wait
