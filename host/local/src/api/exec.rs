@@ -2,7 +2,7 @@
 
 use super::App;
 use super::error::{ApiError, ApiResult, done};
-use super::extract::InPath;
+use super::extract::{InPath, Natural};
 use crate::exec::{Command, Event, Reader, Stream, files};
 use crate::manager::Fault;
 use axum::Json;
@@ -29,7 +29,7 @@ pub(crate) struct Run {
     env: Option<BTreeMap<String, String>>,
     working_dir: Option<String>,
     stdin: Option<String>,
-    timeout_secs: Option<u64>,
+    timeout_secs: Option<Natural>,
     exec_id: Option<Uuid>,
 }
 
@@ -42,6 +42,7 @@ impl Run {
             stdin: self.stdin,
             timeout: self
                 .timeout_secs
+                .map(u64::from)
                 .filter(|s| *s > 0)
                 .map(Duration::from_secs),
         };
@@ -164,7 +165,7 @@ pub(crate) async fn stream(
 #[derive(Debug, Deserialize)]
 pub(crate) struct Attach {
     exec_id: Uuid,
-    cursor: Option<u64>,
+    cursor: Option<Natural>,
     from_latest: Option<bool>,
 }
 
@@ -176,7 +177,7 @@ pub(crate) async fn attach(
     let from_latest = body.from_latest.unwrap_or(false);
     let reader = app
         .execs
-        .attach(vm, body.exec_id, body.cursor, from_latest)?;
+        .attach(vm, body.exec_id, body.cursor.map(u64::from), from_latest)?;
     ndjson(body.exec_id, reader)
 }
 

@@ -43,6 +43,25 @@ impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalJ
     }
 }
 
+/// A whole number from 0 to the largest signed one, which is what `int64` with a minimum of 0 means in the document.
+#[derive(Debug, Clone, Copy, serde::Deserialize)]
+#[serde(try_from = "i64")]
+pub(crate) struct Natural(u64);
+
+impl TryFrom<i64> for Natural {
+    type Error = std::num::TryFromIntError;
+
+    fn try_from(number: i64) -> Result<Self, Self::Error> {
+        u64::try_from(number).map(Self)
+    }
+}
+
+impl From<Natural> for u64 {
+    fn from(Natural(number): Natural) -> Self {
+        number
+    }
+}
+
 /// An optional query value that may be written as `null`.
 pub(crate) fn lenient<'de, D, T>(from: D) -> Result<Option<T>, D::Error>
 where

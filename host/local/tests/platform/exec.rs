@@ -343,3 +343,35 @@ async fn the_log_holds_the_output_of_all_commands() {
     );
     lab.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn numbers_beyond_the_documents_types_are_refused() {
+    let lab = Lab::new().await;
+    let api = &lab.api;
+    let vm = api.create().await;
+    let beyond = u64::try_from(i64::MAX).unwrap() + 1;
+    let bodies = [
+        ("exec", json!({"command": ["true"], "timeout_secs": beyond})),
+        ("exec", json!({"command": ["true"], "timeout_secs": -1})),
+        (
+            "exec/stream/attach",
+            json!({"exec_id": uuid::Uuid::nil(), "cursor": beyond}),
+        ),
+    ];
+    for (call, body) in bodies {
+        let path = format!("/vm/{vm}/{call}");
+        let answer = api.send(Method::POST, &path, Some(body.clone())).await;
+        assert_eq!(
+            answer.status(),
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "{call} {body}"
+        );
+    }
+    let body = json!({"path": "/tmp/x", "content_b64": "", "mode": 1_u64 << 31});
+    let answer = api
+        .send(Method::PUT, &format!("/vm/{vm}/files"), Some(body))
+        .await;
+    assert!(answer.status().is_client_error(), "{}", answer.status());
+    let most = json!({"command": ["true"], "timeout_secs": i64::MAX});
+    assert_eq!(api.exec(&vm, most).await["exit_code"], 0);
+}
