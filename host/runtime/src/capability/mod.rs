@@ -13,7 +13,7 @@ mod http;
 mod log;
 pub(crate) mod process;
 mod session;
-mod shell;
+pub(crate) mod shell;
 mod store;
 mod streams;
 mod timers;

@@ -22,7 +22,7 @@ use super::streams::{self, Output};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::process::{
     Command, EnvValue, Exit, Host, HostChild, HostChildWithStore, HostWithStore, OutputMode,
-    Program, Signal,
+    Program, Signal, Stopped,
 };
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
@@ -87,10 +87,22 @@ impl Running {
         exit
     }
 
-    async fn halt(&self) -> Result<(), Error> {
+    async fn halt(&self, grace: Duration) -> Result<Stopped, Error> {
         match &self.place {
-            Place::Here(child) => child.stop(GRACE).await.map_err(Error::from),
-            Place::OnVm(child) => child.stop(GRACE).await.map(|_| ()).map_err(Error::from),
+            Place::Here(child) => {
+                child.stop(grace).await?;
+                Ok(Stopped {
+                    escaped: 0,
+                    left: 0,
+                })
+            }
+            Place::OnVm(child) => {
+                let report = child.stop(grace).await?;
+                Ok(Stopped {
+                    escaped: report.escaped,
+                    left: report.left,
+                })
+            }
         }
     }
 }
@@ -105,8 +117,8 @@ impl Stoppable for Running {
             if self.over.get().is_some() {
                 return false;
             }
-            match tokio::time::timeout(STOP_DEADLINE, self.halt()).await {
-                Ok(Ok(())) => {}
+            match tokio::time::timeout(STOP_DEADLINE, self.halt(GRACE)).await {
+                Ok(Ok(_)) => {}
                 Ok(Err(why)) => tracing::warn!("{} could not be stopped: {why:?}", self.what),
                 Err(_) => tracing::warn!("{} did not stop within {STOP_DEADLINE:?}", self.what),
             }
@@ -203,6 +215,25 @@ impl HostChild for Guest {
     }
 }
 
+/// Who asks, and the process that a handle stands for.
+fn attached(
+    accessor: &Accessor<Guest, Has>,
+    child: &Resource<Child>,
+) -> wasmtime::Result<Result<(Ask, Arc<Running>), Error>> {
+    let running = accessor.with(|mut access| {
+        access
+            .get()
+            .table
+            .get(child)
+            .map(|child| child.running.clone())
+    })?;
+    Ok(match (Ask::of(accessor), running) {
+        (Ok(ask), Some(running)) => Ok((ask, running)),
+        (Err(denied), _) => Err(denied),
+        (_, None) => Err(Error::Conflict("the process was detached".into())),
+    })
+}
+
 fn taken(which: &str) -> Error {
     Error::Conflict(format!("{which} of this process was taken before"))
 }
@@ -232,19 +263,24 @@ impl HostChildWithStore<Guest> for HasSelf<Guest> {
         accessor: &Accessor<Guest, Has>,
         child: Resource<Child>,
     ) -> wasmtime::Result<Result<Exit, Error>> {
-        let running = accessor.with(|mut access| {
-            access
-                .get()
-                .table
-                .get(&child)
-                .map(|child| child.running.clone())
-        })?;
-        let (ask, running) = match (Ask::of(accessor), running) {
-            (Ok(ask), Some(running)) => (ask, running),
-            (Err(denied), _) => return Ok(Err(denied)),
-            (_, None) => return Ok(Err(Error::Conflict("the process was detached".into()))),
+        let (ask, running) = match attached(accessor, &child)? {
+            Ok(both) => both,
+            Err(why) => return Ok(Err(why)),
         };
         Ok(ask.race(running.wait()).await)
+    }
+
+    async fn stop(
+        accessor: &Accessor<Guest, Has>,
+        child: Resource<Child>,
+        grace: Option<u64>,
+    ) -> wasmtime::Result<Result<Stopped, Error>> {
+        let (ask, running) = match attached(accessor, &child)? {
+            Ok(both) => both,
+            Err(why) => return Ok(Err(why)),
+        };
+        let grace = grace.map_or(GRACE, Duration::from_millis);
+        Ok(ask.race(running.halt(grace)).await)
     }
 
     async fn signal(
@@ -252,17 +288,9 @@ impl HostChildWithStore<Guest> for HasSelf<Guest> {
         child: Resource<Child>,
         signal: Signal,
     ) -> wasmtime::Result<Result<(), Error>> {
-        let running = accessor.with(|mut access| {
-            access
-                .get()
-                .table
-                .get(&child)
-                .map(|child| child.running.clone())
-        })?;
-        let (ask, running) = match (Ask::of(accessor), running) {
-            (Ok(ask), Some(running)) => (ask, running),
-            (Err(denied), _) => return Ok(Err(denied)),
-            (_, None) => return Ok(Err(Error::Conflict("the process was detached".into()))),
+        let (ask, running) = match attached(accessor, &child)? {
+            Ok(both) => both,
+            Err(why) => return Ok(Err(why)),
         };
         Ok(ask
             .race(async {

@@ -11,7 +11,9 @@ use super::process::{Child, Place, Running, adopt, feed, name};
 use super::streams;
 use super::vms::{Facts, facts};
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::platform::shell::{Forward, Host, HostWithStore, Line};
+use crate::bindings::vers::platform::shell::{
+    Followed, Host, HostForward, HostWithStore, Position,
+};
 use crate::bindings::vers::system::process::{Command, EnvValue, OutputMode, Program};
 use crate::guest::{Ask, Guest, Has};
 
@@ -20,7 +22,24 @@ fn not_offered(what: &str) -> Error {
     Error::Unavailable(format!("this version of the host does not offer {what}"))
 }
 
+/// The resource behind `forward`.
+#[allow(unreachable_pub, reason = "the bindings re-export it")]
+pub struct Forward {
+    port: u16,
+}
+
 impl Host for Guest {}
+
+impl HostForward for Guest {
+    fn local_port(&mut self, forward: Resource<Forward>) -> wasmtime::Result<u16> {
+        Ok(self.table.get(&forward)?.port)
+    }
+
+    fn drop(&mut self, forward: Resource<Forward>) -> wasmtime::Result<()> {
+        self.table.delete(forward)?;
+        Ok(())
+    }
+}
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
     async fn connect(
@@ -108,10 +127,10 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         mut access: Access<'_, Guest, Has>,
         vm: String,
         path: String,
-        _start: u64,
-    ) -> wasmtime::Result<(StreamReader<Line>, FutureReader<Result<(), Error>>)> {
+        _start: Position,
+    ) -> wasmtime::Result<(StreamReader<Followed>, FutureReader<Result<(), Error>>)> {
         let ask = Ask::with(&mut access);
-        let stream = StreamReader::new(&mut access, Vec::<Line>::new())?;
+        let stream = StreamReader::new(&mut access, Vec::<Followed>::new())?;
         let done = FutureReader::new(&mut access, async move {
             let why = async {
                 let ask = ask?;
@@ -133,7 +152,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         vm: String,
         remote: u16,
         local: Option<u16>,
-    ) -> wasmtime::Result<Result<Forward, Error>> {
+    ) -> wasmtime::Result<Result<Resource<Forward>, Error>> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             let facts = facts(&ask, &vm).await?;
