@@ -151,7 +151,7 @@ async fn a_stream_is_attached_to_again_without_loss() {
         lines(
             api,
             &attach,
-            json!({"exec_id": exec_id, "cursor": u64::MAX})
+            json!({"exec_id": exec_id, "cursor": i64::MAX})
         )
         .await,
         all[all.len() - 1..]

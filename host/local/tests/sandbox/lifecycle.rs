@@ -204,7 +204,11 @@ async fn a_guest_that_kills_everything_gets_its_ssh_server_back() {
     let vm = p.vm(&[]).await;
     let c = p.connect(&vm).await;
     // The agent must have lived a moment, else its end counts as a failure to start.
-    let _ = c.start("kill -9 -1").await;
+    let mut killer = c.start("kill -9 -1").await;
+    // Until the old agent is gone it answers too.
+    tokio::time::timeout(DEADLINE, async { while killer.wait().await.is_some() {} })
+        .await
+        .expect("the old agent goes");
     eventually("a new agent answers", || async {
         let Ok(stream) = p.sandboxes.dial(&vm.handle, Service::Ssh).await else {
             return false;
