@@ -96,8 +96,8 @@ impl fmt::Display for Question {
     }
 }
 
-/// Whether a character could hide or rearrange what stands around it.
-fn is_deceptive(c: char) -> bool {
+/// Whether a character is a control character, is invisible, or could rearrange what stands around it.
+pub fn is_deceptive(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
             | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}'

@@ -200,13 +200,37 @@ impl Ask {
     }
 }
 
+/// So much of one thing over all instances of a store.
+struct Budget {
+    held: u64,
+    limit: u64,
+}
+
+impl Budget {
+    fn new(limit: u64) -> Self {
+        Self { held: 0, limit }
+    }
+
+    /// Takes what growing needs, if the limit has room for it.
+    fn grow(&mut self, current: usize, desired: usize) -> bool {
+        let total = u64::try_from(current)
+            .ok()
+            .and_then(|current| self.held.checked_sub(current))
+            .zip(u64::try_from(desired).ok())
+            .and_then(|(others, desired)| others.checked_add(desired))
+            .filter(|total| *total <= self.limit);
+        if let Some(total) = total {
+            self.held = total;
+        }
+        total.is_some()
+    }
+}
+
 /// Bounds memory and tables over all instances of a store, and remembers what was refused, so that
 /// the trap that follows can be explained.
 pub(crate) struct Limiter {
-    memory: u64,
-    memory_limit: u64,
-    elements: u64,
-    element_limit: u64,
+    memory: Budget,
+    elements: Budget,
     parts: usize,
     refused: Option<String>,
 }
@@ -214,10 +238,8 @@ pub(crate) struct Limiter {
 impl Limiter {
     fn new(limits: &Limits) -> Self {
         Self {
-            memory: 0,
-            memory_limit: limits.memory,
-            elements: 0,
-            element_limit: limits.table_elements,
+            memory: Budget::new(limits.memory),
+            elements: Budget::new(limits.table_elements),
             parts: usize::try_from(limits.instances).unwrap_or(usize::MAX),
             refused: None,
         }
@@ -230,15 +252,8 @@ impl Limiter {
 
     /// Linear memory in use, in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.memory
+        self.memory.held
     }
-}
-
-/// The new total if it stays within the limit.
-fn grown(total: u64, current: usize, desired: usize, limit: u64) -> Option<u64> {
-    let (current, desired) = (u64::try_from(current).ok()?, u64::try_from(desired).ok()?);
-    let total = total.checked_sub(current)?.checked_add(desired)?;
-    (total <= limit).then_some(total)
 }
 
 impl ResourceLimiter for Limiter {
@@ -251,19 +266,14 @@ impl ResourceLimiter for Limiter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        match grown(self.memory, current, desired, self.memory_limit) {
-            Some(total) => {
-                self.memory = total;
-                Ok(true)
-            }
-            None => {
-                self.refused = Some(format!(
-                    "it wanted more than the {} MiB of memory that its limit `memory` allows",
-                    self.memory_limit >> 20
-                ));
-                Ok(false)
-            }
+        let granted = self.memory.grow(current, desired);
+        if !granted {
+            self.refused = Some(format!(
+                "it wanted more than the {} MiB of memory that its limit `memory` allows",
+                self.memory.limit >> 20
+            ));
         }
+        Ok(granted)
     }
 
     fn table_growing(
@@ -275,19 +285,14 @@ impl ResourceLimiter for Limiter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        match grown(self.elements, current, desired, self.element_limit) {
-            Some(total) => {
-                self.elements = total;
-                Ok(true)
-            }
-            None => {
-                self.refused = Some(format!(
-                    "it wanted more than the {} table elements that its limit `table-elements` allows",
-                    self.element_limit
-                ));
-                Ok(false)
-            }
+        let granted = self.elements.grow(current, desired);
+        if !granted {
+            self.refused = Some(format!(
+                "it wanted more than the {} table elements that its limit `table-elements` allows",
+                self.elements.limit
+            ));
         }
+        Ok(granted)
     }
 
     fn instances(&self) -> usize {

@@ -271,20 +271,18 @@ pub enum StartReason {
     Fork,
 }
 
-/// Replaces control characters (but line feed and tab) and the marks that reorder text by visible
-/// stand-ins: guest text must not move a terminal's cursor or turn a sentence around.
+/// Prose of a guest as it may be shown: line feeds, tabs and what joins emoji stay, every other character that is
+/// [deceptive](pi_vers_policy::is_deceptive) gets a visible stand-in. Guest text must not move a terminal's cursor or
+/// turn a sentence around. Names and questions are shown by [`pi_vers_policy::visible`], which keeps nothing.
 #[must_use]
 pub fn visible(text: &str) -> String {
     text.chars()
         .map(|c| match c {
-            '\n' | '\t' => c,
+            '\n' | '\t' | '\u{200d}' | '\u{fe0e}' | '\u{fe0f}' => c,
             '\u{0}'..='\u{1f}' => char::from_u32(0x2400 + c as u32).unwrap_or('\u{fffd}'),
             '\u{7f}' => '\u{2421}',
-            '\u{80}'..='\u{9f}' => '\u{fffd}',
-            '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                '\u{fffd}'
-            }
-            _ => c,
+            c if pi_vers_policy::is_deceptive(c) => '\u{fffd}',
+            c => c,
         })
         .collect()
 }
@@ -495,6 +493,12 @@ mod tests {
     fn guest_text_cannot_move_the_cursor_or_reorder_text() {
         let shown = visible("a\u{1b}[2Jb\u{202e}c\r\u{7f}\n\t");
         assert_eq!(shown, "a\u{241b}[2Jb\u{fffd}c\u{240d}\u{2421}\n\t");
+        assert_eq!(
+            visible("a\u{2028}\u{61c}\u{e0041}"),
+            "a\u{fffd}\u{fffd}\u{fffd}"
+        );
+        let emoji = "\u{1f469}\u{200d}\u{1f4bb}\u{fe0f}";
+        assert_eq!(visible(emoji), emoji);
     }
 
     #[test]
