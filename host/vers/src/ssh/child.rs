@@ -32,6 +32,8 @@ const QUIET: Duration = Duration::from_millis(100);
 const SETTLE_PING: Duration = Duration::from_secs(5);
 /// How long sshd may take to report the end of what was stopped.
 const REPORT: Duration = Duration::from_secs(5);
+/// How long a command that is to be stopped may take to begin, before it is looked for all the same.
+const BEGINNING: Duration = Duration::from_secs(15);
 /// Input chunks between the caller and the connection.
 const INPUT_QUEUE: usize = 4;
 const INPUT_CHUNK: usize = 128 << 10;
@@ -233,13 +235,21 @@ pub(super) async fn start(
     let number = slot.connection().next_number();
     let control = slot.connection().control().clone();
     // The order matters: what is not watched is not stopped.
-    control.watch(number)?;
+    let watched = control.watch(number)?;
     let (reader, writer) = channel.split();
     // Nothing is awaited before the guard exists: a start that is given up is stopped like a command.
     let ended = CancellationToken::new();
     let request = command::request(&slot.connection().tag(number));
     let closed = slot.connection().link().closed().clone();
-    let stdin = feed(writer, request, frame, command.stdin, closed, ended.clone());
+    let stdin = feed(
+        writer,
+        watched,
+        request,
+        frame,
+        command.stdin,
+        closed,
+        ended.clone(),
+    );
 
     let unread = Arc::new(Unread::default());
     let (stdout_sink, stdout) = output::output(unread.clone());
@@ -265,6 +275,7 @@ pub(super) async fn start(
         directory: command.cwd.clone(),
         started: Some(started_sender),
         group: None,
+        wanted: None,
         unread,
         held: false,
         exit: None,
@@ -310,6 +321,7 @@ pub(super) async fn start(
 /// command.
 fn feed(
     writer: ChannelWriteHalf<Msg>,
+    watched: oneshot::Receiver<()>,
     request: String,
     frame: Bytes,
     with_stdin: bool,
@@ -321,8 +333,11 @@ fn feed(
         queue: PollSender::new(sender),
     });
     tokio::spawn(async move {
-        // Without a pause in between, so that they share a packet.
         let sending = async {
+            if watched.await.is_err() {
+                return writer.close().await;
+            }
+            // Without a pause in between, so that they share a packet.
             writer.exec(true, request).await?;
             writer.data_bytes(frame).await?;
             while let Some(data) = queue.recv().await {
@@ -367,6 +382,8 @@ struct Runner {
     directory: Option<String>,
     started: Option<oneshot::Sender<Result<u32>>>,
     group: Option<u32>,
+    /// A stop with this grace, as soon as the group is known, or then.
+    wanted: Option<(Duration, Instant)>,
     unread: Arc<Unread>,
     /// Whether the group is stopped until its output is read.
     held: bool,
@@ -461,7 +478,7 @@ impl Runner {
                     Some(Ask::Detach) => self.detach(),
                     None => gone = true,
                 },
-                () = abandoned.cancelled(), if !self.detached && self.stopping.is_none() && report_by.is_none() && self.exit.is_none() => {
+                () = abandoned.cancelled(), if !self.detached && self.stopping.is_none() && self.wanted.is_none() && report_by.is_none() && self.exit.is_none() => {
                     self.stop(self.grace);
                 }
                 () = async { match deadline { Some(at) => sleep_until(at).await, None => std::future::pending().await } }, if !timed_out && self.exit.is_none() => {
@@ -469,6 +486,11 @@ impl Runner {
                     let after = limit.unwrap_or_default();
                     self.verdict = Some(Error::timed_out(format!("command on VM {}: stopped after its time limit of {after:?}", self.vm)));
                     self.stop(self.grace);
+                }
+                () = async { match self.wanted { Some((_, at)) => sleep_until(at).await, None => std::future::pending().await } } => {
+                    if let Some((grace, _)) = self.wanted.take() {
+                        self.stop_now(grace);
+                    }
                 }
                 () = unread.below_low.notified(), if self.held => {
                     // The notice may be an old one.
@@ -506,6 +528,9 @@ impl Runner {
                 }
                 if let Some(started) = self.started.take() {
                     let _ = started.send(Ok(group));
+                }
+                if let Some((grace, _)) = self.wanted.take() {
+                    self.stop_now(grace);
                 }
                 self.push(rest, false);
             }
@@ -579,6 +604,16 @@ impl Runner {
     }
 
     fn stop(&mut self, grace: Duration) {
+        if self.group.is_some() {
+            self.stop_now(grace);
+        } else {
+            // A process that has not begun is not found by its mark, and begins afterwards.
+            let begun_by = Instant::now() + BEGINNING;
+            self.wanted = Some((grace, begun_by));
+        }
+    }
+
+    fn stop_now(&mut self, grace: Duration) {
         // A second, more impatient stop replaces the first: its answer serves both.
         self.held = false;
         let stop = self

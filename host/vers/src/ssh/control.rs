@@ -40,6 +40,8 @@ const LONGEST_LINE: usize = 1024;
 struct Request {
     line: String,
     answer: Option<(u64, oneshot::Sender<String>)>,
+    /// Told when the line has been sent.
+    sent: Option<oneshot::Sender<()>>,
 }
 
 /// The way to a connection's control shell. When the last clone is dropped, the shell stops all commands that it
@@ -75,9 +77,16 @@ impl Control {
         }
     }
 
-    /// Before a command starts.
-    pub(super) fn watch(&self, number: u64) -> Result<()> {
-        self.tell(format!("+ {number}\n"))
+    /// Before a command starts: what is requested of the VM once the answer is there comes after this. Without an
+    /// answer the connection is lost, or about to be.
+    pub(super) fn watch(&self, number: u64) -> Result<oneshot::Receiver<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.send(Request {
+            line: format!("+ {number}\n"),
+            answer: None,
+            sent: Some(sender),
+        })?;
+        Ok(receiver)
     }
 
     /// When its group is known.
@@ -129,7 +138,11 @@ impl Control {
     }
 
     fn tell(&self, line: String) -> Result<()> {
-        self.send(Request { line, answer: None })
+        self.send(Request {
+            line,
+            answer: None,
+            sent: None,
+        })
     }
 
     fn ask(&self, line: impl FnOnce(u64) -> String) -> Result<oneshot::Receiver<String>> {
@@ -140,6 +153,7 @@ impl Control {
         self.send(Request {
             line: line(sequence),
             answer: Some((sequence, sender)),
+            sent: None,
         })?;
         Ok(receiver)
     }
@@ -235,19 +249,20 @@ async fn serve(
                 Some(_) => {}
             },
             request = queue.recv(), if !ending => match request {
-                Some(Request { mut line, answer }) => {
-                    if let Some((sequence, sender)) = answer {
-                        waiting.insert(sequence, sender);
-                    }
+                Some(Request { mut line, answer, sent }) => {
+                    waiting.extend(answer);
+                    let mut told: Vec<_> = sent.into_iter().collect();
                     // What else waits goes along in the same packet.
                     while let Ok(more) = queue.try_recv() {
                         line.push_str(&more.line);
-                        if let Some((sequence, sender)) = more.answer {
-                            waiting.insert(sequence, sender);
-                        }
+                        waiting.extend(more.answer);
+                        told.extend(more.sent);
                     }
                     // Lines are few and short, the window is large: this does not wait for the VM.
                     input.data_bytes(Bytes::from(line)).await.map_err(|_| lost())?;
+                    for sent in told {
+                        let _ = sent.send(());
+                    }
                 }
                 None => {
                     ending = true;
@@ -258,7 +273,8 @@ async fn serve(
                 ending = true;
                 // Above all, which commands have ended meanwhile.
                 let mut rest = String::new();
-                while let Ok(Request { line, answer }) = queue.try_recv() {
+                // Commands that were about to start do not: nobody answers that they are watched.
+                while let Ok(Request { line, answer, .. }) = queue.try_recv() {
                     rest.push_str(&line);
                     waiting.extend(answer);
                 }
