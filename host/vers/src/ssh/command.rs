@@ -300,7 +300,8 @@ fn body(command: &Command) -> Result<BytesMut> {
         quote(&mut body, directory).map_err(|_| nul("the directory"))?;
         body.put_slice(br" >/dev/null 2>&1 || { printf '\036vers-nodir \036'; exit 1; };");
     }
-    body.put_slice(br#"printf '\036vers-start %s\036' "$$"; printf '\036vers-start ' >&2;"#);
+    // On standard output last: who has seen it may end the connection, and nothing of ours is written after that.
+    body.put_slice(br#"printf '\036vers-start ' >&2; printf '\036vers-start %s\036' "$$";"#);
     for (name, value) in &command.env {
         if !is_name(name) {
             return Err(Error::invalid(format!(

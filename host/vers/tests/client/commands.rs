@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Lab, eventually, group_lives, marked};
+use crate::lab::{Lab, eventually, group_lives, group_of, marked};
 use tokio::io::AsyncWriteExt as _;
 use vers_client::ssh::StopReport;
 use vers_client::{Command, Exit, Kind, Secret, Signal, Ssh, VmId};
@@ -338,7 +338,12 @@ async fn stop_reports_what_it_took() {
         )
         .await
         .unwrap();
-    eventually("it runs", || marked(&mark).len() >= 2).await;
+    let own = child.id().unwrap();
+    eventually("both have left the group", || {
+        let left = |pid: &u32| group_of(*pid).is_some_and(|group| group != own);
+        marked(&mark).iter().filter(|pid| left(pid)).count() == 2
+    })
+    .await;
     let report = child.stop(grace).await.unwrap();
     assert_eq!(
         report,

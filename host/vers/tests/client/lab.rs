@@ -351,16 +351,26 @@ pub fn marked(mark: &str) -> Vec<u32> {
     found
 }
 
+/// The process group of a process; `None` if it is gone, or a zombie.
+pub fn group_of(pid: u32) -> Option<u32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    fields
+        .nth(1)
+        .filter(|_| !matches!(state, "Z" | "X"))?
+        .parse()
+        .ok()
+}
+
 /// Whether a process group has a process that is no zombie.
 pub fn group_lives(group: u32) -> bool {
     std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
-        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
-        let fields: Vec<&str> = stat
-            .rsplit_once(") ")
-            .map(|(_, rest)| rest.split(' ').collect())
-            .unwrap_or_default();
-        fields.get(2) == Some(&group.to_string().as_str())
-            && !matches!(fields.first(), Some(&("Z" | "X")))
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        pid.and_then(group_of) == Some(group)
     })
 }
 
