@@ -334,11 +334,11 @@ fn feed(
     });
     tokio::spawn(async move {
         let sending = async {
+            writer.exec(true, request).await?;
+            // Its shell waits for the frame meanwhile, and ends if there comes none.
             if watched.await.is_err() {
                 return writer.close().await;
             }
-            // Without a pause in between, so that they share a packet.
-            writer.exec(true, request).await?;
             writer.data_bytes(frame).await?;
             while let Some(data) = queue.recv().await {
                 writer.data_bytes(data).await?;

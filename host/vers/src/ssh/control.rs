@@ -40,7 +40,7 @@ const LONGEST_LINE: usize = 1024;
 struct Request {
     line: String,
     answer: Option<(u64, oneshot::Sender<String>)>,
-    /// Told when the line has been sent.
+    /// Told when the line has been sent and the shell runs.
     sent: Option<oneshot::Sender<()>>,
 }
 
@@ -77,8 +77,9 @@ impl Control {
         }
     }
 
-    /// Before a command starts: what is requested of the VM once the answer is there comes after this. Without an
-    /// answer the connection is lost, or about to be.
+    /// Before a command starts: it must not be told what to run before the answer is there, which says that the shell
+    /// runs, deaf to signals, and gets this before it gets anything later. Without an answer the connection is lost, or
+    /// about to be.
     pub(super) fn watch(&self, number: u64) -> Result<oneshot::Receiver<()>> {
         let (sender, receiver) = oneshot::channel();
         self.send(Request {
@@ -217,8 +218,8 @@ async fn serve(
     let lost = || link.lost("control commands");
     let (mut output, input) = channel.split();
     let frame = command::frame(&Command::shell(script(connection, grace)).with_stdin())?;
-    // Deaf from the first moment: a connection that breaks while the shell starts must not end it by SIGPIPE, with
-    // commands on the VM that nobody else knows of.
+    // Deaf as soon as root's profile has run: a connection that breaks from then on must not end it by SIGPIPE, with
+    // commands on the VM that nobody else knows of. Until it says that it runs, no command does.
     let request = command::request(&format!("{connection}.0."));
     input
         .exec(true, format!("trap '' HUP INT QUIT TERM PIPE; {request}"))
@@ -229,6 +230,7 @@ async fn serve(
     let mut scanner = Some(StartScanner::new(true));
     let mut line = Vec::new();
     let mut waiting: HashMap<u64, oneshot::Sender<String>> = HashMap::new();
+    let mut told: Vec<oneshot::Sender<()>> = Vec::new();
     let mut ending = false;
     loop {
         tokio::select! {
@@ -238,6 +240,7 @@ async fn serve(
                         None => data,
                         Some(Scan::Started(_, rest)) => {
                             scanner = None;
+                            tell(&mut told);
                             rest
                         }
                         Some(_) => continue,
@@ -251,7 +254,7 @@ async fn serve(
             request = queue.recv(), if !ending => match request {
                 Some(Request { mut line, answer, sent }) => {
                     waiting.extend(answer);
-                    let mut told: Vec<_> = sent.into_iter().collect();
+                    told.extend(sent);
                     // What else waits goes along in the same packet.
                     while let Ok(more) = queue.try_recv() {
                         line.push_str(&more.line);
@@ -260,8 +263,9 @@ async fn serve(
                     }
                     // Lines are few and short, the window is large: this does not wait for the VM.
                     input.data_bytes(Bytes::from(line)).await.map_err(|_| lost())?;
-                    for sent in told {
-                        let _ = sent.send(());
+                    // Before it runs, root's profile does: whatever ends that leaves nobody who watches.
+                    if scanner.is_none() {
+                        tell(&mut told);
                     }
                 }
                 None => {
@@ -286,6 +290,12 @@ async fn serve(
             () = link.closed().cancelled() => return Err(lost()),
             () = tokio::time::sleep(grace + PATIENCE), if ending => return Err(lost()),
         }
+    }
+}
+
+fn tell(told: &mut Vec<oneshot::Sender<()>>) {
+    for sent in told.drain(..) {
+        let _ = sent.send(());
     }
 }
 

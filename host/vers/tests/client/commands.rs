@@ -552,6 +552,22 @@ async fn disconnecting_stops_what_runs() {
     let _ = child.wait().await;
 }
 
+/// It did: the profile of a slow VM printed into a connection that was gone, and the signal for that ended the one
+/// shell that knew of the command.
+#[tokio::test]
+async fn no_command_runs_before_the_shell_that_could_stop_it() {
+    let lab = Lab::start().await;
+    let profile = "case $BASH_EXECUTION_STRING in trap*) sleep 1;; esac; echo NOISE\n";
+    std::fs::write(lab.dir.path().join("home/.bashrc"), profile).unwrap();
+    let ssh = lab.ssh();
+    let mark = new_mark();
+    let command = with_mark(Command::argv(["sleep", "1000"]), &mark);
+    let child = ssh.spawn(lab.vm, command).await.unwrap();
+    lab.cut();
+    assert!(child.wait().await.is_err());
+    eventually("it is gone", || marked(&mark).is_empty()).await;
+}
+
 #[tokio::test]
 async fn the_end_of_the_client_stops_what_runs() {
     let lab = Lab::start().await;
