@@ -147,6 +147,7 @@ pub(super) struct Machine {
     key: tokio::sync::Mutex<Option<Arc<PrivateKey>>>,
     sftp: tokio::sync::Mutex<Option<Arc<Sftp>>>,
     tunnels: tokio::sync::Mutex<Option<Arc<Connection>>>,
+    bulk: tokio::sync::Mutex<Option<Arc<Connection>>>,
     closed: CancellationToken,
 }
 
@@ -172,6 +173,7 @@ impl Machine {
             key: tokio::sync::Mutex::default(),
             sftp: tokio::sync::Mutex::default(),
             tunnels: tokio::sync::Mutex::default(),
+            bulk: tokio::sync::Mutex::default(),
             closed: CancellationToken::new(),
         }
     }
@@ -544,6 +546,22 @@ impl Machine {
         Ok(connection)
     }
 
+    /// The connection for bulk data: its own, so that commands do not wait behind it, with a window for a fast line over
+    /// a long distance. Keep what this returns for as long as the connection is used.
+    #[allow(dead_code, reason = "for transfers")]
+    pub(super) async fn bulk(self: &Arc<Self>, patience: Duration) -> Result<Held> {
+        let mut current = self.bulk.lock().await;
+        if let Some(connection) = current
+            .as_ref()
+            .filter(|connection| !connection.link.is_closed())
+        {
+            return Ok(Held(connection.clone()));
+        }
+        let connection = self.open_patiently(deadline(patience)).await?;
+        *current = Some(connection.clone());
+        Ok(Held(connection))
+    }
+
     /// Lets no new work in, takes all connections and tells them to end.
     async fn begin_to_close(&self) -> Vec<Arc<Connection>> {
         self.closed.cancel();
@@ -554,6 +572,7 @@ impl Machine {
             .map(|place| place.connection)
             .collect();
         connections.extend(self.tunnels.lock().await.take());
+        connections.extend(self.bulk.lock().await.take());
         *self.sftp.lock().await = None;
         for connection in &connections {
             connection.spares().clear();
@@ -585,6 +604,19 @@ impl Machine {
                 .for_each(|connection| connection.link.fail());
         }
         self.changed.notify_waiters();
+    }
+}
+
+/// A connection in use: while one of these lives, it is not closed for being idle.
+#[derive(Clone)]
+#[allow(dead_code, reason = "for transfers")]
+pub(super) struct Held(Arc<Connection>);
+
+impl std::ops::Deref for Held {
+    type Target = Arc<Connection>;
+
+    fn deref(&self) -> &Arc<Connection> {
+        &self.0
     }
 }
 
