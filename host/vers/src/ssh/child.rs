@@ -45,7 +45,7 @@ impl fmt::Display for StopReport {
         if self.escaped > 0 {
             write!(
                 f,
-                ", {} that had left it were killed",
+                ", {} that had left it had to be killed",
                 processes(self.escaped)
             )?;
         }

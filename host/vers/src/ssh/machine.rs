@@ -92,9 +92,8 @@ impl Machine {
     pub(super) async fn connect(self: &Arc<Self>, patience: Duration) -> Result<()> {
         let deadline = deadline(patience);
         let connection = self.any(deadline).await?;
-        if !connection.link().ping(PROOF).await {
-            // It died unnoticed, for example while the VM was paused; or it still is.
-            self.ask().await?;
+        if !self.unless_down(connection.link().ping(PROOF)).await? {
+            // It died unnoticed, for example while the VM was paused.
             connection.link().fail();
             self.any(deadline).await?;
         }
@@ -112,8 +111,7 @@ impl Machine {
             match self.pick() {
                 Pick::Slot(slot) => {
                     let link = slot.connection().link().clone();
-                    if link.pulse().silent() > QUIET && !link.ping(PROOF).await {
-                        self.ask().await?;
+                    if link.pulse().silent() > QUIET && !self.unless_down(link.ping(PROOF)).await? {
                         link.fail_because("its network path is dead");
                         continue;
                     }
