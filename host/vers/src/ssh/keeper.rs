@@ -2,8 +2,8 @@
 //!
 //! # Silence
 //!
-//! Keepalives go out every two seconds. A connection that stays silent for [`SILENCE`] is dead, or its VM is paused: the
-//! platform is asked. If it says that the VM is up, or cannot say, the connection is given up, and commands on it fail
+//! Keepalives go out every two seconds. A connection that stays silent for [`SILENCE`] and [`PROOF`] is dead, or its VM
+//! is paused: the platform is asked. If it says that the VM is up, or cannot say, the connection is given up, and commands on it fail
 //! as lost. A paused VM keeps its commands: taking a commit pauses it for a moment, and all goes on afterwards. So its
 //! connections are kept for [`PAUSE`], unless nobody uses them; then they are given up with that reason.
 //!
@@ -23,8 +23,10 @@ use super::machine::{Connection, Machine, Word};
 use super::pins::First;
 use crate::api::VmId;
 
-/// Two keepalives without an answer, and the time for a third.
-const SILENCE: Duration = Duration::from_secs(5);
+/// A keepalive without an answer, and the time for another.
+const SILENCE: Duration = Duration::from_secs(4);
+/// The last chance. A process that was stopped itself finds a long silence that was its own.
+const PROOF: Duration = Duration::from_secs(2);
 /// How long the commands of a paused VM are kept.
 const PAUSE: Duration = Duration::from_secs(30);
 /// How long connections beyond the first are kept.
@@ -93,9 +95,10 @@ impl Keeper {
             let Some(machine) = self.machine.upgrade() else {
                 return link.fail();
             };
+            let proof = tokio::time::sleep(PROOF);
             let asked = tokio::select! {
                 () = link.pulse().sign() => continue,
-                asked = machine.ask() => asked,
+                (asked, ()) = async { tokio::join!(machine.ask(), proof) } => asked,
             };
             drop(machine);
             match asked {

@@ -214,7 +214,10 @@ impl Machine {
                 if let Ok(opened) = timeout(ASK_AFTER, &mut opening).await {
                     return opened;
                 }
-                let word = self.ask().await.map_err(|error| (error, Then::Stop))?;
+                let word = tokio::select! {
+                    opened = &mut opening => return opened,
+                    word = self.ask() => word.map_err(|error| (error, Then::Stop))?,
+                };
                 if let Word::State(now) = word {
                     state = Some(now);
                 }

@@ -25,6 +25,7 @@ pub struct Platform {
     pub key: String,
     pub key_requests: u32,
     pub state_requests: u32,
+    pub metadata_requests: u32,
     /// The VM that all VMs descend from.
     pub parent: Option<VmId>,
 }
@@ -114,6 +115,7 @@ impl Lab {
             key: good_key.clone(),
             key_requests: 0,
             state_requests: 0,
+            metadata_requests: 0,
             parent: None,
         }));
         let api = start_api(platform.clone()).await;
@@ -296,7 +298,8 @@ async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
         )
     }
     async fn metadata(State(platform): Shared, UrlPath(id): UrlPath<String>) -> Json<Value> {
-        let platform = platform.lock().unwrap();
+        let mut platform = platform.lock().unwrap();
+        platform.metadata_requests += 1;
         let parent = platform.parent.map(|parent| parent.to_string());
         Json(
             json!({ "vm_id": id, "owner_id": "o", "state": platform.state, "created_at": "2026-01-01T00:00:00Z",
