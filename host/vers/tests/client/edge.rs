@@ -42,6 +42,7 @@ pub struct Traffic {
     /// Bytes of the connection that was last made.
     down: AtomicUsize,
     up: AtomicUsize,
+    open: AtomicUsize,
 }
 
 impl Traffic {
@@ -63,6 +64,11 @@ impl Traffic {
     /// Bytes that passed on the last connection.
     pub fn passed(&self, way: Way) -> usize {
         self.count(way).load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     fn count(&self, way: Way) -> &AtomicUsize {
@@ -133,6 +139,7 @@ impl Terminator {
 async fn relay(tls: TlsStream<TcpStream>, to: SocketAddr, traffic: Arc<Traffic>) {
     let mut cuts = traffic.cuts.subscribe();
     let fault = traffic.fault.lock().unwrap().take();
+    traffic.open.fetch_add(1, Ordering::Relaxed);
     traffic.down.store(0, Ordering::Relaxed);
     traffic.up.store(0, Ordering::Relaxed);
     let inner = TcpStream::connect(to).await.unwrap();
@@ -160,6 +167,7 @@ async fn relay(tls: TlsStream<TcpStream>, to: SocketAddr, traffic: Arc<Traffic>)
         _ = both => {}
         _ = cuts.changed() => {}
     }
+    traffic.open.fetch_sub(1, Ordering::Relaxed);
 }
 
 async fn pump(

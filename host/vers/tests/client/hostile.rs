@@ -298,7 +298,7 @@ async fn recorded(lab: &Lab) -> (usize, usize) {
 }
 
 /// Every so many bytes of a handshake with a command, another phase in each round.
-const STRIDE: usize = 61;
+const STRIDE: usize = 97;
 
 #[tokio::test]
 async fn a_connection_cut_at_any_byte_runs_nothing_twice_and_hangs_nowhere() {

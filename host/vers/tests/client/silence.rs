@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, eventually, marked};
 use futures::StreamExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vers_client::{Api, Command, Exit, Kind, Ssh, SshOptions};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -66,9 +67,7 @@ async fn a_vm_that_is_paused_for_a_moment_keeps_its_commands() {
     lab.traffic.freeze(false);
     lab.platform().state = "running";
     let mut stdin = child.take_stdin().unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stdin, b"it\n")
-        .await
-        .unwrap();
+    stdin.write_all(b"it\n").await.unwrap();
     let out = child.take_stdout().unwrap();
     assert_eq!(out.collect(100).await.0, b"got it\n");
     assert_eq!(child.wait().await.unwrap(), Exit::Code(0));
@@ -183,4 +182,70 @@ async fn a_connection_that_nobody_uses_is_closed_and_one_in_use_is_not() {
     assert!(marked(&mark).is_empty());
     let child = ssh.spawn(lab.vm, Command::argv(["true"])).await.unwrap();
     child.wait().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_tunnel_keeps_its_connection_for_as_long_as_it_lives() {
+    let lab = Lab::start().await;
+    let ssh = lab.ssh_with(SshOptions {
+        idle: Duration::from_millis(300),
+        ..lab.options()
+    });
+    let echo = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = echo.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let (mut stream, _) = echo.accept().await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        let _ = tokio::io::copy(&mut reader, &mut writer).await;
+    });
+    let mut tunnel = ssh.forward(lab.vm, "127.0.0.1", port).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1000)).await;
+    tunnel.write_all(b"still there").await.unwrap();
+    let mut answer = [0; 11];
+    tunnel.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"still there");
+    assert_eq!(lab.traffic.open(), 1);
+    drop(tunnel);
+    eventually("its connection is closed", || lab.traffic.open() == 0).await;
+}
+
+#[tokio::test]
+async fn connections_come_and_go_and_leave_no_task_and_no_socket() {
+    let lab = Lab::start().await;
+    let ssh = lab.ssh();
+    let tasks = || {
+        tokio::runtime::Handle::current()
+            .metrics()
+            .num_alive_tasks()
+    };
+    let mut settled = None;
+    for round in 0..8 {
+        // More at once than one connection serves.
+        let commands = (0..12).map(|_| async {
+            let child = ssh
+                .spawn(lab.vm, Command::argv(["sleep", "0.1"]))
+                .await
+                .unwrap();
+            child.wait().await.unwrap()
+        });
+        futures::future::join_all(commands).await;
+        // By a goodbye, by a cut, and without waiting for anybody.
+        match round % 3 {
+            0 => ssh.disconnect(lab.vm).await,
+            1 => lab.cut(),
+            _ => ssh.abandon(lab.vm).await,
+        }
+        eventually("all are closed", || {
+            lab.traffic.open() == 0 && !ssh.is_connected(lab.vm)
+        })
+        .await;
+        // The platform's own client keeps a connection or two; from the second round on nothing is new.
+        if round == 1 {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            settled = Some(tasks());
+        }
+        if let Some(settled) = settled {
+            eventually("the tasks have ended", || tasks() <= settled).await;
+        }
+    }
 }
