@@ -1,200 +1,100 @@
-//! The connections of one VM, shared by everybody in this process.
+//! One VM, as far as SSH goes: its connections, shared by everybody in this process, and what the platform says of it.
 //!
-//! sshd allows ten sessions on a connection and frees one a little after its user has seen it end; so five commands
-//! run on each, besides the control shell, the file session and what lingers. More connections are opened as commands
-//! wait, two at a time (sshd drops unauthenticated connections from the tenth on), up to eight.
-//!
-//! Opening a channel costs a round trip, which is most of what a short command takes over distance. So each
-//! connection keeps up to two channels open in advance.
+//! A VM that is paused looks like one that is booting, overloaded or cut off: it is silent. Only the platform knows. So
+//! whoever waits for a VM for longer than [`ASK_AFTER`] asks it, and fails at once if the VM will not answer.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng as _;
-use russh::Channel;
-use russh::client::Msg;
 use russh::keys::PrivateKey;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Dialer, Link, Then};
-use super::control::Control;
+use super::SshOptions;
+use super::dial::{Dialer, KEEPALIVE, Purpose, Then};
+pub(super) use super::lease::{Held, Lease};
+pub(super) use super::pool::Connection;
+use super::pool::{COMMANDS, CONNECTIONS, Pick, Side, State};
 use super::sftp::Sftp;
 use crate::api::{Api, VmId, VmState};
 use crate::error::{Error, Kind, Result};
 
-/// Commands at once on a connection.
-const COMMANDS: usize = 5;
-const CONNECTIONS: usize = 8;
-const OPENING: usize = 2;
-/// Channels opened in advance on a connection.
-const SPARES: usize = 2;
-/// Ended commands on a connection whose background processes hold their channels.
-const LINGERING: usize = 2;
-/// A connection that was quiet for so long is asked whether it is alive before it is used.
-const STALE: Duration = Duration::from_secs(10);
+/// A connection that was silent for longer than its keepalives are apart is asked whether it is alive before it is used.
+const QUIET: Duration = KEEPALIVE.saturating_add(Duration::from_secs(1));
 const PROOF: Duration = Duration::from_secs(3);
-/// After this long without a connection the platform is asked what the VM does.
+/// After this long without an answer the platform is asked what the VM does.
 const ASK_AFTER: Duration = Duration::from_millis(1500);
+/// How long the platform may take to say.
+const ASK: Duration = Duration::from_secs(5);
+/// How long it may take to give the VM's key.
+const KEY: Duration = Duration::from_secs(15);
 const FIRST_DELAY: Duration = Duration::from_millis(50);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
-/// No further connection is tried for so long after one failed to come about.
-const GROWTH_PAUSE: Duration = Duration::from_secs(1);
+/// Rounds without a word of the VM or of the platform.
+const LONELY_ROUNDS: u32 = 2;
 
 /// That far from now; a day stands for "for ever".
 fn deadline(patience: Duration) -> Instant {
     Instant::now() + patience.min(Duration::from_secs(24 * 60 * 60))
 }
 
-/// A connection with what goes with it. When it is dropped, its control shell stops what still runs.
-pub(super) struct Connection {
-    link: Arc<Link>,
-    control: Control,
-    id: String,
-    next: AtomicU64,
-    spares: Mutex<Vec<Channel<Msg>>>,
-    lingering: Arc<Semaphore>,
-    shutdown: CancellationToken,
-}
-
-impl Connection {
-    fn new(link: Link, grace: Duration) -> Self {
-        let link = Arc::new(link);
-        let id = uuid::Uuid::new_v4().simple().to_string();
-        let shutdown = CancellationToken::new();
-        let control = Control::start(link.clone(), &id, grace, shutdown.clone());
-        let lingering = Arc::new(Semaphore::new(LINGERING));
-        // Number 0 is the control shell itself.
-        Self {
-            link,
-            control,
-            id,
-            next: AtomicU64::new(1),
-            spares: Mutex::default(),
-            lingering,
-            shutdown,
-        }
-    }
-
-    pub(super) fn link(&self) -> &Arc<Link> {
-        &self.link
-    }
-
-    pub(super) fn control(&self) -> &Control {
-        &self.control
-    }
-
-    pub(super) fn next_number(&self) -> u64 {
-        self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// The mark of a command's processes.
-    pub(super) fn tag(&self, number: u64) -> String {
-        format!("{}.{number}.", self.id)
-    }
-
-    fn spares(&self) -> MutexGuard<'_, Vec<Channel<Msg>>> {
-        self.spares.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A session channel. One that is opened in vain, because the caller gave up, is kept for the next.
-    async fn session(self: &Arc<Self>) -> Result<Channel<Msg>> {
-        if let Some(channel) = self.spares().pop() {
-            return Ok(channel);
-        }
-        let (sender, receiver) = oneshot::channel();
-        let connection = self.clone();
-        tokio::spawn(async move {
-            let opened = connection.link.open_session().await;
-            if let Err(Ok(channel)) = sender.send(opened) {
-                connection.spares().push(channel);
-            }
-        });
-        receiver
-            .await
-            .unwrap_or_else(|_| Err(self.link.lost("open a session")))
-    }
-}
-
-struct Place {
-    connection: Arc<Connection>,
-    commands: usize,
-    refilling: bool,
-    last_used: Instant,
-}
-
-#[derive(Default)]
-struct State {
-    places: Vec<Place>,
-    opening: usize,
-    /// No growth before this.
-    pause_until: Option<Instant>,
+/// What the platform says of a VM that may answer.
+pub(super) enum Word {
+    /// It is in this state.
+    State(VmState),
+    /// Nothing: it cannot be asked.
+    Silence(Error),
 }
 
 /// A VM, as far as SSH goes.
 pub(super) struct Machine {
-    vm: VmId,
-    api: Api,
-    dialer: Arc<Dialer>,
-    grace: Duration,
-    state: Mutex<State>,
+    pub(super) vm: VmId,
+    pub(super) api: Api,
+    pub(super) dialer: Arc<Dialer>,
+    pub(super) options: SshOptions,
+    pub(super) state: Mutex<State>,
     /// A place was freed, or a connection came or went.
-    changed: Notify,
+    pub(super) changed: Notify,
+    pub(super) closed: CancellationToken,
     /// Held while the first connection is made.
     connecting: tokio::sync::Mutex<()>,
+    opening_tunnels: tokio::sync::Mutex<()>,
+    opening_bulk: tokio::sync::Mutex<()>,
+    opening_sftp: tokio::sync::Mutex<()>,
     key: tokio::sync::Mutex<Option<Arc<PrivateKey>>>,
-    sftp: tokio::sync::Mutex<Option<Arc<Sftp>>>,
-    tunnels: tokio::sync::Mutex<Option<Arc<Connection>>>,
-    closed: CancellationToken,
-}
-
-enum Pick {
-    /// There is room on this one; `true`: prove it first.
-    Slot(Slot, bool),
-    /// All are busy.
-    Full,
-    /// There is no connection.
-    None,
 }
 
 impl Machine {
-    pub(super) fn new(vm: VmId, api: Api, dialer: Arc<Dialer>, grace: Duration) -> Self {
+    pub(super) fn new(vm: VmId, api: Api, dialer: Arc<Dialer>, options: SshOptions) -> Self {
         Self {
             vm,
             api,
             dialer,
-            grace,
+            options,
             state: Mutex::default(),
             changed: Notify::new(),
-            connecting: tokio::sync::Mutex::default(),
-            key: tokio::sync::Mutex::default(),
-            sftp: tokio::sync::Mutex::default(),
-            tunnels: tokio::sync::Mutex::default(),
             closed: CancellationToken::new(),
+            connecting: tokio::sync::Mutex::default(),
+            opening_tunnels: tokio::sync::Mutex::default(),
+            opening_bulk: tokio::sync::Mutex::default(),
+            opening_sftp: tokio::sync::Mutex::default(),
+            key: tokio::sync::Mutex::default(),
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state
-            .places
-            .retain(|place| !place.connection.link.is_closed());
-        state
-    }
-
     pub(super) fn is_connected(&self) -> bool {
-        !self.state().places.is_empty()
+        !self.state().is_empty()
     }
 
     /// Makes sure that there is a connection, waiting for the VM at most this long.
     pub(super) async fn connect(self: &Arc<Self>, patience: Duration) -> Result<()> {
         let deadline = deadline(patience);
         let connection = self.any(deadline).await?;
-        if !connection.link.ping(PROOF).await {
+        if !self.unless_down(connection.link().ping(PROOF)).await? {
             // It died unnoticed, for example while the VM was paused.
-            connection.link.fail();
+            connection.link().fail();
             self.any(deadline).await?;
         }
         Ok(())
@@ -209,16 +109,15 @@ impl Machine {
             tokio::pin!(changed);
             changed.as_mut().enable();
             match self.pick() {
-                Pick::Slot(slot, stale) => {
-                    let link = slot.connection.link.clone();
-                    if stale && !link.ping(PROOF).await {
-                        tracing::debug!(vm = %self.vm, "an idle connection is dead");
-                        link.fail();
+                Pick::Slot(slot) => {
+                    let link = slot.connection().link().clone();
+                    if link.pulse().silent() > QUIET && !self.unless_down(link.ping(PROOF)).await? {
+                        link.fail_because("its network path is dead");
                         continue;
                     }
-                    match slot.connection.session().await {
+                    match self.unless_down(slot.connection().session()).await? {
                         Ok(channel) => {
-                            self.refill(&slot.connection);
+                            self.refill(slot.connection());
                             return Ok(Lease {
                                 slot: Some(slot),
                                 channel: Some(channel),
@@ -232,7 +131,7 @@ impl Machine {
                 Pick::None => drop(self.any(deadline).await?),
                 Pick::Full => {
                     self.grow();
-                    if tokio::time::timeout_at(deadline, changed).await.is_err() {
+                    if timeout_at(deadline, changed).await.is_err() {
                         let most = COMMANDS * CONNECTIONS;
                         return Err(Error::new(
                             Kind::Limit,
@@ -247,224 +146,146 @@ impl Machine {
         }
     }
 
-    fn pick(self: &Arc<Self>) -> Pick {
-        let mut state = self.state();
-        if state.places.is_empty() {
-            return Pick::None;
+    /// Waits for something that the VM does; fails as soon as it is known that the VM will not do it.
+    pub(super) async fn unless_down<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        tokio::pin!(work);
+        if let Ok(done) = timeout(ASK_AFTER, &mut work).await {
+            return Ok(done);
         }
-        // Where a channel lies ready, else where there is the most room.
-        let best = state
-            .places
-            .iter_mut()
-            .filter(|place| place.commands < COMMANDS)
-            .min_by_key(|place| (place.connection.spares().is_empty(), place.commands));
-        match best {
-            None => Pick::Full,
-            Some(place) => {
-                place.commands += 1;
-                let stale = place.last_used.elapsed() > STALE;
-                place.last_used = Instant::now();
-                Pick::Slot(
-                    Slot {
-                        connection: place.connection.clone(),
-                        machine: self.clone(),
-                    },
-                    stale,
-                )
-            }
+        tokio::select! {
+            done = &mut work => return Ok(done),
+            word = self.ask() => drop(word?),
         }
+        Ok(work.await)
     }
 
-    /// Opens channels in advance, in the background.
-    fn refill(self: &Arc<Self>, connection: &Arc<Connection>) {
-        {
-            let mut state = self.state();
-            let Some(place) = state
-                .places
-                .iter_mut()
-                .find(|place| Arc::ptr_eq(&place.connection, connection))
-            else {
-                return;
-            };
-            if place.refilling {
-                return;
-            }
-            place.refilling = true;
+    /// Some connection for commands: one that is open, else a new one.
+    async fn any(self: &Arc<Self>, deadline: Instant) -> Result<Held> {
+        if let Some(connection) = self.state().first() {
+            return Ok(connection);
         }
-        let (machine, connection) = (Arc::downgrade(self), Arc::downgrade(connection));
-        tokio::spawn(async move {
-            loop {
-                let (Some(machine), Some(connection)) = (machine.upgrade(), connection.upgrade())
-                else {
-                    return;
-                };
-                let wanted = {
-                    let mut state = machine.state();
-                    let Some(place) = state
-                        .places
-                        .iter_mut()
-                        .find(|place| Arc::ptr_eq(&place.connection, &connection))
-                    else {
-                        return;
-                    };
-                    let ready = connection.spares().len();
-                    let wanted = ready < SPARES && ready + place.commands < COMMANDS;
-                    place.refilling = wanted;
-                    wanted
-                };
-                if !wanted {
-                    return;
-                }
-                match connection.link.open_session().await {
-                    Ok(channel) => connection.spares().push(channel),
-                    Err(_) => {
-                        let mut state = machine.state();
-                        if let Some(place) = state
-                            .places
-                            .iter_mut()
-                            .find(|place| Arc::ptr_eq(&place.connection, &connection))
-                        {
-                            place.refilling = false;
-                        }
-                        return;
-                    }
-                }
-            }
-        });
+        let _turn = self.turn(&self.connecting, deadline).await?;
+        if let Some(connection) = self.state().first() {
+            return Ok(connection);
+        }
+        let connection = self.open_patiently(deadline, Purpose::Commands).await?;
+        // Held before anybody could find it idle.
+        let held = Held::new(&connection);
+        self.admit(&mut self.state(), connection);
+        self.changed.notify_waiters();
+        self.refill(&held);
+        Ok(held)
     }
 
-    /// Opens one more connection in the background, if there may be one.
-    fn grow(self: &Arc<Self>) {
-        {
-            let mut state = self.state();
-            let paused = state
-                .pause_until
-                .is_some_and(|until| Instant::now() < until);
-            if paused
-                || state.opening >= OPENING
-                || state.places.len() + state.opening >= CONNECTIONS
-            {
-                return;
-            }
-            state.opening += 1;
-        }
-        let machine = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let Some(machine) = machine.upgrade() else {
-                return;
-            };
-            let opened = machine.open().await;
-            let mut state = machine.state();
-            state.opening -= 1;
-            match opened {
-                Ok(connection) => machine.admit(&mut state, connection),
-                Err((error, _)) => {
-                    tracing::debug!(vm = %machine.vm, %error, "no further connection");
-                    state.pause_until = Some(Instant::now() + GROWTH_PAUSE);
-                }
-            }
-            drop(state);
-            machine.changed.notify_waiters();
-        });
-    }
-
-    fn admit(&self, state: &mut State, connection: Arc<Connection>) {
-        if self.closed.is_cancelled() {
-            connection.shutdown.cancel();
-        }
-        state.places.push(Place {
-            connection,
-            commands: 0,
-            refilling: false,
-            last_used: Instant::now(),
-        });
-    }
-
-    /// Some connection: one that is open, else a new one.
-    pub(super) async fn any(self: &Arc<Self>, deadline: Instant) -> Result<Arc<Connection>> {
-        if let Some(place) = self.state().places.first() {
-            return Ok(place.connection.clone());
-        }
-        let waiting = || {
+    /// Waits until nobody else is making the same connection.
+    async fn turn<'a>(
+        &self,
+        lock: &'a tokio::sync::Mutex<()>,
+        deadline: Instant,
+    ) -> Result<tokio::sync::MutexGuard<'a, ()>> {
+        timeout_at(deadline, lock.lock()).await.map_err(|_| {
             Error::timed_out(format!(
                 "connect to VM {}: somebody else's attempt did not end in time",
                 self.vm
             ))
-        };
-        let _turn = tokio::time::timeout_at(deadline, self.connecting.lock())
-            .await
-            .map_err(|_| waiting())?;
-        if let Some(place) = self.state().places.first() {
-            return Ok(place.connection.clone());
-        }
-        let connection = tokio::select! {
-            connection = self.open_patiently(deadline) => connection?,
-            () = self.closed.cancelled() => return Err(Error::cancelled(format!("connect to VM {}", self.vm))),
-        };
-        self.admit(&mut self.state(), connection.clone());
-        self.changed.notify_waiters();
-        self.refill(&connection);
-        Ok(connection)
+        })
     }
 
     /// A new connection, waiting for a VM that boots.
-    async fn open_patiently(&self, deadline: Instant) -> Result<Arc<Connection>> {
+    async fn open_patiently(&self, deadline: Instant, purpose: Purpose) -> Result<Arc<Connection>> {
+        tokio::select! {
+            connection = self.try_to_open(deadline, purpose) => connection,
+            () = self.closed.cancelled() => Err(Error::cancelled(format!("connect to VM {}", self.vm))),
+        }
+    }
+
+    async fn try_to_open(&self, deadline: Instant, purpose: Purpose) -> Result<Arc<Connection>> {
+        let vm = self.vm;
         let mut delay = FIRST_DELAY;
         let mut first = true;
+        let mut lonely = 0;
+        // What the platform said last.
+        let mut state = None;
+        let mut error = None;
         loop {
-            // A paused VM looks like a silent one; only the platform knows.
             let attempt = async {
-                let opening = self.open();
+                let opening = self.open(purpose);
                 tokio::pin!(opening);
-                if let Ok(opened) = tokio::time::timeout(ASK_AFTER, &mut opening).await {
+                if let Ok(opened) = timeout(ASK_AFTER, &mut opening).await {
                     return opened;
                 }
-                self.must_be_up()
-                    .await
-                    .map_err(|error| (error, Then::Stop))?;
+                let word = tokio::select! {
+                    opened = &mut opening => return opened,
+                    word = self.ask() => word.map_err(|error| (error, Then::Stop))?,
+                };
+                if let Word::State(now) = word {
+                    state = Some(now);
+                }
                 opening.await
             };
-            let error = match tokio::time::timeout_at(deadline, attempt).await {
+            let failed = match timeout_at(deadline, attempt).await {
                 Ok(Ok(connection)) => return Ok(connection),
-                Ok(Err((error, Then::TryAgain))) => error,
-                Ok(Err((error, Then::Stop | Then::NewKey))) => return Err(error),
+                Ok(Err((failed, Then::TryAgain))) => failed,
+                Ok(Err((failed, Then::Stop | Then::NewKey))) => return Err(failed),
                 Err(_) => {
-                    return Err(Error::unavailable(format!(
-                        "connect to VM {}: it did not answer in time; ask for its state",
-                        self.vm
-                    )));
+                    let late = || {
+                        Error::unavailable(format!("connect to VM {vm}: it did not answer in time"))
+                    };
+                    return Err(with_state(error.unwrap_or_else(late), state.as_ref()));
                 }
             };
-            tracing::debug!(vm = %self.vm, %error, "trying again");
-            self.must_be_up().await?;
+            tracing::debug!(%vm, error = %failed, "trying again");
+            match self.ask().await? {
+                Word::State(now) => {
+                    lonely = 0;
+                    state = Some(now);
+                }
+                Word::Silence(platform) => {
+                    lonely += 1;
+                    if lonely == LONELY_ROUNDS {
+                        return Err(Error::unavailable(format!("{failed}; and {platform}")));
+                    }
+                }
+            }
             if !first {
                 let wait = delay.mul_f64(rand::rng().random_range(0.5..1.5));
                 if Instant::now() + wait >= deadline {
-                    return Err(error);
+                    return Err(with_state(failed, state.as_ref()));
                 }
                 tokio::time::sleep(wait).await;
                 delay = (delay * 2).min(LONGEST_DELAY);
             }
             first = false;
+            error = Some(failed);
         }
     }
 
-    /// Fails if the platform says that the VM will not answer. What the platform does not know is no failure.
-    async fn must_be_up(&self) -> Result<()> {
+    /// What the platform says about the VM.
+    ///
+    /// # Errors
+    /// That it will not answer: it is paused, asleep, dead or not ours.
+    pub(super) async fn ask(&self) -> Result<Word> {
         let vm = self.vm;
-        match self.api.vm(vm).await.map(|found| found.state) {
-            Ok(VmState::Paused) => Err(Error::new(
+        let conflict = |why: &str| {
+            Err(Error::new(
                 Kind::Conflict,
-                format!("connect to VM {vm}: it is paused; resume it first"),
-            )),
-            Ok(VmState::Sleeping) => Err(Error::new(
-                Kind::Conflict,
-                format!("connect to VM {vm}: it is asleep; resume it first"),
-            )),
+                format!("connect to VM {vm}: it is {why}; resume it first"),
+            ))
+        };
+        let asked = timeout(ASK, self.api.vm(vm)).await.unwrap_or_else(|_| {
+            Err(Error::timed_out(format!(
+                "get VM {vm}: the platform did not answer within {} s; check the network and VERS_BASE_URL",
+                ASK.as_secs()
+            )))
+        });
+        match asked.map(|found| found.state) {
+            Ok(VmState::Paused) => conflict("paused"),
+            Ok(VmState::Sleeping) => conflict("asleep"),
             Ok(VmState::Dead) => Err(Error::new(
                 Kind::NotFound,
                 format!("connect to VM {vm}: it is dead; restore it from a commit"),
             )),
+            Ok(state) => Ok(Word::State(state)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -473,23 +294,22 @@ impl Machine {
             {
                 Err(error.during(format!("connect to VM {vm}")))
             }
-            _ => Ok(()),
+            Err(error) => Ok(Word::Silence(error)),
         }
     }
 
     /// One attempt at a new connection; two if the key turns out to be an old one.
-    async fn open(&self) -> Result<Arc<Connection>, (Error, Then)> {
+    pub(super) async fn open(&self, purpose: Purpose) -> Result<Arc<Connection>, (Error, Then)> {
         for fresh in [false, true] {
+            // The platform's client has tried again already.
             let key = self.key(fresh).await.map_err(|error| {
-                let then = if error.kind() == Kind::Unavailable {
-                    Then::TryAgain
-                } else {
-                    Then::Stop
-                };
-                (error.during(format!("connect to VM {}", self.vm)), then)
+                (
+                    error.during(format!("connect to VM {}", self.vm)),
+                    Then::Stop,
+                )
             })?;
-            match self.dialer.dial(self.vm, key).await {
-                Ok(link) => return Ok(Arc::new(Connection::new(link, self.grace))),
+            match self.dialer.dial(self.vm, key, purpose).await {
+                Ok(link) => return Ok(Arc::new(Connection::new(link, self.options.grace))),
                 Err(failed) if failed.then == Then::NewKey && !fresh => {}
                 Err(failed) => return Err((failed.error, failed.then)),
             }
@@ -505,12 +325,21 @@ impl Machine {
         match &*cached {
             Some(key) if !fresh => Ok(key.clone()),
             _ => {
-                let text = self.api.ssh_key(self.vm).await?.private_key;
-                let key = russh::keys::decode_secret_key(text.expose(), None).map_err(|_| {
-                    Error::other(
-                        "the platform gave an SSH key that is not understood; update pi-vers",
-                    )
-                })?;
+                let late = |_| {
+                    Error::unavailable(format!(
+                        "the platform did not give the VM's key within {} s; try again",
+                        KEY.as_secs()
+                    ))
+                };
+                let answer = timeout(KEY, self.api.ssh_key(self.vm))
+                    .await
+                    .map_err(late)??;
+                let key = russh::keys::decode_secret_key(answer.private_key.expose(), None)
+                    .map_err(|_| {
+                        Error::other(
+                            "the platform gave an SSH key that is not understood; update pi-vers",
+                        )
+                    })?;
                 let key = Arc::new(key);
                 *cached = Some(key.clone());
                 Ok(key)
@@ -520,125 +349,96 @@ impl Machine {
 
     /// The file session, opened if there is none.
     pub(super) async fn sftp(self: &Arc<Self>, patience: Duration) -> Result<Arc<Sftp>> {
-        let mut current = self.sftp.lock().await;
-        if let Some(sftp) = current.as_ref().filter(|sftp| !sftp.is_closed()) {
-            return Ok(sftp.clone());
+        if let Some(sftp) = self.state().sftp() {
+            return Ok(sftp);
         }
-        let connection = self.any(deadline(patience)).await?;
-        let sftp = Arc::new(Sftp::open(connection).await?);
-        *current = Some(sftp.clone());
+        let deadline = deadline(patience);
+        let _turn = self.turn(&self.opening_sftp, deadline).await?;
+        if let Some(sftp) = self.state().sftp() {
+            return Ok(sftp);
+        }
+        let held = self.any(deadline).await?;
+        let sftp = Arc::new(self.unless_down(Sftp::open(Arc::clone(&held))).await??);
+        self.state().set_sftp(&sftp);
         Ok(sftp)
     }
 
-    /// The connection that tunnels go over: its own, as a tunnel that is not read stops all that share it.
-    pub(super) async fn tunnels(self: &Arc<Self>, patience: Duration) -> Result<Arc<Connection>> {
-        let mut current = self.tunnels.lock().await;
-        if let Some(connection) = current
-            .as_ref()
-            .filter(|connection| !connection.link.is_closed())
-        {
-            return Ok(connection.clone());
+    /// The connection that tunnels go over: its own, as a tunnel that is not read stops all that share it. Keep what
+    /// this returns for as long as the connection is used.
+    pub(super) async fn tunnels(self: &Arc<Self>, patience: Duration) -> Result<Held> {
+        self.side(Side::Tunnels, deadline(patience)).await
+    }
+
+    /// The connection for bulk data: its own, so that commands do not wait behind it, with a window for a fast line over
+    /// a long distance. Keep what this returns for as long as the connection is used.
+    #[allow(dead_code, reason = "for transfers")]
+    pub(super) async fn bulk(self: &Arc<Self>, patience: Duration) -> Result<Held> {
+        self.side(Side::Bulk, deadline(patience)).await
+    }
+
+    async fn side(self: &Arc<Self>, side: Side, deadline: Instant) -> Result<Held> {
+        if let Some(connection) = self.state().of_side(side) {
+            return Ok(connection);
         }
-        let connection = self.open_patiently(deadline(patience)).await?;
-        *current = Some(connection.clone());
-        Ok(connection)
+        let (lock, purpose) = match side {
+            Side::Tunnels => (&self.opening_tunnels, Purpose::Commands),
+            Side::Bulk => (&self.opening_bulk, Purpose::Bulk),
+        };
+        let _turn = self.turn(lock, deadline).await?;
+        if let Some(connection) = self.state().of_side(side) {
+            return Ok(connection);
+        }
+        let connection = self.open_patiently(deadline, purpose).await?;
+        let held = Held::new(&connection);
+        self.admit_side(&mut self.state(), side, &connection);
+        Ok(held)
     }
 
     /// Lets no new work in, takes all connections and tells them to end.
-    async fn begin_to_close(&self) -> Vec<Arc<Connection>> {
+    fn begin_to_close(&self) -> Vec<Arc<Connection>> {
         self.closed.cancel();
-        let mut connections: Vec<_> = self
-            .state()
-            .places
-            .drain(..)
-            .map(|place| place.connection)
-            .collect();
-        connections.extend(self.tunnels.lock().await.take());
-        *self.sftp.lock().await = None;
+        let connections = self.state().take_all();
         for connection in &connections {
-            connection.spares().clear();
-            connection.shutdown.cancel();
+            connection.shut_down();
         }
         connections
     }
 
     /// Drops all connections: the VM cannot confirm anything.
-    pub(super) async fn abandon(&self) {
-        for connection in self.begin_to_close().await {
-            connection.link.fail();
+    pub(super) fn abandon(&self) {
+        for connection in self.begin_to_close() {
+            connection
+                .link()
+                .fail_because("the VM was paused or deleted");
         }
         self.changed.notify_waiters();
     }
 
     /// Stops what runs and closes all connections. Waits until the VM has confirmed, or its time is up.
     pub(super) async fn close(&self) {
-        let connections = self.begin_to_close().await;
-        let patience = self.grace + Duration::from_secs(5);
+        let connections = self.begin_to_close();
+        let patience = self.options.grace + Duration::from_secs(5);
         let all = futures::future::join_all(
             connections
                 .iter()
-                .map(|connection| connection.link.closed().cancelled()),
+                .map(|connection| connection.link().closed().cancelled()),
         );
-        if tokio::time::timeout(patience, all).await.is_err() {
+        if timeout(patience, all).await.is_err() {
             connections
                 .iter()
-                .for_each(|connection| connection.link.fail());
+                .for_each(|connection| connection.link().fail());
         }
         self.changed.notify_waiters();
     }
 }
 
-/// A command's place on a connection.
-pub(super) struct Slot {
-    connection: Arc<Connection>,
-    machine: Arc<Machine>,
-}
-
-impl Slot {
-    pub(super) fn connection(&self) -> &Arc<Connection> {
-        &self.connection
-    }
-
-    /// Gives the place up for one among those that linger, if there is one.
-    pub(super) fn linger(self) -> Option<OwnedSemaphorePermit> {
-        self.connection.lingering.clone().try_acquire_owned().ok()
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        {
-            let mut state = self.machine.state();
-            if let Some(place) = state
-                .places
-                .iter_mut()
-                .find(|place| Arc::ptr_eq(&place.connection, &self.connection))
-            {
-                place.commands = place.commands.saturating_sub(1);
-                place.last_used = Instant::now();
-            }
-        }
-        self.machine.changed.notify_one();
-    }
-}
-
-/// A place with a channel that nothing was asked of yet. Dropped unused, the channel is kept for the next command.
-pub(super) struct Lease {
-    slot: Option<Slot>,
-    channel: Option<Channel<Msg>>,
-}
-
-impl Lease {
-    /// For use. `None` never happens: it is taken once.
-    pub(super) fn take(mut self) -> Option<(Slot, Channel<Msg>)> {
-        self.slot.take().zip(self.channel.take())
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        if let (Some(slot), Some(channel)) = (&self.slot, self.channel.take()) {
-            slot.connection.spares().push(channel);
-        }
+/// A failure to reach a VM, with what the platform says about that.
+fn with_state(error: Error, state: Option<&VmState>) -> Error {
+    match state {
+        Some(state) => Error::new(
+            error.kind(),
+            format!("{error}; the platform says that it is {}", state.as_str()),
+        ),
+        None => error,
     }
 }

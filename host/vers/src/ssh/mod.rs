@@ -27,20 +27,26 @@
 //!
 //! # What is not covered
 //!
-//! A connection that dies without either side's network telling is noticed here by keepalives after a minute; on the
+//! A connection that dies without either side's network telling is noticed here after some seconds (`keeper.rs`); on the
 //! VM, sshd's own settings decide when. A process that both leaves its group and clears its environment is not found.
 
 mod child;
 mod command;
 mod connection;
 mod control;
+mod dial;
 mod files;
+mod keeper;
+mod lease;
 mod machine;
 mod output;
 mod pins;
+mod pool;
+mod runner;
 mod sftp;
 mod start;
 mod tunnel;
+mod wire;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -53,7 +59,7 @@ pub use self::files::{FileKind, Files, Metadata, WriteOptions};
 pub use self::output::Output;
 pub use self::tunnel::Tunnel;
 
-use self::connection::Dialer;
+use self::dial::Dialer;
 use self::machine::Machine;
 use self::pins::Pins;
 use crate::api::{Api, VmId};
@@ -69,15 +75,19 @@ pub struct SshOptions {
     pub patience: Duration,
     /// How long a process group has between `TERM` and `KILL`, where the caller does not say.
     pub grace: Duration,
+    /// How long a VM's connection is kept when nothing uses it; `Duration::MAX`: for ever. Further connections, which
+    /// many commands at once, tunnels and bulk data make, are kept for half a minute at most.
+    pub idle: Duration,
 }
 
 impl Default for SshOptions {
-    /// No file, 30 seconds of patience, half a second of grace.
+    /// No file, 30 seconds of patience, half a second of grace, five minutes of idleness.
     fn default() -> Self {
         Self {
             known_hosts: None,
             patience: Duration::from_secs(30),
             grace: Duration::from_millis(500),
+            idle: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -138,7 +148,7 @@ impl Ssh {
                 vm,
                 shared.api.clone(),
                 shared.dialer.clone(),
-                shared.options.grace,
+                shared.options.clone(),
             ))
         };
         self.machines().entry(vm).or_insert_with(new).clone()
@@ -171,7 +181,7 @@ impl Ssh {
     pub async fn abandon(&self, vm: VmId) {
         let machine = self.machines().remove(&vm);
         if let Some(machine) = machine {
-            machine.abandon().await;
+            machine.abandon();
         }
     }
 
@@ -192,7 +202,7 @@ impl Ssh {
         let options = &self.shared.options;
         let frame = command::frame(&command)?;
         let lease = self.machine(vm).session(options.patience).await?;
-        child::start(lease, frame, &command, options.grace, options.patience).await
+        child::start(lease, frame, &command, options).await
     }
 
     /// The files of a VM. Connects when they are used.
@@ -207,6 +217,6 @@ impl Ssh {
             .tunnels(self.shared.options.patience)
             .await?;
         let channel = connection.link().open_tcp(host, port).await?;
-        Ok(Tunnel::new(channel, connection.link().closed().clone()))
+        Ok(Tunnel::new(channel, connection.link().closed().clone()).holding(connection))
     }
 }

@@ -93,6 +93,10 @@ impl Sftp {
         })
     }
 
+    pub(super) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// The plain requests.
     pub(super) fn raw(&self) -> &RawSftpSession {
         &self.raw

@@ -8,6 +8,8 @@ use russh::{Channel, ChannelStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::machine::Held;
+
 /// A byte stream in both directions through a VM. Shutting it down ends what is sent; dropping it closes it.
 ///
 /// All tunnels of a VM share one connection, apart from that of its commands. One that is not read stops the others
@@ -16,6 +18,8 @@ pub struct Tunnel {
     stream: ChannelStream<Msg>,
     /// russh wakes nobody who waits for window when the session ends.
     closed: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Keeps its connection from being closed for being idle.
+    held: Option<Held>,
 }
 
 impl Tunnel {
@@ -23,7 +27,14 @@ impl Tunnel {
         Self {
             stream: channel.into_stream(),
             closed: Box::pin(closed.cancelled_owned()),
+            held: None,
         }
+    }
+
+    /// The same, and its connection counts as used while it lives.
+    pub(super) fn holding(mut self, connection: Held) -> Self {
+        self.held = Some(connection);
+        self
     }
 
     fn lost(&mut self, cx: &mut Context<'_>) -> Option<std::io::Error> {

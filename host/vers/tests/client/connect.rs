@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::Lab;
+use crate::lab::{Lab, eventually};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vers_client::{Api, Command, Kind, Ssh};
 
@@ -25,6 +25,31 @@ async fn a_changed_host_key_is_refused_with_the_way_out() {
     // For a VM that is not known it is no surprise.
     let other = vers_client::VmId(uuid::Uuid::new_v4());
     lab.ssh().connect(other, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_branch_is_neither_a_scare_nor_a_hole() {
+    let mut lab = Lab::start().await;
+    let parent = lab.vm;
+    let branch = |n| vers_client::VmId(uuid::Uuid::from_u128(n));
+    lab.ssh().connect(parent, PATIENCE).await.unwrap();
+    lab.platform().parent = Some(parent);
+    let asked = |lab: &Lab| lab.platform().metadata_requests;
+    eventually("the first key is looked into", || asked(&lab) == 1).await;
+    // It resumes with its parent's key: nothing to look into.
+    lab.ssh().connect(branch(1), PATIENCE).await.unwrap();
+    lab.ssh().connect(branch(1), PATIENCE).await.unwrap();
+    assert_eq!(asked(&lab), 1);
+    // One that has made itself a new key is met like any VM, and its ancestry is looked up for the log.
+    lab.replace_host_key().await;
+    lab.ssh().connect(branch(2), PATIENCE).await.unwrap();
+    eventually("its ancestry is looked up", || asked(&lab) == 2).await;
+    // But its key lets nobody in for the others of the family.
+    for vm in [parent, branch(1)] {
+        let error = lab.ssh().connect(vm, PATIENCE).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied, "{error}");
+    }
+    lab.ssh().connect(branch(2), PATIENCE).await.unwrap();
 }
 
 #[tokio::test]

@@ -7,17 +7,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use crate::edge::{Terminator, Traffic};
 use axum::extract::{Path as UrlPath, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
 use russh::keys::ssh_key::LineEnding;
 use russh::keys::{Algorithm, PrivateKey};
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, copy_bidirectional};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 use vers_client::{Api, Environment, Overrides, Settings, Ssh, SshOptions, VmId};
 
 /// What the stub answers; tests change it.
@@ -25,6 +24,10 @@ pub struct Platform {
     pub state: &'static str,
     pub key: String,
     pub key_requests: u32,
+    pub state_requests: u32,
+    pub metadata_requests: u32,
+    /// The VM that all VMs descend from.
+    pub parent: Option<VmId>,
 }
 
 pub struct Lab {
@@ -37,7 +40,8 @@ pub struct Lab {
     pub sshd_address: SocketAddr,
     edge: SocketAddr,
     api: SocketAddr,
-    cut: watch::Sender<u64>,
+    /// What happens to the connections through the edge.
+    pub traffic: Arc<Traffic>,
 }
 
 fn new_key() -> PrivateKey {
@@ -102,12 +106,17 @@ impl Lab {
         .unwrap();
         let (sshd, sshd_address) = start_sshd(dir.path()).await;
 
-        let (cut, _) = watch::channel(0);
-        let edge = start_edge(dir.path(), "*.vm.localhost", sshd_address, cut.clone()).await;
+        let traffic = Arc::new(Traffic::default());
+        let edge = Terminator::new(dir.path(), "*.vm.localhost")
+            .relay(sshd_address, traffic.clone())
+            .await;
         let platform = Arc::new(Mutex::new(Platform {
             state: "running",
             key: good_key.clone(),
             key_requests: 0,
+            state_requests: 0,
+            metadata_requests: 0,
+            parent: None,
         }));
         let api = start_api(platform.clone()).await;
         Self {
@@ -119,7 +128,7 @@ impl Lab {
             sshd_address,
             edge,
             api,
-            cut,
+            traffic,
         }
     }
 
@@ -151,13 +160,28 @@ impl Lab {
         Ssh::new(Api::new(self.settings(&[])).unwrap(), self.options()).unwrap()
     }
 
+    pub fn ssh_with(&self, options: SshOptions) -> Ssh {
+        Ssh::new(Api::new(self.settings(&[])).unwrap(), options).unwrap()
+    }
+
+    /// A client of another server in the VM's place.
+    pub fn ssh_to(&self, edge: SocketAddr, patience: Duration) -> Ssh {
+        let settings = self.settings(&[("VERS_VM_CONNECT", &edge.to_string())]);
+        let options = SshOptions {
+            patience,
+            known_hosts: None,
+            ..self.options()
+        };
+        Ssh::new(Api::new(settings).unwrap(), options).unwrap()
+    }
+
     pub fn platform(&self) -> std::sync::MutexGuard<'_, Platform> {
         self.platform.lock().unwrap()
     }
 
     /// Breaks every connection through the edge.
     pub fn cut(&self) {
-        self.cut.send_modify(|count| *count += 1);
+        self.traffic.cut();
     }
 
     /// Another server in its place, with another host key.
@@ -170,18 +194,16 @@ impl Lab {
         let (sshd, address) = start_sshd(self.dir.path()).await;
         self.sshd = sshd;
         self.sshd_address = address;
-        self.edge = start_edge(self.dir.path(), "*.vm.localhost", address, self.cut.clone()).await;
+        self.edge = Terminator::new(self.dir.path(), "*.vm.localhost")
+            .relay(address, self.traffic.clone())
+            .await;
     }
 
     /// An edge whose certificate is for other names.
     pub async fn wrong_name(&mut self) {
-        self.edge = start_edge(
-            self.dir.path(),
-            "*.elsewhere.example",
-            self.sshd_address,
-            self.cut.clone(),
-        )
-        .await;
+        self.edge = Terminator::new(self.dir.path(), "*.elsewhere.example")
+            .relay(self.sshd_address, self.traffic.clone())
+            .await;
     }
 }
 
@@ -248,52 +270,6 @@ async fn start_sshd(dir: &Path) -> (Server, SocketAddr) {
     }
 }
 
-async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u64>) -> SocketAddr {
-    let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
-    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    ca.distinguished_name
-        .push(rcgen::DnType::CommonName, "lab authority");
-    let ca_key = rcgen::KeyPair::generate().unwrap();
-    let ca_certificate = ca.self_signed(&ca_key).unwrap();
-    std::fs::write(dir.join("ca.pem"), ca_certificate.pem()).unwrap();
-    let issuer = rcgen::Issuer::new(ca, ca_key);
-    let leaf_key = rcgen::KeyPair::generate().unwrap();
-    let leaf = rcgen::CertificateParams::new(vec![name.to_owned()])
-        .unwrap()
-        .signed_by(&leaf_key, &issuer)
-        .unwrap();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        while let Ok((tcp, _)) = listener.accept().await {
-            let (acceptor, mut cut) = (acceptor.clone(), cut.subscribe());
-            tokio::spawn(async move {
-                let Ok(mut tls) = acceptor.accept(tcp).await else {
-                    return;
-                };
-                // As real terminators do; without it each small packet waits for the one before.
-                tls.get_ref().0.set_nodelay(true).unwrap();
-                let mut inner = TcpStream::connect(to).await.unwrap();
-                inner.set_nodelay(true).unwrap();
-                tokio::select! {
-                    _ = copy_bidirectional(&mut tls, &mut inner) => {}
-                    _ = cut.changed() => {}
-                }
-            });
-        }
-    });
-    address
-}
-
 async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
     type Shared = State<Arc<Mutex<Platform>>>;
     async fn key(
@@ -311,7 +287,9 @@ async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
         State(platform): Shared,
         UrlPath(id): UrlPath<String>,
     ) -> (StatusCode, Json<Value>) {
-        let state = platform.lock().unwrap().state;
+        let mut platform = platform.lock().unwrap();
+        platform.state_requests += 1;
+        let state = platform.state;
         (
             StatusCode::OK,
             Json(
@@ -319,7 +297,17 @@ async fn start_api(platform: Arc<Mutex<Platform>>) -> SocketAddr {
             ),
         )
     }
+    async fn metadata(State(platform): Shared, UrlPath(id): UrlPath<String>) -> Json<Value> {
+        let mut platform = platform.lock().unwrap();
+        platform.metadata_requests += 1;
+        let parent = platform.parent.map(|parent| parent.to_string());
+        Json(
+            json!({ "vm_id": id, "owner_id": "o", "state": platform.state, "created_at": "2026-01-01T00:00:00Z",
+                "ip": "fd00::1", "grandparent_vm_id": parent }),
+        )
+    }
     let app = Router::new()
+        .route("/api/v1/vm/{id}/metadata", get(metadata))
         .route("/api/v1/vm/{id}/ssh_key", get(key))
         .route("/api/v1/vm/{id}/status", get(status))
         .with_state(platform);

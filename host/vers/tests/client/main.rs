@@ -14,6 +14,10 @@
 
 mod commands;
 mod connect;
+mod edge;
+mod exact;
 mod files;
+mod hostile;
 mod lab;
 mod rest;
+mod silence;
