@@ -35,6 +35,7 @@ mod command;
 mod connection;
 mod control;
 mod files;
+mod follow;
 mod machine;
 mod output;
 mod pins;
@@ -49,6 +50,7 @@ use std::time::Duration;
 
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
+pub use self::follow::{Follow, Followed, Position};
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
 pub use self::output::Output;
 pub use self::tunnel::Tunnel;
@@ -193,6 +195,22 @@ impl Ssh {
         let frame = command::frame(&command)?;
         let lease = self.machine(vm).session(options.patience).await?;
         child::start(lease, frame, &command, options.grace, options.patience).await
+    }
+
+    /// The lines of a file that grows on a VM, each exactly once and in order, whatever happens to the connection. A
+    /// relative path begins at root's home directory; a file that does not exist yet is waited for. Returns at once; takes
+    /// the place of a command (see [`Ssh::spawn`]).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn follow(&self, vm: VmId, path: impl Into<String>, start: Position) -> Follow {
+        follow::start(
+            self.machine(vm),
+            &self.shared.options,
+            vm,
+            path.into(),
+            start,
+        )
     }
 
     /// The files of a VM. Connects when they are used.
