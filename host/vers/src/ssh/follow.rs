@@ -197,7 +197,9 @@ impl Place {
 
     fn take(&mut self, data: &[u8], batch: &mut Vec<Followed>) {
         self.lines.feed(data, |line| batch.push(line));
-        let new = data.get(data.len().saturating_sub(RECENT)..).unwrap_or(data);
+        let new = data
+            .get(data.len().saturating_sub(RECENT)..)
+            .unwrap_or(data);
         let surplus = (self.recent.len() + new.len()).saturating_sub(RECENT);
         self.recent.drain(..surplus);
         self.recent.extend_from_slice(new);

@@ -184,6 +184,11 @@ impl Machine {
         state
     }
 
+    /// Resolves when the connections are closed on purpose.
+    pub(super) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         !self.state().places.is_empty()
     }

@@ -36,6 +36,7 @@ mod connection;
 mod control;
 mod files;
 mod follow;
+mod forward;
 mod machine;
 mod output;
 mod pins;
@@ -50,8 +51,9 @@ use std::time::Duration;
 
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
-pub use self::follow::{Follow, Followed, Position};
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
+pub use self::follow::{Follow, Followed, Position};
+pub use self::forward::Forward;
 pub use self::output::Output;
 pub use self::tunnel::Tunnel;
 
@@ -216,6 +218,16 @@ impl Ssh {
     /// The files of a VM. Connects when they are used.
     pub fn files(&self, vm: VmId) -> Files {
         Files::new(self.clone(), vm)
+    }
+
+    /// Forwards a port of this machine's loopback interface (`None`: a free one) to a port of the VM's. Connects first if
+    /// need be. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Ssh::connect`], with the patience of the options. [`Kind::Conflict`](crate::Kind) if somebody listens on
+    /// the local port, `Denied` if this user may not. That nothing listens on the VM is no error: it may later.
+    pub async fn forward_port(&self, vm: VmId, remote: u16, local: Option<u16>) -> Result<Forward> {
+        forward::start(self.machine(vm), vm, remote, local, self.patience()).await
     }
 
     /// A connection from the VM to a port that it reaches, for example `localhost`.

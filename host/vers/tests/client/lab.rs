@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -38,6 +39,8 @@ pub struct Lab {
     edge: SocketAddr,
     api: SocketAddr,
     cut: watch::Sender<u64>,
+    /// Whether the edge lets nobody in.
+    closed: Arc<AtomicBool>,
 }
 
 fn new_key() -> PrivateKey {
@@ -103,7 +106,15 @@ impl Lab {
         let (sshd, sshd_address) = start_sshd(dir.path()).await;
 
         let (cut, _) = watch::channel(0);
-        let edge = start_edge(dir.path(), "*.vm.localhost", sshd_address, cut.clone()).await;
+        let closed = Arc::<AtomicBool>::default();
+        let edge = start_edge(
+            dir.path(),
+            "*.vm.localhost",
+            sshd_address,
+            cut.clone(),
+            closed.clone(),
+        )
+        .await;
         let platform = Arc::new(Mutex::new(Platform {
             state: "running",
             key: good_key.clone(),
@@ -120,6 +131,7 @@ impl Lab {
             edge,
             api,
             cut,
+            closed,
         }
     }
 
@@ -160,6 +172,16 @@ impl Lab {
         self.cut.send_modify(|count| *count += 1);
     }
 
+    /// From now on nobody is let in.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// From now on everybody is let in again.
+    pub fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+
     /// Another server in its place, with another host key.
     pub async fn replace_host_key(&mut self) {
         self.sshd.stop();
@@ -170,7 +192,14 @@ impl Lab {
         let (sshd, address) = start_sshd(self.dir.path()).await;
         self.sshd = sshd;
         self.sshd_address = address;
-        self.edge = start_edge(self.dir.path(), "*.vm.localhost", address, self.cut.clone()).await;
+        self.edge = start_edge(
+            self.dir.path(),
+            "*.vm.localhost",
+            address,
+            self.cut.clone(),
+            self.closed.clone(),
+        )
+        .await;
     }
 
     /// An edge whose certificate is for other names.
@@ -180,6 +209,7 @@ impl Lab {
             "*.elsewhere.example",
             self.sshd_address,
             self.cut.clone(),
+            self.closed.clone(),
         )
         .await;
     }
@@ -248,7 +278,13 @@ async fn start_sshd(dir: &Path) -> (Server, SocketAddr) {
     }
 }
 
-async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u64>) -> SocketAddr {
+async fn start_edge(
+    dir: &Path,
+    name: &str,
+    to: SocketAddr,
+    cut: watch::Sender<u64>,
+    closed: Arc<AtomicBool>,
+) -> SocketAddr {
     let mut ca = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
     ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     ca.distinguished_name
@@ -275,6 +311,9 @@ async fn start_edge(dir: &Path, name: &str, to: SocketAddr, cut: watch::Sender<u
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
+            if closed.load(Ordering::SeqCst) {
+                continue;
+            }
             let (acceptor, mut cut) = (acceptor.clone(), cut.subscribe());
             tokio::spawn(async move {
                 let Ok(mut tls) = acceptor.accept(tcp).await else {

@@ -15,5 +15,7 @@
 mod commands;
 mod connect;
 mod files;
+mod follow;
+mod forward;
 mod lab;
 mod rest;
