@@ -16,8 +16,9 @@
 //! the VM's own disks and no symbolic links; else, and where there is only busybox, it looks once a second: everything
 //! is told then too, up to a second later. What the shell says stands within the data, [marked](marks).
 //!
-//! It is a command like others: it dies with the follow and with the connection. A consumer that does not read leaves
-//! some megabytes here, and then the command is stopped until it does ([`Output`](super::Output)).
+//! It is a command like others, stopped with the follow, and by the connection's control shell when that breaks. And it
+//! ends by itself with its input: a connection may break before the control shell has heard of it. A consumer that does
+//! not read leaves some megabytes here, and then the command is stopped until it does ([`Output`](super::Output)).
 //!
 //! # What cannot be known
 //!
@@ -195,7 +196,72 @@ impl Place {
         self.recent.clear();
     }
 
-    fn take(&mut self, data: &[u8], batch: &mut Vec<Followed>) {
+    /// Takes what the script sent.
+    fn take(
+        &mut self,
+        piece: Piece,
+        proof: &mut Proof,
+        batch: &mut Vec<Followed>,
+        what: &str,
+    ) -> Option<Stopped> {
+        let failed = |error: Error| Some(Stopped::Failed(error.during(what)));
+        let word = match piece {
+            Piece::Data(mut data) => {
+                if proof.take(&mut data) {
+                    self.read(&data, batch);
+                    return None;
+                }
+                // The same file with another content: it has been written anew.
+                batch.push(Followed::Truncated);
+                self.restart();
+                return Some(Stopped::Anew);
+            }
+            Piece::Said(word) => word,
+        };
+        let mut words = word.split(' ');
+        match (words.next(), words.next(), words.next()) {
+            // What will be there is read from its beginning.
+            (Some("waiting"), None, None) => self.from_end = false,
+            (Some("file"), Some(file), Some(offset)) => {
+                self.file = Some(file.to_owned());
+                if std::mem::take(&mut self.from_end)
+                    && let Ok(offset) = offset.parse()
+                {
+                    self.lines = Lines::at(offset);
+                }
+            }
+            (Some("truncated"), None, None) => {
+                batch.push(Followed::Truncated);
+                self.restart();
+                *proof = Proof(Bytes::new());
+            }
+            (Some("replaced"), None, None) => {
+                batch.extend(self.lines.rest());
+                batch.push(Followed::Replaced);
+                self.restart();
+                self.file = None;
+                *proof = Proof(Bytes::new());
+            }
+            (Some("irregular"), None, None) => {
+                return failed(Error::invalid(
+                    "the path leads to something else than a file",
+                ));
+            }
+            (Some("lost"), None, None) => {
+                return failed(Error::other(
+                    "the file was replaced while the connection was lost, and the old one is not in its directory any \
+                     more, so its last lines are unknown; follow the path again from offset 0",
+                ));
+            }
+            _ => {
+                let word = crate::error::shown(&word);
+                return failed(Error::other(format!("its script said {word:?}")));
+            }
+        }
+        None
+    }
+
+    fn read(&mut self, data: &[u8], batch: &mut Vec<Followed>) {
         self.lines.feed(data, |line| batch.push(line));
         let new = data
             .get(data.len().saturating_sub(RECENT)..)
@@ -298,7 +364,8 @@ impl Follower {
             .env("VERS_FOLLOW_START", start)
             .env("VERS_FOLLOW_LEAST", offset.to_string())
             .env("VERS_FOLLOW_FILE", place.file.clone().unwrap_or_default())
-            .env("VERS_FOLLOW_MARK", mark);
+            .env("VERS_FOLLOW_MARK", mark)
+            .with_stdin();
         let frame = command::frame(&command)?;
         let lease = self.machine.session(self.patience).await?;
         child::start(lease, frame, &command, self.grace, self.patience).await
@@ -319,20 +386,7 @@ impl Follower {
             let mut stopped = None;
             while let Some(piece) = marks.next() {
                 *spoke = true;
-                stopped = match piece {
-                    Piece::Data(mut data) => {
-                        if proof.take(&mut data) {
-                            self.place.take(&data, &mut batch);
-                            None
-                        } else {
-                            // The same file with another content: it has been written anew.
-                            batch.push(Followed::Truncated);
-                            self.place.restart();
-                            Some(Stopped::Anew)
-                        }
-                    }
-                    Piece::Said(word) => self.hear(&word, &mut proof, &mut batch),
-                };
+                stopped = self.place.take(piece, &mut proof, &mut batch, &self.what);
                 if stopped.is_some() {
                     break;
                 }
@@ -346,61 +400,6 @@ impl Follower {
         }
         Stopped::Ended
     }
-
-    fn hear(
-        &mut self,
-        word: &str,
-        proof: &mut Proof,
-        batch: &mut Vec<Followed>,
-    ) -> Option<Stopped> {
-        let place = &mut self.place;
-        let mut words = word.split(' ');
-        match (words.next(), words.next(), words.next()) {
-            // What will be there is read from its beginning.
-            (Some("waiting"), None, None) => place.from_end = false,
-            (Some("file"), Some(file), Some(offset)) => {
-                place.file = Some(file.to_owned());
-                if std::mem::take(&mut place.from_end)
-                    && let Ok(offset) = offset.parse()
-                {
-                    place.lines = Lines::at(offset);
-                }
-            }
-            (Some("truncated"), None, None) => {
-                place.restart();
-                *proof = Proof(Bytes::new());
-                batch.push(Followed::Truncated);
-            }
-            (Some("replaced"), None, None) => {
-                batch.extend(place.lines.rest());
-                batch.push(Followed::Replaced);
-                place.restart();
-                place.file = None;
-                *proof = Proof(Bytes::new());
-            }
-            (Some("irregular"), None, None) => {
-                return Some(Stopped::Failed(Error::invalid(format!(
-                    "{}: there is something else than a file; name a file",
-                    self.what
-                ))));
-            }
-            (Some("lost"), None, None) => {
-                return Some(Stopped::Failed(Error::other(format!(
-                    "{}: it was replaced while the connection was lost, and the old file is not in its directory any \
-                     more, so its last lines are unknown; follow the path again from offset 0",
-                    self.what
-                ))));
-            }
-            _ => {
-                return Some(Stopped::Failed(Error::other(format!(
-                    "{}: its script said {:?}",
-                    self.what,
-                    crate::error::shown(word)
-                ))));
-            }
-        }
-        None
-    }
 }
 
 /// Whether an error may pass when it is tried again.
@@ -409,4 +408,161 @@ fn passes(error: &Error) -> bool {
         error.kind(),
         Kind::Unavailable | Kind::TimedOut | Kind::Limit | Kind::Other
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use std::io::{Read as _, Write as _};
+    use std::os::unix::process::CommandExt as _;
+    use std::path::Path;
+    use std::process::{Child as Process, Stdio};
+
+    /// The script by itself, and what is made of what it sends.
+    struct Run {
+        process: Process,
+        marks: Marks,
+        place: Place,
+        proof: Proof,
+        ready: std::collections::VecDeque<Followed>,
+    }
+
+    impl Run {
+        fn new(shell: &[&str], programs: &Path, path: &Path, place: Place) -> Self {
+            let offset = place.lines.offset();
+            let (program, arguments) = shell.split_first().unwrap();
+            let process = std::process::Command::new(program)
+                .args(arguments)
+                .args(["-c", SCRIPT])
+                .env("PATH", format!("{}:/usr/bin:/bin", programs.display()))
+                .env("VERS_FOLLOW_PATH", path)
+                .env(
+                    "VERS_FOLLOW_START",
+                    (offset - place.recent.len() as u64).to_string(),
+                )
+                .env("VERS_FOLLOW_LEAST", offset.to_string())
+                .env("VERS_FOLLOW_FILE", place.file.clone().unwrap_or_default())
+                .env("VERS_FOLLOW_MARK", "mark")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .process_group(0)
+                .spawn()
+                .unwrap();
+            Self {
+                process,
+                marks: Marks::new("mark"),
+                proof: Proof(Bytes::copy_from_slice(&place.recent)),
+                place,
+                ready: std::collections::VecDeque::new(),
+            }
+        }
+
+        fn next(&mut self) -> Followed {
+            loop {
+                if let Some(followed) = self.ready.pop_front() {
+                    return followed;
+                }
+                let mut buffer = [0; 1000];
+                let count = self
+                    .process
+                    .stdout
+                    .as_mut()
+                    .unwrap()
+                    .read(&mut buffer)
+                    .unwrap();
+                assert!(count > 0, "the script has ended");
+                self.marks.feed(buffer.get(..count).unwrap());
+                while let Some(piece) = self.marks.next() {
+                    let mut batch = Vec::new();
+                    let stopped = self
+                        .place
+                        .take(piece, &mut self.proof, &mut batch, "follow");
+                    assert!(stopped.is_none());
+                    self.ready.extend(batch);
+                }
+            }
+        }
+
+        fn line(&mut self) -> String {
+            match self.next() {
+                Followed::Line { text, .. } => text,
+                other => panic!("{other:?}"),
+            }
+        }
+
+        /// The end of the input is the end of all its processes.
+        fn end(mut self) -> Place {
+            drop(self.process.stdin.take());
+            self.process.wait().unwrap();
+            // All of them hold the output.
+            let mut rest = Vec::new();
+            let mut output = self.process.stdout.take().unwrap();
+            output.read_to_end(&mut rest).unwrap();
+            assert_eq!(rest, b"");
+            self.place
+        }
+    }
+
+    fn append(path: &Path, text: &str) {
+        let mut file = std::fs::OpenOptions::new();
+        let mut file = file.append(true).create(true).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn the_script_does_its_work_in_every_shell_and_with_busybox_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let busybox = dir.path().join("busybox");
+        let gnu = dir.path().join("gnu");
+        std::fs::create_dir_all(&busybox).unwrap();
+        let mut all = vec![&gnu];
+        if let Some(program) = ["/bin/busybox", "/usr/bin/busybox"]
+            .map(Path::new)
+            .iter()
+            .find(|path| path.exists())
+        {
+            for name in ["tail", "dd", "cat", "stat", "find", "head"] {
+                std::os::unix::fs::symlink(program, busybox.join(name)).unwrap();
+            }
+            all.push(&busybox);
+        }
+        for (number, (programs, shell)) in all
+            .iter()
+            .flat_map(|programs| {
+                command::tests::shells()
+                    .into_iter()
+                    .map(move |shell| (programs, shell))
+            })
+            .enumerate()
+        {
+            let what = format!("{} {shell:?}", programs.display());
+            let path = dir.path().join(format!("log {number}"));
+            let mut run = Run::new(&shell, programs, &path, Place::default());
+            append(&path, "one\nbegun");
+            assert_eq!(run.line(), "one", "{what}");
+            append(&path, " and ended\nlast");
+            assert_eq!(run.line(), "begun and ended", "{what}");
+            let old = dir.path().join(format!("old {number}"));
+            std::fs::rename(&path, &old).unwrap();
+            append(&path, "other\n");
+            assert_eq!(run.line(), "last", "{what}");
+            assert_eq!(run.next(), Followed::Replaced, "{what}");
+            assert_eq!(run.line(), "other", "{what}");
+            std::fs::write(&path, "new\n").unwrap();
+            assert_eq!(run.next(), Followed::Truncated, "{what}");
+            assert_eq!(run.line(), "new", "{what}");
+            let place = run.end();
+            // While nobody looked.
+            append(&path, "more\nend");
+            std::fs::rename(&path, &old).unwrap();
+            append(&path, "next\n");
+            let mut run = Run::new(&shell, programs, &path, place);
+            assert_eq!(run.line(), "more", "{what}");
+            assert_eq!(run.line(), "end", "{what}");
+            assert_eq!(run.next(), Followed::Replaced, "{what}");
+            assert_eq!(run.line(), "next", "{what}");
+            run.end();
+        }
+    }
 }

@@ -80,7 +80,11 @@ look() {
 }
 # tail only wakes this shell: by its heading once it watches, then with whatever was appended, and with its notices
 # that the file was truncated, went, came, or was replaced. What it prints is thrown away.
-tail -v -c 0 -F "$p" 2>&1 | {
+tail -v -c 0 -F "$p" 2>&1 </dev/null | {
   look
   while case $(dd bs=64k count=1 2>&1 >/dev/null) in 0+0*) false ;; esac; do look; done
-}
+  give_up
+} &
+# The input ends with the connection, even with one that breaks before anybody there knows of this command.
+read -r _
+give_up
