@@ -230,6 +230,8 @@ impl Connection {
             Some(Fault::Reset) => {
                 lock(&state).counts.resets += 1;
                 let _ = (client.set_zero_linger(), server.set_zero_linger());
+                // Dropped like this they are reset; shut down before, they would end in good order.
+                return;
             }
             Some(Fault::Close) => lock(&state).counts.closes += 1,
             Some(Fault::Truncate) => {
@@ -250,6 +252,7 @@ impl Connection {
                     _ = cut.changed() => {}
                 }
                 let _ = (client.set_zero_linger(), server.set_zero_linger());
+                return;
             }
         }
         let _ = (client.shutdown().await, server.shutdown().await);
@@ -391,7 +394,11 @@ mod tests {
         assert_eq!((counts.cuts(), counts.bytes), (0, 2 << 20));
 
         let (got, ended, counts) = through(Some(Fault::Reset)).await;
-        assert!(ended.is_err() && got.len() < 200_000, "{ended:?} {} {counts:?}", got.len());
+        assert!(
+            ended.is_err() && got.len() < 200_000,
+            "{ended:?} {} {counts:?}",
+            got.len()
+        );
         assert_eq!((counts.resets, counts.cuts()), (1, 1));
 
         for fault in [Fault::Close, Fault::Truncate] {

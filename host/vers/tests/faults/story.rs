@@ -39,7 +39,7 @@ impl Lines {
         let text = match random.below(1000) {
             0 => {
                 let unit = ["x", "\u{20ac}", "\u{1f600}"][random.below(3) as usize];
-                unit.repeat(random.below(3 * MIB as u64) as usize / unit.len())
+                unit.repeat(random.below((MIB + MIB / 4) as u64) as usize / unit.len())
                     .into_bytes()
             }
             1..50 => (0..random.below(60))
@@ -80,12 +80,13 @@ pub fn write(
         let mut random = Random(seed ^ 1);
         let mut file = create(&path);
         let (mut written, mut size, mut count, mut files) = (0u64, 0u64, 0u64, 1u64);
+        let mut here = 0;
         let mut old = Vec::new();
         while !progress.enough.load(Ordering::SeqCst) {
             let (text, end) = lines.next();
             let line = [&text, end].concat();
             // At the end of a file, now and then, a line without an end; but one that can be seen.
-            let last = upheaval && random.below(400) == 0;
+            let last = upheaval && here > 1 && random.below(300) == 0;
             let line = if last && random.below(2) == 0 && !text.is_empty() {
                 &text
             } else {
@@ -99,6 +100,7 @@ pub fn write(
                 rest = &rest[piece..];
             }
             count += 1;
+            here += 1;
             written += line.len() as u64;
             size += line.len() as u64;
             if random.below(20) == 0 {
@@ -111,6 +113,9 @@ pub fn write(
             if !last {
                 continue;
             }
+            // A file of which nothing was seen cannot be told of.
+            let before = written - size;
+            wait(&progress, || progress.seen.load(Ordering::SeqCst) > before);
             let whole = line.ends_with(b"\n");
             if whole && size > 1000 && random.below(2) == 0 {
                 // Truncated, and not grown again before that was noticed.
@@ -154,7 +159,7 @@ pub fn write(
                     std::fs::remove_file(old.remove(0)).unwrap();
                 }
             }
-            size = 0;
+            (size, here) = (0, 0);
         }
         let _ = file.write_all_at(b"", 0);
         count
