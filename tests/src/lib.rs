@@ -15,6 +15,7 @@
 )]
 
 pub mod built;
+pub mod faults;
 mod needs;
 mod openssh;
 mod scratch;

@@ -20,7 +20,7 @@ wasmtime::component::bindgen!({
     exports: { default: async | store },
     with: {
         "vers:harness/call.tool-call": crate::capability::call::ToolCall,
-        "vers:platform/shell.forward": crate::capability::shell::Forward,
+        "vers:platform/shell.forward": crate::capability::forward::Forward,
         "vers:system/process.child": crate::capability::process::Child,
     },
     require_store_data_send: true,

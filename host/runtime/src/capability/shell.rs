@@ -1,4 +1,6 @@
 //! `vers:platform/shell`: commands on VMs over one shared connection each. The keys stay here.
+//!
+//! Followed files and forwarded ports are modules of their own.
 
 use std::time::Duration;
 
@@ -7,39 +9,16 @@ use pi_vers_policy::{Command as PolicyCommand, Request, SecretUse, Vm};
 use vers_client::ssh::EnvValue as ClientValue;
 use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, StreamReader};
 
+use super::forward::{self, Forward};
 use super::process::{Child, Place, Running, adopt, feed, name};
-use super::streams;
 use super::vms::{Facts, facts};
+use super::{follow, streams};
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::platform::shell::{
-    Followed, Host, HostForward, HostWithStore, Position,
-};
+use crate::bindings::vers::platform::shell::{Followed, Host, HostWithStore, Position};
 use crate::bindings::vers::system::process::{Command, EnvValue, OutputMode, Program};
 use crate::guest::{Ask, Guest, Has};
 
-/// What this host version does not offer yet, said as such.
-fn not_offered(what: &str) -> Error {
-    Error::Unavailable(format!("this version of the host does not offer {what}"))
-}
-
-/// The resource behind `forward`.
-#[allow(unreachable_pub, reason = "the bindings re-export it")]
-pub struct Forward {
-    port: u16,
-}
-
 impl Host for Guest {}
-
-impl HostForward for Guest {
-    fn local_port(&mut self, forward: Resource<Forward>) -> wasmtime::Result<u16> {
-        Ok(self.table.get(&forward)?.port)
-    }
-
-    fn drop(&mut self, forward: Resource<Forward>) -> wasmtime::Result<()> {
-        self.table.delete(forward)?;
-        Ok(())
-    }
-}
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
     async fn connect(
@@ -127,24 +106,16 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         mut access: Access<'_, Guest, Has>,
         vm: String,
         path: String,
-        _start: Position,
+        start: Position,
     ) -> wasmtime::Result<(StreamReader<Followed>, FutureReader<Result<(), Error>>)> {
-        let ask = Ask::with(&mut access);
-        let stream = StreamReader::new(&mut access, Vec::<Followed>::new())?;
-        let done = FutureReader::new(&mut access, async move {
-            let why = async {
-                let ask = ask?;
-                let facts = facts(&ask, &vm).await?;
-                ask.permit(&Request::ShellFollow {
-                    vm: facts.vm(),
-                    path: &path,
-                })
-                .await?;
-                Err(not_offered("shell.follow"))
-            };
-            wasmtime::Result::<_>::Ok(why.await)
-        })?;
-        Ok((stream, done))
+        match Ask::with(&mut access) {
+            Ok(ask) => {
+                let owner = ask.owner.clone();
+                let (lines, begun) = follow::follow(ask, vm, path, start);
+                streams::items_checked(access, owner, begun, lines)
+            }
+            Err(denied) => streams::failed(access, denied),
+        }
     }
 
     async fn forward_port(
@@ -153,18 +124,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         remote: u16,
         local: Option<u16>,
     ) -> wasmtime::Result<Result<Resource<Forward>, Error>> {
-        Ok(async {
-            let ask = Ask::of(accessor)?;
-            let facts = facts(&ask, &vm).await?;
-            ask.permit(&Request::ForwardPort {
-                vm: facts.vm(),
-                remote,
-                local,
-            })
-            .await?;
-            Err(not_offered("shell.forward-port"))
+        let ask = match Ask::of(accessor) {
+            Ok(ask) => ask,
+            Err(denied) => return Ok(Err(denied)),
+        };
+        match forward::open(&ask, &vm, remote, local).await {
+            Ok(forward) => accessor.with(|mut access| Ok(Ok(access.get().table.push(forward)?))),
+            Err(why) => Ok(Err(why)),
         }
-        .await)
     }
 }
 

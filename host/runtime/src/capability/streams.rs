@@ -11,8 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use tokio::sync::{mpsc, oneshot};
 use wasmtime::component::{
-    Access, Destination, FutureReader, Source, StreamConsumer, StreamProducer, StreamReader,
-    StreamResult,
+    Access, ComponentType, Destination, FutureReader, Lift, Lower, Source, StreamConsumer,
+    StreamProducer, StreamReader, StreamResult, VecBuffer,
 };
 use wasmtime::{AsContextMut, StoreContextMut};
 
@@ -27,8 +27,11 @@ const CHUNK: usize = 64 << 10;
 /// Chunks that wait between a guest's write and the host's use of them.
 const CHUNKS: usize = 4;
 
-/// A stream of bytes and whether all of them came.
-pub(super) type Checkable = (StreamReader<u8>, FutureReader<Result<(), WitError>>);
+/// Items that are handed over in one step.
+const ITEMS: usize = 16;
+
+/// A stream and whether all of it came.
+pub(super) type Checkable<T = u8> = (StreamReader<T>, FutureReader<Result<(), WitError>>);
 
 /// Bytes for a guest.
 pub(super) type Output = BoxStream<'static, Bytes>;
@@ -55,12 +58,7 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
     ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
     source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> wasmtime::Result<Checkable> {
-    let (done, outcome) = oneshot::channel();
-    let source = Checked {
-        source: Box::pin(source),
-        ended: Box::pin(ended(owner)),
-        done: Some(done),
-    };
+    let (source, outcome) = checked(owner, source);
     let stream = StreamReader::new(
         &mut access,
         Producer {
@@ -68,22 +66,65 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
             current: Bytes::new(),
         },
     )?;
-    let future = FutureReader::new(&mut access, async move {
+    Ok((stream, verdict(&mut access, ready, outcome)?))
+}
+
+/// The same with items of another type. They stay where they are until they are read.
+pub(super) fn items_checked<T, E: Into<WitError> + Send + 'static>(
+    mut access: Access<'_, Guest, Has>,
+    owner: Arc<Owner>,
+    ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
+    source: impl Stream<Item = Result<T, E>> + Send + 'static,
+) -> wasmtime::Result<Checkable<T>>
+where
+    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+{
+    let (source, outcome) = checked(owner, source);
+    let producer = Items {
+        source: source.boxed(),
+        held: Vec::new(),
+        over: false,
+    };
+    let stream = StreamReader::new(&mut access, producer)?;
+    Ok((stream, verdict(&mut access, ready, outcome)?))
+}
+
+type Outcome = oneshot::Receiver<Result<(), WitError>>;
+
+fn checked<S>(owner: Arc<Owner>, source: S) -> (Checked<S>, Outcome) {
+    let (done, outcome) = oneshot::channel();
+    let source = Checked {
+        source: Box::pin(source),
+        ended: Box::pin(ended(owner)),
+        done: Some(done),
+    };
+    (source, outcome)
+}
+
+/// Fails when `ready` does, and else with what the stream came to.
+fn verdict(
+    access: &mut Access<'_, Guest, Has>,
+    ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
+    outcome: Outcome,
+) -> wasmtime::Result<FutureReader<Result<(), WitError>>> {
+    FutureReader::new(access, async move {
         if let Err(why) = ready.await {
             return wasmtime::Result::<_>::Ok(Err(why));
         }
         // The sender is gone when the guest dropped the stream before its end.
         wasmtime::Result::<_>::Ok(outcome.await.unwrap_or(Err(WitError::Cancelled)))
-    })?;
-    Ok((stream, future))
+    })
 }
 
 /// A stream that failed before it began.
-pub(super) fn failed(
+pub(super) fn failed<T>(
     mut access: Access<'_, Guest, Has>,
     why: WitError,
-) -> wasmtime::Result<Checkable> {
-    let stream = StreamReader::new(&mut access, Vec::<u8>::new())?;
+) -> wasmtime::Result<Checkable<T>>
+where
+    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+{
+    let stream = StreamReader::new(&mut access, Vec::<T>::new())?;
     let future = FutureReader::new(
         &mut access,
         async move { wasmtime::Result::<_>::Ok(Err(why)) },
@@ -121,7 +162,7 @@ struct Checked<S> {
 }
 
 impl<S> Checked<S> {
-    fn finish(&mut self, how: Result<(), WitError>) -> Poll<Option<Bytes>> {
+    fn finish<T>(&mut self, how: Result<(), WitError>) -> Poll<Option<T>> {
         if let Some(done) = self.done.take() {
             let _ = done.send(how);
         }
@@ -129,14 +170,14 @@ impl<S> Checked<S> {
     }
 }
 
-impl<S, E> Stream for Checked<S>
+impl<S, T, E> Stream for Checked<S>
 where
-    S: Stream<Item = Result<Bytes, E>>,
+    S: Stream<Item = Result<T, E>>,
     E: Into<WitError>,
 {
-    type Item = Bytes;
+    type Item = T;
 
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
         if self.done.is_none() {
             return Poll::Ready(None);
         }
@@ -144,7 +185,7 @@ where
             return self.finish(Err(why));
         }
         match ready!(self.source.as_mut().poll_next(context)) {
-            Some(Ok(chunk)) => Poll::Ready(Some(chunk)),
+            Some(Ok(item)) => Poll::Ready(Some(item)),
             Some(Err(why)) => self.finish(Err(why.into())),
             None => self.finish(Ok(())),
         }
@@ -186,6 +227,53 @@ impl StreamProducer<Guest> for Producer {
         }
         self.current.advance(count);
         direct.mark_written(count);
+        Poll::Ready(Ok(StreamResult::Completed))
+    }
+}
+
+struct Items<T> {
+    source: BoxStream<'static, T>,
+    /// Taken from the source and not yet from here.
+    held: Vec<T>,
+    over: bool,
+}
+
+impl<T> StreamProducer<Guest> for Items<T>
+where
+    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+{
+    type Item = T;
+    type Buffer = VecBuffer<T>;
+
+    fn poll_produce<'a>(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        mut store: StoreContextMut<'a, Guest>,
+        mut destination: Destination<'a, T, VecBuffer<T>>,
+        finish: bool,
+    ) -> Poll<wasmtime::Result<StreamResult>> {
+        let Self { source, held, over } = self.get_mut();
+        let room = destination.remaining(store.as_context_mut());
+        // Who reads nothing asks whether there is something.
+        let wanted = room.unwrap_or(1).clamp(1, ITEMS);
+        while held.len() < wanted && !*over {
+            match source.as_mut().poll_next(context) {
+                Poll::Ready(Some(item)) => held.push(item),
+                Poll::Ready(None) => *over = true,
+                Poll::Pending => break,
+            }
+        }
+        if held.is_empty() {
+            return match (*over, finish) {
+                (true, _) => Poll::Ready(Ok(StreamResult::Dropped)),
+                (false, true) => Poll::Ready(Ok(StreamResult::Cancelled)),
+                (false, false) => Poll::Pending,
+            };
+        }
+        if room != Some(0) {
+            let rest = held.split_off(held.len().min(wanted));
+            destination.set_buffer(std::mem::replace(held, rest).into());
+        }
         Poll::Ready(Ok(StreamResult::Completed))
     }
 }

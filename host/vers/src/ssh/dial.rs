@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use russh::client::{self, ChannelOpenHandle, Msg, Session};
+use russh::client::{self, AuthResult, ChannelOpenHandle, Msg, Session};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Channel, cipher};
 use rustls_pki_types::ServerName;
@@ -171,10 +171,13 @@ impl Dialer {
         let login = timeout(PHASE, handle.authenticate_publickey("root", key))
             .await
             .map_err(|_| late("the SSH login"))?;
-        if !login
-            .map_err(|e| again(format!("SSH login: {e}")))?
-            .success()
+        let login = login.map_err(|e| again(format!("SSH login: {e}")))?;
+        // russh tells of a connection that breaks meanwhile as of a refusal that leaves no method; a server leaves some.
+        if matches!(&login, AuthResult::Failure { remaining_methods, .. } if remaining_methods.is_empty())
         {
+            return Err(again("the connection broke during the SSH login".into()));
+        }
+        if !login.success() {
             let line = format!(
                 "connect to VM {vm}: it does not accept the SSH key that the platform gave for it; was it restored just now? try again"
             );

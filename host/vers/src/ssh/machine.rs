@@ -84,6 +84,11 @@ impl Machine {
         }
     }
 
+    /// Resolves when the connections are closed on purpose.
+    pub(super) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
     pub(super) fn is_connected(&self) -> bool {
         !self.state().is_empty()
     }

@@ -36,6 +36,8 @@ mod connection;
 mod control;
 mod dial;
 mod files;
+mod follow;
+mod forward;
 mod keeper;
 mod lease;
 mod machine;
@@ -56,6 +58,8 @@ use std::time::Duration;
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
+pub use self::follow::{Follow, Followed, Position};
+pub use self::forward::Forward;
 pub use self::output::Output;
 pub use self::tunnel::Tunnel;
 
@@ -205,9 +209,35 @@ impl Ssh {
         child::start(lease, frame, &command, options).await
     }
 
+    /// The lines of a file that grows on a VM, each exactly once and in order, whatever happens to the connection. A
+    /// relative path begins at root's home directory; a file that does not exist yet is waited for. Returns at once; takes
+    /// the place of a command (see [`Ssh::spawn`]).
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn follow(&self, vm: VmId, path: impl Into<String>, start: Position) -> Follow {
+        follow::start(
+            self.machine(vm),
+            &self.shared.options,
+            vm,
+            path.into(),
+            start,
+        )
+    }
+
     /// The files of a VM. Connects when they are used.
     pub fn files(&self, vm: VmId) -> Files {
         Files::new(self.clone(), vm)
+    }
+
+    /// Forwards a port of this machine's loopback interface (`None`: a free one) to a port of the VM's. Connects first if
+    /// need be. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of [`Ssh::connect`], with the patience of the options. [`Kind::Conflict`](crate::Kind) if somebody listens on
+    /// the local port, `Denied` if this user may not. That nothing listens on the VM is no error: it may later.
+    pub async fn forward_port(&self, vm: VmId, remote: u16, local: Option<u16>) -> Result<Forward> {
+        forward::start(self.machine(vm), vm, remote, local, self.patience()).await
     }
 
     /// A connection from the VM to a port that it reaches, for example `localhost`.

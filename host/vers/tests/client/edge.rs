@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -37,6 +37,7 @@ pub enum Way {
 pub struct Traffic {
     cuts: watch::Sender<u64>,
     frozen: watch::Sender<bool>,
+    closed: AtomicBool,
     /// For the next connection only.
     fault: Mutex<Option<(Way, usize, Fault)>>,
     /// Bytes of the connection that was last made.
@@ -54,6 +55,11 @@ impl Traffic {
     /// Nothing passes any more, or again; connections are neither refused nor ended.
     pub fn freeze(&self, frozen: bool) {
         self.frozen.send_replace(frozen);
+    }
+
+    /// From now on nobody is let in, or everybody again.
+    pub fn close(&self, closed: bool) {
+        self.closed.store(closed, Ordering::SeqCst);
     }
 
     /// Something happens to one byte of the next connection.
@@ -137,6 +143,9 @@ impl Terminator {
 }
 
 async fn relay(tls: TlsStream<TcpStream>, to: SocketAddr, traffic: Arc<Traffic>) {
+    if traffic.closed.load(Ordering::SeqCst) {
+        return;
+    }
     let mut cuts = traffic.cuts.subscribe();
     let fault = traffic.fault.lock().unwrap().take();
     traffic.open.fetch_add(1, Ordering::Relaxed);

@@ -184,6 +184,16 @@ impl Lab {
         self.traffic.cut();
     }
 
+    /// From now on nobody is let in.
+    pub fn close(&self) {
+        self.traffic.close(true);
+    }
+
+    /// From now on everybody is let in again.
+    pub fn open(&self) {
+        self.traffic.close(false);
+    }
+
     /// Another server in its place, with another host key.
     pub async fn replace_host_key(&mut self) {
         self.sshd.stop();

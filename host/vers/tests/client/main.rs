@@ -17,6 +17,8 @@ mod connect;
 mod edge;
 mod exact;
 mod files;
+mod follow;
+mod forward;
 mod hostile;
 mod lab;
 mod rest;
