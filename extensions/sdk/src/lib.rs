@@ -54,6 +54,8 @@ pub mod call;
 pub mod digest;
 mod extension;
 pub mod outcome;
+pub mod printable;
+pub mod schema;
 pub mod stream;
 pub mod text;
 

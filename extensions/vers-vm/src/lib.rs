@@ -5,7 +5,7 @@
 //! good as local ones is told where it is done:
 //!
 //! * [`wrapper`]: a working directory that outlives the command, and scripts that notice nothing of it;
-//! * [`tail`], [`printable`]: a command's output, its end kept, shown while it comes;
+//! * [`tail`], `output`: a command's output, its end kept, shown while it comes;
 //! * [`page`]: pages of files, with lines counted right;
 //! * [`edit`], [`diff`]: exact replacement on bytes;
 //! * [`search`], [`glob`]: searching with argument vectors alone;
@@ -21,7 +21,6 @@ pub mod limits;
 pub mod media;
 pub mod page;
 pub mod paths;
-pub mod printable;
 pub mod search;
 pub mod tail;
 pub mod wrapper;
