@@ -2,9 +2,8 @@
 //!
 //! The bytes never come here: the host moves them. What is left to this extension is what a model reads.
 
-use pi_vers_sdk::platform::vms::{self, State};
 use pi_vers_sdk::system::files::{self, CopyOptions, CopyProgress, CopySummary, Kind, Location};
-use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, call, outcome};
+use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, call, outcome, vm};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -55,25 +54,10 @@ async fn end(place: Place) -> Result<End, ToolError> {
     Ok(match place {
         Place::Local(path) => End { vm: None, path },
         Place::Vm { id, path } => End {
-            vm: Some(resolve(&id).await?),
+            vm: Some(vm::resolve(&id).await?),
             path,
         },
     })
-}
-
-/// The whole id of the VM that an id or the beginning of one means.
-async fn resolve(id: &str) -> Result<String, ToolError> {
-    vms::resolve(id.into()).await.map_err(|error| match error {
-        Error::NotFound(_) => outcome::failed(no_vm(id)),
-        Error::Conflict(why) => outcome::failed(format!(
-            "{id} is the beginning of several VM ids: {why}. Give more of it."
-        )),
-        error => outcome::ended(&format!("Cannot find VM {id}"), error),
-    })
-}
-
-fn no_vm(id: &str) -> String {
-    format!("There is no VM {id}. vers_vms lists them.")
 }
 
 fn location(end: &End) -> Location {
@@ -147,8 +131,8 @@ async fn failed(source: &End, target: &End, error: Error) -> ToolError {
     }
     // The VM itself may be the reason, and then it says more than the copy can.
     if matches!(error, Error::NotFound(_) | Error::Unavailable(_)) {
-        for vm in [&source.vm, &target.vm].into_iter().flatten() {
-            if let Some(why) = not_ready(vm).await {
+        for id in [&source.vm, &target.vm].into_iter().flatten() {
+            if let Some(why) = vm::not_ready(id).await {
                 return outcome::failed(why);
             }
         }
@@ -168,23 +152,5 @@ async fn failed(source: &End, target: &End, error: Error) -> ToolError {
             "Cannot copy {source} to {target}: {why}. dst is the exact name of the copy, not the directory to put it into."
         )),
         _ => outcome::ended(&format!("Cannot copy {source} to {target}"), error),
-    }
-}
-
-/// Why nothing can be copied to or from a VM now, if that is so.
-async fn not_ready(vm: &str) -> Option<String> {
-    match vms::get(vm.into()).await {
-        Ok(found) => match found.state {
-            State::Paused | State::Sleeping => Some(format!(
-                "VM {vm} is paused. Resume it with vers_vm_state, then copy again."
-            )),
-            State::Booting => Some(format!(
-                "VM {vm} is still booting. Try again in a few seconds."
-            )),
-            State::Dead => Some(format!("VM {vm} is dead. vers_vms lists the others.")),
-            State::Running | State::Unknown => None,
-        },
-        Err(Error::NotFound(_)) => Some(no_vm(vm)),
-        Err(_) => None,
     }
 }

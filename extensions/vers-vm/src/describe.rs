@@ -1,7 +1,7 @@
 //! What the extension offers.
 
 use pi_vers_sdk::schema::{boolean, object, positive, string, tool};
-use pi_vers_sdk::{Command, ExtensionInfo, Flag, FlagValue, Hints, Tool};
+use pi_vers_sdk::{Command, ExtensionInfo, Flag, FlagValue, Hints, Tool, active_vm};
 use serde_json::{Value, json};
 
 /// The description: the same every time.
@@ -19,7 +19,7 @@ pub(crate) fn describe() -> ExtensionInfo {
         shortcuts: Vec::new(),
         flags: flags(),
         subscriptions: Vec::new(),
-        topics: Vec::new(),
+        topics: vec![active_vm::ASK.into()],
     }
 }
 

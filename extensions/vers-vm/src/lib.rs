@@ -40,7 +40,8 @@ mod turns;
 mod vm_tools;
 
 use pi_vers_sdk::{
-    Completion, Error, Extension, ExtensionInfo, Reason, ToolCall, ToolError, ToolResult,
+    Answer, Completion, Error, Event, Extension, ExtensionInfo, Reason, ToolCall, ToolError,
+    ToolResult, active_vm, wit_bindgen,
 };
 
 /// The extension.
@@ -62,6 +63,14 @@ impl Extension for VersVm {
 
     async fn command(_name: String, arguments: String) -> Result<(), Error> {
         dashboard::run(&arguments).await
+    }
+
+    async fn handle(event: Event) -> Answer {
+        // Not here: the VM may have to be asked, and the events after this one wait.
+        if let Some(question) = active_vm::question(&event) {
+            wit_bindgen::spawn_local(session::answer(question.token));
+        }
+        Answer::Proceed
     }
 
     async fn complete(_name: String, prefix: String) -> Vec<Completion> {

@@ -2,6 +2,7 @@
 
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, Origin, State, Vm, VmConfig};
+use pi_vers_sdk::vm::{self, resolve};
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -58,21 +59,6 @@ enum WantedState {
 
 fn arguments<T: serde::de::DeserializeOwned>(call: &ToolCall) -> Result<T, ToolError> {
     call::arguments(call).map_err(ToolError::Capability)
-}
-
-/// The whole id of the VM that an id or the beginning of one means.
-pub(crate) async fn resolve(id: &str) -> Result<String, ToolError> {
-    let id = id.trim();
-    if id.is_empty() {
-        return Err(outcome::failed("Give the id of a VM. vers_vms lists them."));
-    }
-    vms::resolve(id.into()).await.map_err(|error| match error {
-        Error::NotFound(_) => outcome::failed(format!("There is no VM {id}. vers_vms lists them.")),
-        Error::Conflict(why) => outcome::failed(format!(
-            "{id} is the beginning of several VM ids: {why}. Give more of it."
-        )),
-        error => outcome::ended(&format!("Cannot find VM {id}"), error),
-    })
 }
 
 /// The state in the platform's words.
@@ -266,6 +252,8 @@ pub(crate) async fn activate(call: &ToolCall) -> Result<ToolResult, ToolError> {
 pub(crate) async fn reach(id: &str) -> Result<Option<String>, Error> {
     let cannot = |error: Error| match error {
         Error::Cancelled | Error::Denied(_) => error,
+        // A whole id is not looked up before.
+        Error::NotFound(_) => Error::NotFound(vm::missing(id)),
         error => Error::Unavailable(format!(
             "Cannot reach VM {id}: {}",
             outcome::explain(&error)
