@@ -8,10 +8,11 @@ use regex_lite::{Regex, RegexBuilder};
 
 /// Longest pattern, in bytes.
 pub const MAX_PATTERN: usize = 1000;
-/// Memory a compiled pattern may take, in bytes: with [`MAX_SEARCHED`] it bounds the work on one line.
-const MAX_PROGRAM: usize = 64 * 1024;
+/// Memory a compiled pattern may take, in bytes. With [`MAX_SEARCHED`] it bounds the work on one line: 20 ms were measured for
+/// the worst that fits. A larger one counts as a text.
+const MAX_PROGRAM: usize = 16 * 1024;
 /// How much of a line is searched, in bytes.
-const MAX_SEARCHED: usize = 4096;
+const MAX_SEARCHED: usize = 2048;
 
 /// A pattern that a line may hold.
 #[derive(Debug)]
@@ -94,6 +95,13 @@ mod tests {
             "(a|a)*b",
             "(?:a{1,100}){1,100}b",
             "((a{50}){50}){50}",
+            "(?:a?){100}b",
+            "(?:a?){200}b",
+            "(?:a?){400}b",
+            "(?:a{1,10}){1,10}b",
+            "(?:a{1,18}){1,18}b",
+            "(?:a{0,150}){2}b",
+            "(?:.*a){100}b",
         ] {
             assert!(!holds(pattern, &line), "{pattern}");
         }
@@ -104,7 +112,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_found_as_it_is_written(before in "\\PC{0,10}", text in "\\PC{1,30}", after in "\\PC{0,10}") {
-            prop_assert!(holds(&text, &format!("{before}{text}{after}")));
+            let line = format!("{before}{text}{after}");
+            prop_assert!(holds(&text, &line));
         }
     }
 }

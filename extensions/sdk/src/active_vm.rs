@@ -139,7 +139,10 @@ mod tests {
         );
         let told: ActiveVm = serde_json::from_value(json!({ "vmId": null })).unwrap();
         assert_eq!(told, ActiveVm::default());
-        let asked = question(&Event::Bus((ASK.into(), r#"{"token":"x","more":1}"#.into())));
+        let asked = question(&Event::Bus((
+            ASK.into(),
+            r#"{"token":"x","more":1}"#.into(),
+        )));
         assert_eq!(asked, Some(Question { token: "x".into() }));
         assert_eq!(
             question(&Event::Bus((TOPIC.into(), r#"{"token":"x"}"#.into()))),

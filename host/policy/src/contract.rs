@@ -60,6 +60,7 @@ pub const REQUESTS: &[(&str, &[Kind])] = &[
     ("vers:platform/shell#spawn", &[Kind::ShellSpawn, Kind::Secret]),
     ("vers:platform/shell#follow", &[Kind::ShellFollow]),
     ("vers:platform/shell#forward-port", &[Kind::ForwardPort]),
+    ("vers:platform/shell#[method]forward.local-port", &[Kind::OwnHandle]),
     ("vers:platform/fleet#golden-commit", &[Kind::Fleet]),
     ("vers:platform/fleet#available", &[Kind::Fleet]),
     ("vers:platform/fleet#register", &[Kind::Fleet]),
@@ -72,6 +73,7 @@ pub const REQUESTS: &[(&str, &[Kind])] = &[
     ("vers:system/process#[method]child.stderr", &[Kind::OwnHandle]),
     ("vers:system/process#[method]child.wait", &[Kind::OwnHandle]),
     ("vers:system/process#[method]child.signal", &[Kind::OwnHandle]),
+    ("vers:system/process#[method]child.stop", &[Kind::OwnHandle]),
     ("vers:system/process#[method]child.detach", &[Kind::OwnHandle]),
     // Local or on a VM, as the location says; `copy` asks for both ends.
     ("vers:system/files#stat", &[Kind::LocalFile, Kind::VmFile]),
