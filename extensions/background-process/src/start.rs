@@ -206,13 +206,19 @@ async fn on_vm(
     };
     if matches!(
         error,
-        Error::Unavailable(_) | Error::NotFound(_) | Error::TimedOut(_)
+        Error::Unavailable(_) | Error::NotFound(_) | Error::Conflict(_) | Error::TimedOut(_)
     ) && let Some(why) = vm::not_ready(id).await
     {
         return Err(outcome::failed(why));
     }
+    // The host's message mostly names the VM already.
+    let place = if outcome::explain(&error).contains(id) {
+        String::new()
+    } else {
+        format!(" on VM {id}")
+    };
     Err(outcome::ended(
-        &format!("Cannot start \"{}\" on VM {id}", args.id),
+        &format!("Cannot start \"{}\"{place}", args.id),
         error,
     ))
 }

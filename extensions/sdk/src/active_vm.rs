@@ -114,7 +114,8 @@ pub async fn ask() -> Result<ActiveVm, Error> {
         Either::Right((Err(ended), _)) => Err(ended),
         Either::Left((Err(oneshot::Canceled), _)) | Either::Right((Ok(()), _)) => {
             Err(Error::TimedOut(format!(
-                "vers-vm did not say which VM is active: both extensions need the topics {TOPIC} and {ASK} in their bus grant"
+                "vers-vm did not say which VM is active. A policy of your own needs bus = [\"{TOPIC}\", \"{ASK}\"] in the sections of both \
+                 extensions"
             )))
         }
     }

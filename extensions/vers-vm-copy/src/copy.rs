@@ -130,7 +130,10 @@ async fn failed(source: &End, target: &End, error: Error) -> ToolError {
         return outcome::ended("", error);
     }
     // The VM itself may be the reason, and then it says more than the copy can.
-    if matches!(error, Error::NotFound(_) | Error::Unavailable(_)) {
+    if matches!(
+        error,
+        Error::NotFound(_) | Error::Unavailable(_) | Error::Conflict(_) | Error::TimedOut(_)
+    ) {
         for id in [&source.vm, &target.vm].into_iter().flatten() {
             if let Some(why) = vm::not_ready(id).await {
                 return outcome::failed(why);
