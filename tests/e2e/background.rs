@@ -376,6 +376,37 @@ async fn a_process_runs_where_bash_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_process_outlives_the_choice_of_its_vm_and_is_lost_with_the_vm() {
+    let lab = Lab::new().await;
+    let m = mark();
+    let start = json!({ "id": "v", "command": server(&m), "waitFor": "listening" });
+    lab.ok("bg_start", start.clone()).await;
+    lab.ok("vers_vm_local", json!({})).await;
+    let (listed, _) = lab.ok("bg_list", json!({})).await;
+    assert!(
+        listed.starts_with("v: RUNNING") && listed.contains(&lab.vm),
+        "{listed}"
+    );
+    assert!(!traces::marked(&m).is_empty());
+    lab.ok("vers_vm_delete", json!({ "vmId": lab.vm })).await;
+    let (listed, details) = lab.ok("bg_list", json!({})).await;
+    assert!(listed.starts_with("v: LOST"), "{listed}");
+    assert!(details["processes"][0]["lost"].is_string(), "{details}");
+    let (stopped, _) = lab.ok("bg_stop", json!({ "id": "v" })).await;
+    assert!(
+        stopped.starts_with("Process \"v\" is lost: whether it still runs is unknown"),
+        "{stopped}"
+    );
+    // What is lost does not stand in the way.
+    let (_, details) = lab.ok("bg_start", start).await;
+    assert_eq!(
+        (&details["on"], &details["ready"]),
+        (&json!("local"), &json!(true))
+    );
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_is_given_up_leaves_nothing_and_the_session_goes_on() {
     let lab = Lab::new().await;
     for on in ["local", "vm"] {

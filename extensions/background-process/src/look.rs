@@ -131,7 +131,9 @@ pub(crate) async fn stop(call: &ToolCall) -> Result<ToolResult, ToolError> {
         // What it has left behind in its group goes, too.
         process.stop(None).await.map_err(cannot)?;
         let text = match ended {
-            Ended::Lost(_) => format!("Process \"{id}\" {ended}"),
+            Ended::Lost(_) => {
+                format!("Process \"{id}\" {ended}. Look on the VM with bash, or start it again.")
+            }
             Ended::Stopped => format!("Process \"{id}\" was stopped already."),
             ended => format!("Process \"{id}\" already {ended}"),
         };

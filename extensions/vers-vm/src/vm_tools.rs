@@ -7,7 +7,7 @@ use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{remote, session, status};
+use crate::{remote, session};
 
 /// How long a running VM may take to answer, in milliseconds.
 const PATIENCE: u64 = 30_000;
@@ -281,10 +281,8 @@ pub(crate) async fn local() -> Result<ToolResult, ToolError> {
     let Some(vm) = session::active() else {
         return Ok(outcome::text_with("Already in local mode.", &json!({})));
     };
+    // The host's connection stays: other extensions may have processes and ports on the VM, which would end with it.
     session::activate(None).await;
-    // It is left either way; a connection that is gone already is closed.
-    let _ = shell::disconnect(vm.clone()).await;
-    status::show();
     let text = format!("Switched from VM {vm} back to local execution. SSH session closed.");
     Ok(outcome::text_with(text, &json!({})))
 }
