@@ -7,8 +7,11 @@
     reason = "tests say what is wrong by a panic"
 )]
 
+mod background;
 mod bad_input;
 mod behaviour;
+mod copy;
+mod lab;
 mod roundtrip;
 mod script;
 mod sdk;

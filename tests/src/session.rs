@@ -101,17 +101,26 @@ impl Harness for Front {
     }
 }
 
-/// The grants inside the binary, for the components its build made.
-fn policy() -> Policy {
-    let mut text = std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml"))
-        .expect("the shipped grants");
-    let lines = text
+/// The grants inside the binary, as they are written.
+fn grants() -> String {
+    std::fs::read_to_string(built::root().join("host/cli/policy/shipped.toml"))
+        .expect("the shipped grants")
+}
+
+/// The shipped extensions that the grants name.
+fn shipped(grants: &str) -> Vec<String> {
+    let lines = grants
         .lines()
         .filter_map(|line| line.trim().strip_prefix("digest"));
-    let names: Vec<String> = lines
+    lines
         .filter_map(|line| Some(line.split('"').nth(1)?.strip_prefix('@')?.to_owned()))
-        .collect();
-    for name in names {
+        .collect()
+}
+
+/// The grants inside the binary, for the components its build made.
+fn policy() -> Policy {
+    let mut text = grants();
+    for name in shipped(&text) {
         let wasm = std::fs::read(built::shipped(&name)).expect("the component was built");
         text = text.replace(
             &format!("\"@{name}\""),
@@ -122,7 +131,7 @@ fn policy() -> Policy {
 }
 
 impl Bench {
-    /// A session of `vers-vm` on a platform, with its state below `directory`.
+    /// A session of the shipped extensions on a platform, with its state below `directory`.
     ///
     /// # Panics
     /// When it cannot be set up.
@@ -133,13 +142,14 @@ impl Bench {
             .platform(settings)
             .policy(policy());
         let host = host.build().unwrap_or_else(|why| panic!("{why}"));
-        let wasm = host
-            .load_file(&built::shipped("vers-vm"))
-            .await
-            .unwrap_or_else(|why| panic!("{why}"));
+        let mut extensions = Vec::new();
+        for name in shipped(&grants()) {
+            let loaded = host.load_file(&built::shipped(&name)).await;
+            extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
+        }
         let front = Arc::new(Front::new(directory));
         let session = host
-            .session(front.clone(), vec![wasm])
+            .session(front.clone(), extensions)
             .unwrap_or_else(|why| panic!("{why}"));
         Self {
             host,

@@ -49,13 +49,17 @@
 //!   [`harness::timers::sleep`].
 //! * A long computation stops the other calls too; put [`wit_bindgen::yield_async`] into its loop.
 
+pub mod active_vm;
 pub mod args;
 pub mod call;
 pub mod digest;
 mod extension;
 pub mod outcome;
+pub mod printable;
+pub mod schema;
 pub mod stream;
 pub mod text;
+pub mod vm;
 
 /// The contract's bindings, generated: one module for each package and interface of the WIT.
 #[allow(

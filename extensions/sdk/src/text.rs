@@ -1,4 +1,4 @@
-//! Text out of bytes that come in pieces.
+//! Text out of bytes that come in pieces, and sizes in words.
 //!
 //! A character may lie across two chunks, so decoding each chunk by itself turns it into U+FFFD
 //! twice. [`Decoder`] keeps the unfinished character (at most three bytes) for the next chunk.
@@ -62,6 +62,17 @@ fn unfinished(bytes: &[u8]) -> usize {
     0
 }
 
+/// A size in words: `512B`, `50.0KB`, `1.5MB`.
+#[must_use]
+#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..1024 => format!("{bytes}B"),
+        1024..1_048_576 => format!("{:.1}KB", bytes as f64 / 1024.0),
+        _ => format!("{:.1}MB", bytes as f64 / 1_048_576.0),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -76,6 +87,14 @@ mod tests {
         }
         decoder.finish(&mut out);
         out
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        assert_eq!(size(0), "0B");
+        assert_eq!(size(1023), "1023B");
+        assert_eq!(size(50 * 1024), "50.0KB");
+        assert_eq!(size(3 << 20), "3.0MB");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the extension offers.
 
-use pi_vers_sdk::{Command, ExtensionInfo, Flag, FlagValue, Hints, Tool};
+use pi_vers_sdk::schema::{boolean, object, positive, string, tool};
+use pi_vers_sdk::{Command, ExtensionInfo, Flag, FlagValue, Hints, Tool, active_vm};
 use serde_json::{Value, json};
 
 /// The description: the same every time.
@@ -18,7 +19,7 @@ pub(crate) fn describe() -> ExtensionInfo {
         shortcuts: Vec::new(),
         flags: flags(),
         subscriptions: Vec::new(),
-        topics: Vec::new(),
+        topics: vec![active_vm::ASK.into()],
     }
 }
 
@@ -45,45 +46,6 @@ fn flags() -> Vec<Flag> {
             FlagValue::Number(120.0),
         ),
     ]
-}
-
-fn tool(name: &str, label: &str, description: &str, hints: Hints, parameters: Value) -> Tool {
-    Tool {
-        name: name.into(),
-        label: label.into(),
-        description: description.into(),
-        parameters: parameters.to_string(),
-        output: None,
-        hints,
-        only_replaces: false,
-    }
-}
-
-/// An object schema; a name that ends in `?` is optional.
-fn object(properties: &[(&str, Value)]) -> Value {
-    let name = |name: &str| name.trim_end_matches('?').to_owned();
-    let required: Vec<String> = properties
-        .iter()
-        .filter(|(n, _)| !n.ends_with('?'))
-        .map(|(n, _)| name(n))
-        .collect();
-    let properties: serde_json::Map<String, Value> = properties
-        .iter()
-        .map(|(n, schema)| (name(n), schema.clone()))
-        .collect();
-    json!({ "type": "object", "properties": properties, "required": required, "additionalProperties": false })
-}
-
-fn string(description: &str) -> Value {
-    json!({ "type": "string", "description": description })
-}
-
-fn boolean(description: &str) -> Value {
-    json!({ "type": "boolean", "description": description })
-}
-
-fn positive(description: &str) -> Value {
-    json!({ "type": "integer", "minimum": 1, "description": description })
 }
 
 fn vm_id() -> (&'static str, Value) {

@@ -5,7 +5,7 @@
 //! good as local ones is told where it is done:
 //!
 //! * [`wrapper`]: a working directory that outlives the command, and scripts that notice nothing of it;
-//! * [`tail`], [`printable`]: a command's output, its end kept, shown while it comes;
+//! * [`tail`], `output`: a command's output, its end kept, shown while it comes;
 //! * [`page`]: pages of files, with lines counted right;
 //! * [`edit`], [`diff`]: exact replacement on bytes;
 //! * [`search`], [`glob`]: searching with argument vectors alone;
@@ -21,7 +21,6 @@ pub mod limits;
 pub mod media;
 pub mod page;
 pub mod paths;
-pub mod printable;
 pub mod search;
 pub mod tail;
 pub mod wrapper;
@@ -41,7 +40,8 @@ mod turns;
 mod vm_tools;
 
 use pi_vers_sdk::{
-    Completion, Error, Extension, ExtensionInfo, Reason, ToolCall, ToolError, ToolResult,
+    Answer, Completion, Error, Event, Extension, ExtensionInfo, Reason, ToolCall, ToolError,
+    ToolResult, active_vm, wit_bindgen,
 };
 
 /// The extension.
@@ -63,6 +63,14 @@ impl Extension for VersVm {
 
     async fn command(_name: String, arguments: String) -> Result<(), Error> {
         dashboard::run(&arguments).await
+    }
+
+    async fn handle(event: Event) -> Answer {
+        // Not here: the VM may have to be asked, and the events after this one wait.
+        if let Some(question) = active_vm::question(&event) {
+            wit_bindgen::spawn_local(session::answer(question.token));
+        }
+        Answer::Proceed
     }
 
     async fn complete(_name: String, prefix: String) -> Vec<Completion> {

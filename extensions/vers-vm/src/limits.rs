@@ -1,5 +1,7 @@
 //! The bounds of what one call gives the model: pi's own, so that a VM reads like the machine at hand.
 
+pub use pi_vers_sdk::text::size;
+
 /// Most lines of a text result.
 pub const MAX_LINES: u64 = 2000;
 /// Most bytes of a text result.
@@ -16,27 +18,3 @@ pub const MAX_LOG: u64 = 64 << 20;
 pub const MAX_ARGUMENT: usize = 64 * 1024;
 /// Longest matching line that `grep` shows, in characters.
 pub const MAX_MATCH: usize = 500;
-
-/// A size in words: `512B`, `50.0KB`, `1.5MB`.
-#[must_use]
-#[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]
-pub fn size(bytes: u64) -> String {
-    match bytes {
-        0..1024 => format!("{bytes}B"),
-        1024..1_048_576 => format!("{:.1}KB", bytes as f64 / 1024.0),
-        _ => format!("{:.1}MB", bytes as f64 / 1_048_576.0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_read_well() {
-        assert_eq!(size(0), "0B");
-        assert_eq!(size(1023), "1023B");
-        assert_eq!(size(MAX_BYTES as u64), "50.0KB");
-        assert_eq!(size(3 << 20), "3.0MB");
-    }
-}

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::printable::Printable;
 use pi_vers_sdk::system::files;
 use pi_vers_sdk::text::Decoder;
 use pi_vers_sdk::wit_bindgen::{self, StreamReader, StreamWriter};
@@ -14,7 +15,6 @@ use pi_vers_sdk::{Error, ToolCall, call, outcome, stream};
 use serde_json::{Value, json};
 
 use crate::limits::{MAX_LOG, size};
-use crate::printable::Printable;
 use crate::remote;
 use crate::tail::Tail;
 use crate::wrapper::Names;

@@ -6,7 +6,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use pi_vers_sdk::harness::{log, session, types};
+use futures::future::{Either, select};
+use pi_vers_sdk::active_vm::{self, ActiveVm};
+use pi_vers_sdk::harness::{log, session, timers, types};
 use pi_vers_sdk::{Error, FlagValue, args, digest, outcome};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +22,8 @@ const ENTRY: &str = "active-vm";
 const LONGEST_STATE: usize = 64 * 1024;
 /// Seconds a command may run, unless the flag says otherwise.
 const DEFAULT_TIMEOUT: f64 = 120.0;
+/// How long another extension waits for a directory that the VM has to be asked for, in milliseconds.
+const ANSWER: u64 = 5_000;
 
 #[derive(Default)]
 struct Session {
@@ -54,6 +58,7 @@ pub(crate) fn is_active(vm: &str) -> bool {
 pub(crate) async fn activate(vm: Option<String>) {
     set_active(vm.clone());
     status::show();
+    tell();
     let entry = serde_json::to_string(&Entry { vm_id: vm }).unwrap_or_default();
     if let Err(error) = session::append_entry(ENTRY.into(), entry).await {
         let why = outcome::explain(&error);
@@ -61,6 +66,38 @@ pub(crate) async fn activate(vm: Option<String>) {
             log::Level::Warn,
             &format!("The choice of VM will not survive a restart of the session: {why}"),
         );
+    }
+}
+
+/// Tells the other extensions which VM is active.
+pub(crate) fn tell() {
+    active_vm::tell(&ActiveVm {
+        vm_id: active(),
+        ..ActiveVm::default()
+    });
+}
+
+/// Answers an extension that asked which VM is active, and where commands run there.
+pub(crate) async fn answer(token: String) {
+    let vm = active();
+    let directory = match &vm {
+        Some(vm) => within(ANSWER, working_directory(vm)).await,
+        None => None,
+    };
+    active_vm::tell(&ActiveVm {
+        vm_id: vm,
+        working_directory: directory.and_then(Result::ok).flatten(),
+        answer_to: Some(token),
+    });
+}
+
+/// What `work` comes to, if it does within this many milliseconds.
+pub(crate) async fn within<T>(patience: u64, work: impl Future<Output = T>) -> Option<T> {
+    let late = timers::sleep(patience);
+    futures::pin_mut!(work, late);
+    match select(work, late).await {
+        Either::Left((done, _)) => Some(done),
+        Either::Right(_) => None,
     }
 }
 

@@ -1,10 +1,9 @@
 //! The start of a session: the choice of VM is taken up, and the status line says how things are.
 
-use futures::future::{Either, select};
+use pi_vers_sdk::harness::log;
 use pi_vers_sdk::harness::session::{self as harness, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
 use pi_vers_sdk::harness::ui::{self, Severity};
-use pi_vers_sdk::harness::{log, timers};
 use pi_vers_sdk::platform::vms::{self, State, Vm};
 use pi_vers_sdk::{Error, Reason, outcome, wit_bindgen};
 
@@ -17,6 +16,7 @@ const PATIENCE: u64 = 5_000;
 pub(crate) async fn start(reason: Reason) {
     session::set_active(session::recorded().await);
     status::show();
+    session::tell();
     match session::active() {
         // Before any call: none shall act on this machine that was meant for the VM, or the other way round.
         Some(vm) => check(&vm).await,
@@ -26,7 +26,7 @@ pub(crate) async fn start(reason: Reason) {
 
 /// Drops the session's VM if it is gone, and tells the user and the model.
 async fn check(vm: &str) {
-    let gone = match within_patience(vm).await {
+    let gone = match session::within(PATIENCE, vms::get(vm.into())).await {
         Some(Ok(Vm {
             state: State::Dead, ..
         })) => "is dead",
@@ -52,15 +52,6 @@ async fn check(vm: &str) {
             log::Level::Warn,
             &format!("The model could not be told: {}", outcome::explain(&error)),
         );
-    }
-}
-
-async fn within_patience(vm: &str) -> Option<Result<Vm, Error>> {
-    let (found, late) = (vms::get(vm.into()), timers::sleep(PATIENCE));
-    futures::pin_mut!(found, late);
-    match select(found, late).await {
-        Either::Left((found, _)) => Some(found),
-        Either::Right(_) => None,
     }
 }
 

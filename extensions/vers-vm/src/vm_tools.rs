@@ -2,11 +2,12 @@
 
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, Origin, State, Vm, VmConfig};
+use pi_vers_sdk::vm::{self, resolve};
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{remote, session, status};
+use crate::{remote, session};
 
 /// How long a running VM may take to answer, in milliseconds.
 const PATIENCE: u64 = 30_000;
@@ -58,21 +59,6 @@ enum WantedState {
 
 fn arguments<T: serde::de::DeserializeOwned>(call: &ToolCall) -> Result<T, ToolError> {
     call::arguments(call).map_err(ToolError::Capability)
-}
-
-/// The whole id of the VM that an id or the beginning of one means.
-pub(crate) async fn resolve(id: &str) -> Result<String, ToolError> {
-    let id = id.trim();
-    if id.is_empty() {
-        return Err(outcome::failed("Give the id of a VM. vers_vms lists them."));
-    }
-    vms::resolve(id.into()).await.map_err(|error| match error {
-        Error::NotFound(_) => outcome::failed(format!("There is no VM {id}. vers_vms lists them.")),
-        Error::Conflict(why) => outcome::failed(format!(
-            "{id} is the beginning of several VM ids: {why}. Give more of it."
-        )),
-        error => outcome::ended(&format!("Cannot find VM {id}"), error),
-    })
 }
 
 /// The state in the platform's words.
@@ -266,6 +252,8 @@ pub(crate) async fn activate(call: &ToolCall) -> Result<ToolResult, ToolError> {
 pub(crate) async fn reach(id: &str) -> Result<Option<String>, Error> {
     let cannot = |error: Error| match error {
         Error::Cancelled | Error::Denied(_) => error,
+        // A whole id is not looked up before.
+        Error::NotFound(_) => Error::NotFound(vm::missing(id)),
         error => Error::Unavailable(format!(
             "Cannot reach VM {id}: {}",
             outcome::explain(&error)
@@ -293,10 +281,8 @@ pub(crate) async fn local() -> Result<ToolResult, ToolError> {
     let Some(vm) = session::active() else {
         return Ok(outcome::text_with("Already in local mode.", &json!({})));
     };
+    // The host's connection stays: other extensions may have processes and ports on the VM, which would end with it.
     session::activate(None).await;
-    // It is left either way; a connection that is gone already is closed.
-    let _ = shell::disconnect(vm.clone()).await;
-    status::show();
     let text = format!("Switched from VM {vm} back to local execution. SSH session closed.");
     Ok(outcome::text_with(text, &json!({})))
 }

@@ -24,15 +24,20 @@ fn every_tool_is_listed_with_its_extension() {
     );
     let ran = home.run(["tools", "--json"]);
     let tools = ran.json()[0].as_array().unwrap().clone();
-    for name in [
-        "vers_vms",
-        "vers_vm_create",
-        "vers_vm_use",
-        "bash",
-        "read",
-        "edit",
-        "write",
-        "grep",
+    for (extension, name) in [
+        ("vers-vm", "vers_vms"),
+        ("vers-vm", "vers_vm_create"),
+        ("vers-vm", "vers_vm_use"),
+        ("vers-vm", "bash"),
+        ("vers-vm", "read"),
+        ("vers-vm", "edit"),
+        ("vers-vm", "write"),
+        ("vers-vm", "grep"),
+        ("vers-vm-copy", "vers_vm_copy"),
+        ("background-process", "bg_start"),
+        ("background-process", "bg_stop"),
+        ("background-process", "bg_list"),
+        ("background-process", "bg_logs"),
     ] {
         let tool = tools
             .iter()
@@ -43,7 +48,7 @@ fn every_tool_is_listed_with_its_extension() {
                 tool["extension"].as_str(),
                 tool["parameters"]["type"].as_str()
             ),
-            (Some("vers-vm"), Some("object"))
+            (Some(extension), Some("object"))
         );
     }
     assert!(home.run(["tools", "bash"]).out.contains("\"command\""));
@@ -72,6 +77,60 @@ fn a_shipped_extension_is_shown_like_anyones() {
             .unwrap()
             .iter()
             .any(|import| import["policy_key"] == "vms")
+    );
+}
+
+/// What an extension may do on this machine is in plain sight.
+#[test]
+fn rights_on_this_machine_are_shown() {
+    let home = Home::new();
+    for (name, parts) in [
+        (
+            "background-process",
+            &[
+                "process: /bin/bash -c ...",
+                "process: /bin/sh -c ...",
+                "process: /bin/sh, in /",
+                "shell on any: any command",
+                "bus: vers-vm.active",
+            ][..],
+        ),
+        (
+            "vers-vm-copy",
+            &[
+                "files: rw .",
+                "shell on any: files rw",
+                "granted by the shipped grants",
+            ],
+        ),
+    ] {
+        let ran = home.run(["inspect", name]);
+        assert_eq!(ran.code, 0, "{ran:?}");
+        for part in parts {
+            assert!(ran.out.contains(part), "{part}: {}", ran.out);
+        }
+    }
+    let copy = home.run(["inspect", "vers-vm-copy"]);
+    assert!(!copy.out.contains("process: /"), "{}", copy.out);
+}
+
+#[test]
+fn tools_that_may_not_replace_built_ins_are_told_in_one_line() {
+    let home = Home::new();
+    let policy = home.write(
+        "p.toml",
+        "[extension.vers-vm]\ndigest = \"shipped\"\nvms = [\"list\"]\n",
+    );
+    let ran = home.run(["run", "--policy", policy.to_str().unwrap(), "bg_list"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    let lines: Vec<&str> = ran
+        .err
+        .lines()
+        .filter(|line| line.contains("may not replace"))
+        .collect();
+    assert!(
+        matches!(lines.as_slice(), [line] if line.contains("bash, read, edit, write, grep, find, ls")),
+        "{ran:?}"
     );
 }
 

@@ -615,6 +615,7 @@ fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(Names, Names), Er
     let (mut tools, mut commands) = (HashMap::new(), HashMap::new());
     for (index, slot) in slots.iter().enumerate() {
         let info = slot.extension.info();
+        let mut refused: Vec<&str> = Vec::new();
         for tool in &info.tools {
             let built_in = built_ins.contains(&tool.name);
             if tool.only_replaces && !built_in {
@@ -626,10 +627,14 @@ fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(Names, Names), Er
                     .decide(&pi_vers_policy::Request::ReplaceTool { name: &tool.name })
                     .is_allowed()
             {
-                tracing::warn!(target: "audit", extension = slot.name(), tool = tool.name, "may not replace a built-in tool");
+                refused.push(&tool.name);
                 continue;
             }
             claim("tool", &mut tools, slots, &tool.name, index)?;
+        }
+        if !refused.is_empty() {
+            let tools = refused.join(", ");
+            tracing::warn!(target: "audit", extension = slot.name(), tools, "may not replace built-in tools: its policy has no `replace` for them");
         }
         for command in &info.commands {
             claim("command", &mut commands, slots, &command.name, index)?;
