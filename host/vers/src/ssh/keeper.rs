@@ -20,8 +20,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connection::Link;
 use super::machine::{Connection, Machine, Word};
-use super::pins::First;
-use crate::api::VmId;
+use super::pins::{First, Pins};
+use crate::api::{Api, VmId};
 
 /// A keepalive without an answer, and the time for another.
 const SILENCE: Duration = Duration::from_secs(4);
@@ -44,17 +44,40 @@ pub(super) fn start(machine: &Arc<Machine>, connection: &Arc<Connection>) {
     };
     let link = connection.link().clone();
     let users = connection.users().subscribe();
+    let known = machine.dialer.clone();
+    let api = machine.api.clone();
     tokio::spawn(async move {
+        let watching = async {
+            let ((), ()) = tokio::join!(
+                note_ancestry(link.vm, link.first, &api, &known.pins),
+                keeper.mind_silence(&link)
+            );
+        };
         tokio::select! {
-            () = keeper.note_ancestry(&link) => {}
-            () = link.closed().cancelled() => return,
-        }
-        tokio::select! {
-            () = keeper.mind_silence(&link) => {}
+            () = watching => {}
             () = keeper.mind_idleness(users) => {}
             () = link.closed().cancelled() => {}
         }
     });
+}
+
+/// A branch resumes with its parent's host key. One that has another key has made it itself, or is not what it claims;
+/// that is worth a line in the log, and no more (see [`pins`](super::pins)).
+async fn note_ancestry(vm: VmId, first: First, api: &Api, pins: &Pins) {
+    if first != First::WithNewKey {
+        return;
+    }
+    let Ok(Ok(metadata)) = timeout(ANCESTRY, api.metadata(vm)).await else {
+        return;
+    };
+    if let Some(parent) = metadata.grandparent_vm_id
+        && pins.knows(parent).await
+    {
+        tracing::warn!(
+            %vm, %parent,
+            "this VM descends from one that is known, and does not have its host key; accepted as a first use"
+        );
+    }
 }
 
 struct Keeper {
@@ -65,28 +88,6 @@ struct Keeper {
 }
 
 impl Keeper {
-    /// A branch resumes with its parent's host key. One that has another key has made it itself, or is not what it
-    /// claims; that is worth a line in the log, and no more (see [`pins`](super::pins)).
-    async fn note_ancestry(&self, link: &Link) {
-        let First::WithNewKey = link.first else {
-            return;
-        };
-        let Some(machine) = self.machine.upgrade() else {
-            return;
-        };
-        let Ok(Ok(metadata)) = timeout(ANCESTRY, machine.api.metadata(self.vm)).await else {
-            return;
-        };
-        if let Some(parent) = metadata.grandparent_vm_id
-            && machine.dialer.pins.knows(parent).await
-        {
-            tracing::warn!(
-                vm = %self.vm, %parent,
-                "this VM descends from one that is known, and does not have its host key; accepted as a first use"
-            );
-        }
-    }
-
     /// Returns when the connection was given up.
     async fn mind_silence(&self, link: &Link) {
         loop {
