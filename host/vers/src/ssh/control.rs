@@ -66,7 +66,12 @@ impl Control {
         let (requests, queue) = mpsc::channel(QUEUE);
         let connection = connection.to_owned();
         tokio::spawn(async move {
-            if let Err(error) = serve(&link, &connection, grace, queue, &shutdown).await {
+            // russh wakes nobody who waits for window when the session ends, and sshd gives none before the shell starts.
+            let served = tokio::select! {
+                served = serve(&link, &connection, grace, queue, &shutdown) => served,
+                () = link.closed().cancelled() => Err(link.lost("control commands")),
+            };
+            if let Err(error) = served {
                 tracing::debug!(vm = %link.vm, %error, "control shell ended");
             }
             link.disconnect().await;

@@ -76,7 +76,7 @@ async fn survive(plan: Plan, upheaval: bool, enough: impl Fn(&Faults) -> bool) {
         of(|checker| checker.truncated),
     );
     if upheaval {
-        assert!(of(|checker| checker.replaced) > 10 && of(|checker| checker.truncated) > 10);
+        assert!(of(|checker| checker.replaced) > 5 && of(|checker| checker.truncated) > 5);
     }
     // The clients went with their follows.
     faults.cut();
@@ -86,7 +86,6 @@ async fn survive(plan: Plan, upheaval: bool, enough: impl Fn(&Faults) -> bool) {
     .await;
     let metrics = tokio::runtime::Handle::current().metrics();
     // The proxy itself, and no more than the edge may need to notice.
-    eprintln!("tasks {} {}", tasks, metrics.num_alive_tasks());
     eventually("no task is left", || metrics.num_alive_tasks() <= tasks + 1).await;
     eventually("no file is left open", || descriptors() <= files + 2).await;
 }

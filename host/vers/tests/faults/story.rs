@@ -86,7 +86,7 @@ pub fn write(
             let (text, end) = lines.next();
             let line = [&text, end].concat();
             // At the end of a file, now and then, a line without an end; but one that can be seen.
-            let last = upheaval && here > 1 && random.below(300) == 0;
+            let last = upheaval && here > 1 && random.below(60) == 0;
             let line = if last && random.below(2) == 0 && !text.is_empty() {
                 &text
             } else {
