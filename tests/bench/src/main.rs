@@ -33,6 +33,9 @@ struct Arguments {
     /// Only these jobs.
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Job>,
+    /// Only methods whose names contain one of these, for example `ours,bare`: to profile them.
+    #[arg(long, value_delimiter = ',')]
+    methods: Vec<String>,
     /// Where files go, the VM's too. /dev/shm unless given: disks are not what is measured.
     #[arg(long)]
     scratch: Option<PathBuf>,
@@ -147,6 +150,7 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
         node,
         rsync: is_there("rsync"),
         quick: arguments.quick,
+        methods: arguments.methods,
     };
 
     let mut bars = Vec::new();

@@ -150,7 +150,9 @@ impl Client {
     /// A file from there to here.
     pub(crate) async fn download(&self, from: &Path, to: &Path) -> Outcome<Duration> {
         let begun = Instant::now();
-        let mut file = tokio::fs::File::create(to).await?;
+        // Each write of a `tokio::fs::File` goes to another thread: a few large ones.
+        let file = tokio::fs::File::create(to).await?;
+        let mut file = tokio::io::BufWriter::with_capacity(1 << 20, file);
         let from = from.to_str().ok_or("not UTF-8")?;
         let mut data = std::pin::pin!(self.ssh.files(self.vm).read(from, 0, None));
         while let Some(data) = data.next().await {

@@ -7,12 +7,12 @@ use pi_vers_bench::stats::Series;
 use rand::seq::SliceRandom as _;
 
 use crate::Outcome;
-use crate::cpu::Meter;
+use crate::cases::Context;
 
 /// Nothing that is measured takes so long; what does has failed.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// One run of a method: how long it took, and what failed in it though it went on.
+/// One run of a method: how long it took, and what failed in it though the rest went on.
 pub(crate) struct Run {
     pub(crate) took: Duration,
     pub(crate) failed: Vec<String>,
@@ -67,13 +67,15 @@ pub(crate) struct Result {
     pub(crate) series: Series,
 }
 
-/// Runs them all. The first round warms up and does not count.
+/// Runs those that are wanted. The first round warms up and does not count.
 pub(crate) async fn run(
+    context: &Context,
     what: &str,
     rounds: usize,
-    methods: Vec<Method<'_>>,
-    meter: &Meter,
+    mut methods: Vec<Method<'_>>,
 ) -> Vec<Result> {
+    let meter = &context.meter;
+    methods.retain(|method| context.wants(method.name));
     let mut results: Vec<Result> = methods
         .iter()
         .map(|method| Result {
@@ -102,9 +104,7 @@ pub(crate) async fn run(
                 }
                 match run {
                     Ok(run) => {
-                        if run.failed.is_empty() {
-                            result.series.add(run.took.as_secs_f64());
-                        }
+                        result.series.add(run.took.as_secs_f64());
                         run.failed
                             .into_iter()
                             .for_each(|why| result.series.fail(why));

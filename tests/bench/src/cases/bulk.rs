@@ -63,7 +63,7 @@ pub(crate) async fn streams(context: &Context) -> Outcome<Vec<Bar>> {
         Method::new(FILES, || client.read(source, bytes)),
         Method::new(BARE, || bare.drain(&cat, bytes)),
     ];
-    let down = rounds::run("down", rounds, methods, &context.meter).await;
+    let down = rounds::run(context, "down", rounds, methods).await;
     let title = format!("{} MiB from the VM", bytes >> 20);
     table(&title, Unit::Rate(bytes), &down, &[SSH, BARE]);
     std::fs::remove_file(source)?;
@@ -96,7 +96,7 @@ pub(crate) async fn streams(context: &Context) -> Outcome<Vec<Bar>> {
             whole(bare.feed(&take, chunk, bytes).await).await
         }),
     ];
-    let up = rounds::run("up", rounds, methods, &context.meter).await;
+    let up = rounds::run(context, "up", rounds, methods).await;
     let title = format!("{} MiB to the VM", bytes >> 20);
     table(&title, Unit::Rate(bytes), &up, &[SSH, BARE]);
 
@@ -183,7 +183,7 @@ pub(crate) async fn file(context: &Context) -> Outcome<Vec<Bar>> {
             }));
         }
         let direction = if up { "to" } else { "from" };
-        let results = rounds::run("file", rounds, methods, &context.meter).await;
+        let results = rounds::run(context, "file", rounds, methods).await;
         let title = format!("A file of {} MB {direction} the VM", bytes / 1_000_000);
         table(&title, Unit::Rate(bytes), &results, &[SCP, SCP_MASTER]);
     }

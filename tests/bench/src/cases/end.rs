@@ -56,7 +56,7 @@ pub(crate) async fn cut(context: &Context) -> Outcome<Vec<Bar>> {
         }),
         Method::new(SSH, || run(ssh.ssh("true"))),
     ];
-    let results = rounds::run("cut", context.rounds(30, 5), methods, &context.meter).await;
+    let results = rounds::run(context, "cut", context.rounds(30, 5), methods).await;
     table(
         "Back after a cut connection",
         Unit::Time,
@@ -144,7 +144,7 @@ pub(crate) async fn cancel(context: &Context) -> Outcome<Vec<Bar>> {
             took
         }),
     ];
-    let results = rounds::run("cancel", context.rounds(40, 5), methods, &context.meter).await;
+    let results = rounds::run(context, "cancel", context.rounds(40, 5), methods).await;
     table(
         "From cancelling to the last process' end",
         Unit::Time,

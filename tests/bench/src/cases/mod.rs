@@ -23,9 +23,20 @@ pub(crate) struct Context {
     pub(crate) node: Option<Node>,
     pub(crate) rsync: bool,
     pub(crate) quick: bool,
+    /// Parts of the names of methods; empty for all of them.
+    pub(crate) methods: Vec<String>,
 }
 
 impl Context {
+    /// Whether a method is to be measured.
+    pub(crate) fn wants(&self, method: &str) -> bool {
+        self.methods.is_empty()
+            || self
+                .methods
+                .iter()
+                .any(|part| method.contains(part.as_str()))
+    }
+
     /// How many rounds: fewer when it has to be quick.
     pub(crate) fn rounds(&self, usual: usize, quick: usize) -> usize {
         if self.quick { quick } else { usual }

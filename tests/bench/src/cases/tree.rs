@@ -147,7 +147,7 @@ pub(crate) async fn trees(context: &Context) -> Outcome<Vec<Bar>> {
                 .times(3),
             );
         }
-        let results = rounds::run("tree", context.rounds(5, 1), methods, &context.meter).await;
+        let results = rounds::run(context, "tree", context.rounds(5, 1), methods).await;
         let direction = if up { "to" } else { "from" };
         let title = format!("2,000 files of 3 to 5 KiB {direction} the VM");
         table(
