@@ -3,6 +3,11 @@
 //! `cargo run --release -p pi-vers-bench -- [--quick] [--only exec,bulk,…]` prints the tables of `docs/benchmarks.md`.
 //! Figures are printed, never judged by an exit code. Nothing is installed; what is missing is told.
 
+#![allow(
+    clippy::print_stderr,
+    reason = "tables go to standard output, all else beside it"
+)]
+
 mod bare;
 mod cases;
 mod cpu;

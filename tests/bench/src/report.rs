@@ -24,8 +24,8 @@ pub(crate) fn table(title: &str, unit: Unit, results: &[Result], against: &[&str
         .filter_map(|name| results.iter().find(|result| result.name == *name))
         .collect();
     let (heads, cpu) = match unit {
-        Unit::Time => ("median ms | p25 | p75 | p95", "client CPU ms"),
-        Unit::Rate(_) => ("median MiB/s | p25 | p75 | p5", "client CPU s/GiB"),
+        Unit::Time => ("median ms | p25 | p75 | p95 | p99", "client CPU ms"),
+        Unit::Rate(_) => ("median MiB/s | p25 | p75 | p5 | p1", "client CPU s/GiB"),
     };
     let ratios: String = references
         .iter()
@@ -34,21 +34,22 @@ pub(crate) fn table(title: &str, unit: Unit, results: &[Result], against: &[&str
     println!("\n### {title}\n\n| method | {heads} | {cpu} | failed | n |{ratios}");
     println!(
         "|---|{}{}",
-        "---:|".repeat(7),
+        "---:|".repeat(8),
         "---:|".repeat(references.len())
     );
     for result in results {
         let series = &result.series;
         let (quantiles, cpu) = match unit {
             Unit::Time => (
-                [0.5, 0.25, 0.75, 0.95].map(|part| shown(series.quantile(part), |s| s * 1e3)),
+                [0.5, 0.25, 0.75, 0.95, 0.99].map(|part| shown(series.quantile(part), |s| s * 1e3)),
                 shown(series.cpu_each(), |s| s * 1e3),
             ),
             Unit::Rate(bytes) => {
                 let mib = bytes as f64 / f64::from(1 << 20);
                 (
                     // A slow run is a low rate.
-                    [0.5, 0.75, 0.25, 0.95].map(|part| shown(series.quantile(part), |s| mib / s)),
+                    [0.5, 0.75, 0.25, 0.95, 0.99]
+                        .map(|part| shown(series.quantile(part), |s| mib / s)),
                     shown(series.cpu_each(), |s| s * 1024.0 / mib),
                 )
             }
@@ -115,6 +116,7 @@ pub(crate) fn bars(bars: &[Bar]) {
         };
         println!("| {what} | {here} | {met} |");
     }
+    println!("\nLoad average {} when it ended.", load());
 }
 
 /// How many times as fast the first is, by name.
@@ -138,14 +140,12 @@ pub(crate) fn machine(scratch: &std::path::Path, agreed: &str, theirs: &str) {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let load = first("/proc/loadavg");
-    let load: Vec<&str> = load.split(' ').take(3).collect();
     let commit = says("git", &["rev-parse", "--short", "HEAD"]);
     println!(
         "- {count} × {processor}; Linux {}",
         first("/proc/sys/kernel/osrelease").trim()
     );
-    println!("- load average {} when it began", load.join(" "));
+    println!("- load average {} when it began", load());
     println!(
         "- {}; {}; {}; {}",
         says("ssh", &["-V"]),
@@ -163,6 +163,13 @@ pub(crate) fn machine(scratch: &std::path::Path, agreed: &str, theirs: &str) {
     );
     println!("- agreed on: `ssh` {theirs}; ours and the bare channel {agreed}");
     println!("- files in {}; commit {commit}", scratch.display());
+}
+
+/// The load average of the last 1, 5 and 15 minutes.
+fn load() -> String {
+    let averages = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let averages: Vec<&str> = averages.split(' ').take(3).collect();
+    averages.join(" ")
 }
 
 fn says(program: &str, arguments: &[&str]) -> String {
