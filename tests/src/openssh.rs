@@ -27,6 +27,7 @@ pub struct OpenSsh {
     /// The VM's id.
     pub vm: String,
     sshd: Child,
+    sshd_address: SocketAddr,
     api: SocketAddr,
     edge: SocketAddr,
     servers: [JoinHandle<()>; 2],
@@ -71,6 +72,7 @@ impl OpenSsh {
             directory,
             vm: uuid::Uuid::new_v4().to_string(),
             sshd,
+            sshd_address: server,
             api,
             edge,
             servers: [terminator, stub],
@@ -81,6 +83,18 @@ impl OpenSsh {
     #[must_use]
     pub fn home(&self) -> PathBuf {
         self.directory.path().join("home")
+    }
+
+    /// Where everything of it lies: the keys of user and host (`user`, `user.pub`, `host.pub`) among it.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Where sshd itself listens, without TLS.
+    #[must_use]
+    pub fn sshd(&self) -> SocketAddr {
+        self.sshd_address
     }
 
     /// How a client gets there.
@@ -199,6 +213,8 @@ async fn start_edge(directory: &Path, to: SocketAddr) -> (SocketAddr, JoinHandle
                 let Ok(mut inner) = TcpStream::connect(to).await else {
                     return;
                 };
+                // As real terminators do; without it each small packet waits for the one before.
+                let _ = (tls.get_ref().0.set_nodelay(true), inner.set_nodelay(true));
                 let _ = copy_bidirectional(&mut tls, &mut inner).await;
             });
         }

@@ -8,9 +8,12 @@
 //! 2. It sets an EXIT trap that writes the shell's directory to the state file, and runs the model's script with `eval`.
 //! 3. It writes the directory once more when the script has run to its end: the script may have set an EXIT trap of its own.
 //!
+//! A directory that is still the one it started in is not written: most commands go nowhere, a file system waits when a file is
+//! overwritten, and a command that ends late must not undo the `cd` of another that ran beside it.
+//!
 //! The script and the state file's name are *arguments*, never part of the fixed script's text. The script sees no positional
 //! parameters, an empty input, and `$0`, `$?`, `$-`, traps, jobs, line numbers and exit codes as with `bash -c SCRIPT`. What
-//! differs: two variables `__pi_vers_*` (not exported), one more `+` before `set -x` lines, and `eval:` in syntax errors. The
+//! differs: three variables `__pi_vers_*` (not exported), one more `+` before `set -x` lines, and `eval:` in syntax errors. The
 //! directory is *not* recorded when the script ends by `exec`, by SIGKILL, or by `exit` under an EXIT trap of its own: it then
 //! stays what it was.
 //!
@@ -25,12 +28,13 @@ pub const WRAPPER: &str = concat!(
     r#"if [[ $2 ]]; then IFS= read -r -d '' __pi_vers_script <~/"$2"; command rm -f -- ~/"$2"; fi; "#,
     r#"[[ -d ${__pi_vers_cwd%/*} ]] || (umask 077; command mkdir -p -- "${__pi_vers_cwd%/*}") 2>/dev/null; "#,
     r#"{ IFS= read -r -d '' REPLY <"$__pi_vers_cwd"; } 2>/dev/null; "#,
-    r#"if [[ $REPLY == /*$'\n' ]] && ! builtin cd -- "${REPLY%$'\n'}" 2>/dev/null; then "#,
-    r#"builtin printf '[The working directory %s is gone; using %s.]\n' "${REPLY%$'\n'}" "$PWD" >&2; fi; "#,
+    r#"__pi_vers_was=; if [[ $REPLY == /*$'\n' ]]; then "#,
+    r#"if builtin cd -- "${REPLY%$'\n'}" 2>/dev/null; then __pi_vers_was=$PWD; else "#,
+    r#"builtin printf '[The working directory %s is gone; using %s.]\n' "${REPLY%$'\n'}" "$PWD" >&2; fi; fi; "#,
     r#"unset -v REPLY; set --; "#,
-    r#"trap '{ builtin set +x; builtin pwd >|"$__pi_vers_cwd" || :; } 2>/dev/null' EXIT; "#,
+    r#"trap '{ builtin set +x; [[ ${PWD-} == "$__pi_vers_was" && . -ef $__pi_vers_was ]] || builtin pwd >|"$__pi_vers_cwd" || :; } 2>/dev/null' EXIT; "#,
     r#"eval "$__pi_vers_script"; "#,
-    r#"{ __pi_vers_script=$?; builtin set +x; builtin pwd >|"$__pi_vers_cwd" || :; } 2>/dev/null; "#,
+    r#"{ __pi_vers_script=$?; builtin set +x; [[ ${PWD-} == "$__pi_vers_was" && . -ef $__pi_vers_was ]] || builtin pwd >|"$__pi_vers_cwd" || :; } 2>/dev/null; "#,
     r#"exit "$__pi_vers_script""#,
 );
 

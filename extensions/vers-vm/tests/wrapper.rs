@@ -170,6 +170,31 @@ fn the_working_directory_persists() {
 }
 
 #[test]
+fn a_command_that_stays_does_not_undo_the_cd_of_another() {
+    let vm = Vm::new();
+    vm.run("cd /usr");
+    let state = vm.home().join(Vm::names().state());
+    // What another command beside it would have done.
+    vm.run(&format!("printf '/tmp\\n' >'{}'; true", text(&state)));
+    assert_eq!(vm.cwd().as_deref(), Some("/tmp"));
+}
+
+#[test]
+fn a_directory_is_known_by_more_than_its_variable() {
+    let vm = Vm::new();
+    vm.run("cd /usr");
+    // Neither a script that writes PWD nor one that has none hides where it went, or changes its exit code.
+    assert_eq!(vm.run("cd lib; PWD=/usr; exit 3").code, Some(3));
+    assert_eq!(vm.cwd().as_deref(), Some("/usr/lib"));
+    vm.run("cd /usr");
+    assert_eq!(
+        vm.run("set -u; cd /usr/share; unset PWD; exit 4").code,
+        Some(4)
+    );
+    assert_eq!(vm.cwd().as_deref(), Some("/usr/share"));
+}
+
+#[test]
 fn odd_directory_names_persist() {
     let vm = Vm::new();
     for name in [
