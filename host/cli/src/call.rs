@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use pi_vers_host::{CallError, Content, Session, ToolOutput, Update};
+use pi_vers_host::{CallError, Content, Session, ToolOutput};
 use serde_json::{Value, json};
 
 use crate::failure::{Code, Failure};
 use crate::interrupt::Interrupts;
+use crate::progress;
 use crate::terminal::Terminal;
 
 /// What came of a call.
@@ -48,7 +49,7 @@ pub(crate) async fn call(
                 canceller.cancel();
             }
             changed = updates.changed(), if live => match changed {
-                Ok(()) => show(terminal, &updates.borrow_and_update()),
+                Ok(()) => progress::show(terminal, &updates.borrow_and_update()),
                 Err(_) => live = false,
             },
         }
@@ -93,22 +94,6 @@ fn over(tool: &str, limit: Option<Duration>, stopped: &[String], output: ToolOut
     let mut failure = Failure::new(Code::TimedOut, "timed-out", message).next("give it longer");
     failure.output = Some(Box::new(output));
     failure
-}
-
-fn show(terminal: &Terminal, update: &Update) {
-    let text: Vec<&str> = update.content.iter().filter_map(Content::as_text).collect();
-    let caption = update
-        .progress
-        .as_ref()
-        .map(|progress| match progress.total {
-            Some(total) if total > 0.0 => format!(
-                "{:.0} % {}",
-                (100.0 * progress.done / total).clamp(0.0, 100.0),
-                progress.caption
-            ),
-            _ => format!("{} {}", progress.done, progress.caption),
-        });
-    terminal.show(&text.join("\n"), caption.as_deref());
 }
 
 impl Done {

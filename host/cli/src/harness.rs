@@ -72,6 +72,12 @@ impl CommandLine {
         })
     }
 
+    /// The same, in another working directory.
+    pub(crate) fn in_directory(mut self, directory: PathBuf) -> Self {
+        self.directory = directory;
+        self
+    }
+
     fn hold(&self, line: String) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         if held.len() < MOST_HELD && !held.contains(&line) {

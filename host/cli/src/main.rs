@@ -11,6 +11,7 @@ mod inspect;
 mod interrupt;
 mod local;
 mod login;
+mod progress;
 mod run;
 mod session;
 mod setup;

@@ -4,10 +4,12 @@
 //! harness would. A step that fails says why; steps that need it are skipped; the end always runs.
 
 mod board;
+mod bytes;
 mod leftovers;
 mod plan;
 mod stage;
 mod steps;
+mod tree;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -29,22 +31,16 @@ struct Ground {
     state: PathBuf,
     /// For the host's own files, where these are not the user's.
     host: Option<PathBuf>,
+    /// The tools' working directory on this machine.
+    work: PathBuf,
     /// Removed at the end.
-    temporary: Option<tempfile::TempDir>,
+    temporary: tempfile::TempDir,
     /// Somebody else's platform, or one to keep: it is not ended.
     stays: bool,
 }
 
 impl Ground {
     fn choose(options: &Demo) -> Result<Self, Failure> {
-        if options.keep {
-            return Ok(Self {
-                state: dirs::local(options.state.as_deref())?,
-                host: None,
-                temporary: None,
-                stays: true,
-            });
-        }
         let failed = |why: std::io::Error| {
             Failure::internal(format!("cannot make a temporary directory: {why}"))
                 .next("set TMPDIR, or give --state DIR")
@@ -54,6 +50,16 @@ impl Ground {
             .tempdir()
             .map_err(failed)?;
         let root = temporary.path().canonicalize().map_err(failed)?;
+        std::fs::create_dir(root.join("work")).map_err(failed)?;
+        if options.keep {
+            return Ok(Self {
+                state: dirs::local(options.state.as_deref())?,
+                host: None,
+                work: root.join("work"),
+                temporary,
+                stays: true,
+            });
+        }
         let state = match &options.state {
             Some(given) => dirs::local(Some(given))?,
             None => root.join("platform"),
@@ -68,7 +74,8 @@ impl Ground {
         Ok(Self {
             state,
             host: Some(root.join("host")),
-            temporary: Some(temporary),
+            work: root.join("work"),
+            temporary,
             stays: false,
         })
     }
@@ -140,13 +147,11 @@ pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code,
 /// Ends and removes the platform, and looks for what should not be there any more.
 async fn end(ground: Ground, endpoint: Option<Endpoint>) -> Result<board::Told, Failure> {
     let report = vers_local::reset(&ground.state).await?;
-    if let Some(temporary) = ground.temporary {
-        let path = temporary.path().to_owned();
-        temporary.close().map_err(|why| {
-            Failure::internal(format!("{} can't be removed: {why}", path.display()))
-                .next("remove it by hand")
-        })?;
-    }
+    let path = ground.temporary.path().to_owned();
+    ground.temporary.close().map_err(|why| {
+        Failure::internal(format!("{} can't be removed: {why}", path.display()))
+            .next("remove it by hand")
+    })?;
     let left = leftovers::of(&ground.state, endpoint.as_ref());
     if !left.is_empty() {
         return Err(

@@ -13,7 +13,7 @@ pub(super) struct Step {
 }
 
 /// In the order in which they run.
-pub(super) const STEPS: [Step; 12] = [
+pub(super) const STEPS: [Step; 14] = [
     Step {
         name: "platform",
         title: "Start the Vers platform on this machine",
@@ -42,6 +42,16 @@ pub(super) const STEPS: [Step; 12] = [
     Step {
         name: "files",
         title: "Write, edit and read a file (write, edit, read)",
+        needs: &["use"],
+    },
+    Step {
+        name: "copy",
+        title: "Copy 2,000 files there and back (vers_vm_copy)",
+        needs: &["use"],
+    },
+    Step {
+        name: "serve",
+        title: "Run a server in the background there (bg_start)",
         needs: &["use"],
     },
     Step {
@@ -112,6 +122,64 @@ chmod +x primes
 echo "no C compiler in this VM: a shell program instead"
 fi
 for i in 1 2 3 4 5; do ./primes $((i * 100)); sleep 0.2; done"#;
+
+/// A server that tells what it is asked, in what the VM has: `PORT` is where.
+pub(super) const SERVER: &str = r#"set -e
+mkdir -p "$HOME/pi-vers-demo" && cd "$HOME/pi-vers-demo"
+if command -v cc >/dev/null 2>&1; then
+cat > server.c <<'END'
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    int yes = 1, door = socket(AF_INET, SOCK_STREAM, 0);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(argc > 1 ? atoi(argv[1]) : 0)};
+    at.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    setsockopt(door, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (bind(door, (struct sockaddr *)&at, sizeof at) || listen(door, 8)) {
+        perror("server");
+        return 1;
+    }
+    puts("ready to serve");
+    fflush(stdout);
+    for (;;) {
+        char asked[256];
+        int caller = accept(door, NULL, NULL);
+        ssize_t n = read(caller, asked, sizeof asked - 1);
+        asked[n > 0 ? n : 0] = 0;
+        asked[strcspn(asked, "
+")] = 0;
+        printf("asked: %s
+", asked);
+        fflush(stdout);
+        dprintf(caller, "you asked: %s
+", asked);
+        close(caller);
+    }
+}
+END
+cc -O1 -o server server.c
+exec ./server "$PORT"
+elif command -v perl >/dev/null 2>&1; then
+exec perl -MIO::Socket::INET -e '$| = 1; my $door = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => shift, Listen => 8, ReuseAddr => 1) or die "server: $@"; print "ready to serve
+"; while (my $caller = $door->accept) { my $asked = <$caller>; $asked =~ s/[
+]+$//; print "asked: $asked
+"; print $caller "you asked: $asked
+"; close $caller; }' "$PORT"
+else
+exec python3 -u -c 'import socket, sys
+door = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+print("ready to serve")
+while True:
+    caller = door.accept()[0]
+    asked = caller.recv(256).decode().splitlines()[0]
+    print("asked: " + asked)
+    caller.sendall(("you asked: " + asked + "
+").encode())
+    caller.close()' "$PORT"
+fi"#;
 
 /// What it has to print.
 pub(super) const PRIMES: &str =

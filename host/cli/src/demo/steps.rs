@@ -26,6 +26,8 @@ impl Stage<'_> {
             "use" => self.take_vm().await,
             "build" => self.build().await,
             "files" => self.files().await,
+            "copy" => self.copy().await,
+            "serve" => self.serve().await,
             "commit" => self.commit().await,
             "branch" => self.branch().await,
             "restore" => self.restore().await,
@@ -81,7 +83,8 @@ impl Stage<'_> {
             self.terminal.clone(),
             None,
             std::collections::BTreeMap::new(),
-        )?;
+        )?
+        .in_directory(self.ground.work.clone());
         let session = host.session(Arc::new(harness), extensions)?;
         let mut told = vec![format!(
             "{} in {} ({})",
