@@ -392,10 +392,13 @@ impl SourceFile {
         self.found
     }
 
-    /// What it is now.
-    pub fn found_now(&self) -> Result<Found, Error> {
-        let stat = fstat(&self.file).map_err(|error| failed("looking at the file", ".", error))?;
-        Ok(Found::new(&stat))
+    /// The same file as it is now.
+    pub fn again(&self) -> Result<Self, Error> {
+        let file = self
+            .file
+            .try_clone()
+            .map_err(|error| Error::io("opening the file again", &error))?;
+        Self::new(file.into())
     }
 
     /// Its stretches of data, in order; what lies between them is holes. A file system that cannot tell has one stretch.
@@ -475,11 +478,6 @@ impl NewFile {
     /// Writes data at an offset. What is never written is a hole.
     pub fn write_at(&self, data: &[u8], offset: u64) -> std::io::Result<()> {
         self.file.write_all_at(data, offset)
-    }
-
-    /// Cuts it back to nothing.
-    pub fn clear(&self) -> std::io::Result<()> {
-        Ok(ftruncate(&self.file, 0)?)
     }
 
     /// Gives it its size, mode (at most 0777) and time, and in one step its name.
