@@ -82,9 +82,9 @@ pub(super) async fn run(
         stop,
         patience,
     };
-    let outcome = work.all().await;
+    let outcome = Box::pin(work.all()).await;
     // The token is the caller's; what is left behind is removed whatever it says.
-    let cleaned = work.clean().await;
+    let cleaned = Box::pin(work.clean()).await;
     if outcome.is_ok() {
         cleaned?;
     }
@@ -290,7 +290,7 @@ impl Work {
     }
 
     async fn batch_or_requeue(&self, batch: Vec<usize>, whole: bool, queue: &Mutex<Queue>, patience: &mut Patience) -> Result<()> {
-        let (done, outcome) = self.batch(&batch, whole).await;
+        let (done, outcome) = Box::pin(self.batch(&batch, whole)).await;
         let Err(error) = outcome else {
             let mut queue = lock(queue);
             queue.bytes = (queue.bytes * 2).min(BATCH_BYTES);
@@ -382,9 +382,9 @@ impl Work {
                     self.meter.advanced();
                 }
                 share.stands_at(position);
-                self.attempt(entry, &mut target, &mut known, position, &share).await
+                Box::pin(self.attempt(entry, &mut target, &mut known, position, &share)).await
             };
-            match attempt.await {
+            match Box::pin(attempt).await {
                 Ok(()) => break,
                 Err(error) if error.to_string() == changed(entry).to_string() && changes < CHANGES => {
                     changes += 1;

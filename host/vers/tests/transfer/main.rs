@@ -16,4 +16,5 @@ mod basics;
 #[path = "../client/lab.rs"]
 mod lab;
 
+mod speed;
 mod tree;

@@ -63,7 +63,8 @@ impl Vm {
         let cancelled = || Error::cancelled("copy");
         let mut child = self
             .cancel
-            .run_until_cancelled(self.ssh.spawn(self.id, command))
+            // These futures are large, and a copy holds several.
+            .run_until_cancelled(Box::pin(self.ssh.spawn(self.id, command)))
             .await
             .ok_or_else(cancelled)??;
         let (Some(stdout), Some(stderr)) = (child.take_stdout(), child.take_stderr()) else {
@@ -73,8 +74,8 @@ impl Vm {
             stdin: child.take_stdin(),
             stdout,
         };
-        let working = work(streams);
-        let all = async {
+        let working = Box::pin(work(streams));
+        let all = Box::pin(async {
             let (work, (complaints, _)) = tokio::join!(
                 async {
                     let done = working.await;
@@ -90,7 +91,7 @@ impl Vm {
             let exit = child.wait().await?;
             let complaints = String::from_utf8_lossy(&complaints).into_owned();
             Ok((work, Ended { exit, complaints }))
-        };
+        });
         let outcome = self.cancel.run_until_cancelled(all).await;
         match outcome {
             Some(outcome) => outcome,
@@ -131,7 +132,7 @@ impl Vm {
 
 async fn stop(child: &Child) {
     // If the connection is gone, the VM does it by itself.
-    let _ = child.stop(GRACE).await;
+    let _ = Box::pin(child.stop(GRACE)).await;
 }
 
 /// A path for a script: never an option, never searched for elsewhere.

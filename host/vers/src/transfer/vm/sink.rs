@@ -213,7 +213,9 @@ impl VmSink {
         let mut path = b"t/".to_vec();
         path.extend_from_slice(&entry.path);
         let holes = content.data.len() as u64 != content.size;
-        let stretches = if content.stretches.is_empty() { vec![(content.size, 0)] } else { content.stretches.clone() };
+        let mut stretches = content.stretches.clone();
+        // tar takes the file's size from its last stretch.
+        stretches.push((content.size, 0));
         let header = Header {
             path: &path,
             kind: tar::FILE,
@@ -486,10 +488,11 @@ async fn send(stdin: &mut Stdin, out: &mut BytesMut, least: usize) -> bool {
 }
 
 async fn zeros(stdin: &mut Stdin, count: u64) -> bool {
-    let block = [0; 32 << 10];
+    static ZEROS: [u8; 32 << 10] = [0; 32 << 10];
+    let block = ZEROS.as_slice();
     let mut left = count;
     while left > 0 {
-        let part = block.get(..usize::try_from(left).unwrap_or(block.len())).unwrap_or(&block);
+        let part = block.get(..usize::try_from(left).unwrap_or(block.len())).unwrap_or(block);
         if stdin.write_all(part).await.is_err() {
             return false;
         }
