@@ -35,7 +35,8 @@ pub struct Lab {
     sshd: Server,
     /// Where sshd itself listens.
     pub sshd_address: SocketAddr,
-    edge: SocketAddr,
+    /// Where the TLS terminator listens.
+    pub edge: SocketAddr,
     api: SocketAddr,
     cut: watch::Sender<u64>,
 }

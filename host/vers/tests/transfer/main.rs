@@ -13,6 +13,8 @@
 )]
 
 mod basics;
+mod broken;
+mod hostile;
 #[path = "../client/lab.rs"]
 mod lab;
 
