@@ -11,6 +11,7 @@
 mod resolve;
 #[cfg(test)]
 mod tests;
+pub mod tree;
 mod write;
 
 use std::ffi::CStr;

@@ -4,6 +4,7 @@
 //! - [`Api`]: the REST API (VMs, commits, tags)
 //! - [`login`]: an API key for somebody who has none yet
 //! - [`Ssh`]: commands on VMs, over SSH inside TLS, and [`ssh::Files`] on them
+//! - [`transfer`]: copies of files and trees
 //!
 //! Nothing in here knows of extensions or of Wasm. Every wait has a deadline, every buffer a bound, every error is
 //! one line that names the operation, the VM and what to do next ([`Error`]).
@@ -15,6 +16,7 @@ pub mod login;
 mod secret;
 pub mod ssh;
 mod tls;
+pub mod transfer;
 
 pub use api::{Api, CommitId, VmId};
 pub use config::{Environment, Overrides, Settings};

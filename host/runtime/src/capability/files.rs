@@ -22,13 +22,13 @@ use crate::guest::{Ask, Guest, Has};
 impl Host for Guest {}
 
 /// A location the policy has granted.
-enum Place {
+pub(super) enum Place {
     Here { root: local::Root, path: String },
     OnVm { files: remote::Files, path: String },
 }
 
 /// Judges a location and opens what is needed to reach it.
-async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place, Error> {
+pub(super) async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place, Error> {
     match at {
         Location::Vm((vm, path)) => {
             let facts = facts(ask, &vm).await?;
@@ -290,28 +290,15 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     }
 
     fn copy(
-        mut access: Access<'_, Guest, Has>,
+        access: Access<'_, Guest, Has>,
         source: Location,
         target: Location,
-        _options: CopyOptions,
+        options: CopyOptions,
     ) -> wasmtime::Result<(
         StreamReader<CopyProgress>,
         FutureReader<Result<CopySummary, Error>>,
     )> {
-        let ask = Ask::with(&mut access);
-        let progress = StreamReader::new(&mut access, Vec::<CopyProgress>::new())?;
-        let done = FutureReader::new(&mut access, async move {
-            let why = async {
-                let ask = ask?;
-                place(&ask, source, Want::Read).await?;
-                place(&ask, target, Want::Write).await?;
-                Err(Error::Unavailable(
-                    "this version of the host does not offer files.copy".into(),
-                ))
-            };
-            wasmtime::Result::<_>::Ok(why.await)
-        })?;
-        Ok((progress, done))
+        super::copy::start(access, source, target, options)
     }
 }
 

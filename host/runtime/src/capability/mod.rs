@@ -7,6 +7,7 @@
 
 mod bus;
 pub(crate) mod call;
+mod copy;
 mod files;
 mod fleet;
 mod follow;

@@ -109,6 +109,11 @@ impl Files {
         Self { ssh, vm }
     }
 
+    /// Whose files they are.
+    pub fn vm(&self) -> VmId {
+        self.vm
+    }
+
     async fn sftp(&self) -> Result<Arc<Sftp>> {
         self.ssh.machine(self.vm).sftp(self.ssh.patience()).await
     }

@@ -38,7 +38,8 @@ pub struct Lab {
     sshd: Server,
     /// Where sshd itself listens.
     pub sshd_address: SocketAddr,
-    edge: SocketAddr,
+    /// Where the TLS terminator listens.
+    pub edge: SocketAddr,
     api: SocketAddr,
     /// What happens to the connections through the edge.
     pub traffic: Arc<Traffic>,

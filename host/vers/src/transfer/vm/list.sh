@@ -1,0 +1,9 @@
+# The tree or file at $1. One record for each entry: type, mode, size, blocks, time, path, link.
+LC_ALL=C; export LC_ALL
+[ -e "$1" ] || exit 66
+f='%y\0%m\0%s\0%b\0%T@\0%P\0%l\0'
+if [ -d "$1" ]; then
+  cd -- "$1" || exit 77
+  exec find . -printf "$f"
+fi
+exec find -H "$1" -maxdepth 0 -printf "$f"

@@ -1,0 +1,52 @@
+# Unpacks an archive of t/ and end beside or in the target $1, at $2, and moves what is in t/ to its place.
+# $3: "whole" if nobody else writes to the target, and a missing directory may come as it is. Names as for printf %b.
+LC_ALL=C; export LC_ALL
+umask 077
+t=$(printf '%b_' "$1"); t=${t%_}
+s=$(printf '%b_' "$2"); s=${s%_}
+trap 'rm -rf -- "$s"' EXIT
+trap 'exit 75' HUP INT TERM PIPE
+conflict() { printf '%s' "$1" >&2; exit 65; }
+# Everything in one directory of the stage, by one process.
+move() {
+  d=$1; shift
+  if [ -e "$1" ] || [ -L "$1" ]; then mv -f -- "$@" "$d/" || exit 74; fi
+}
+# Directory $1 of the stage into directory $2 of the target. Only the arguments are this call's own.
+merge() {
+  for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do
+    n=$2/${e##*/}
+    if [ -L "$e" ] || [ ! -d "$e" ]; then
+      [ -d "$n" ] || continue
+      # Moving onto a link to a directory would move into it.
+      if [ -L "$n" ]; then rm -f -- "$n"; else conflict "$n"; fi
+    elif [ -L "$n" ]; then
+      conflict "$n"
+    elif [ -d "$n" ]; then
+      merge "$e" "$n"
+    elif [ -e "$n" ]; then
+      conflict "$n"
+    elif [ "$w" != whole ]; then
+      mkdir -- "$n" 2>/dev/null || [ -d "$n" ] || conflict "$n"
+      merge "$e" "$n"
+    fi
+  done
+  move "$2" "$1"/*
+  move "$2" "$1"/.[!.]*
+  move "$2" "$1"/..?*
+  rmdir -- "$1" || exit 74
+}
+w=$3
+d=${s%/*}; d=${d:-/}
+[ -d "$d" ] || (umask 022; mkdir -p -- "$d") || exit 74
+mkdir -- "$s" || exit 74
+tar -xpof - -C "$s" || exit 74
+# Without this the archive has broken off between two entries.
+[ -e "$s/end" ] || exit 75
+if [ ! -e "$s/t" ]; then exit 0; fi
+if [ ! -L "$t" ] && [ ! -e "$t" ]; then
+  if [ "$w" = whole ]; then mv -- "$s/t" "$t" || exit 74; exit 0; fi
+  mkdir -- "$t" 2>/dev/null || [ -d "$t" ] || conflict "$t"
+fi
+[ -d "$t" ] || conflict "$t"
+merge "$s/t" "$t"
