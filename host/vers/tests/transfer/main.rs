@@ -18,5 +18,6 @@ mod hostile;
 #[path = "../client/lab.rs"]
 mod lab;
 
+mod random;
 mod speed;
 mod tree;
