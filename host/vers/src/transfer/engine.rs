@@ -71,8 +71,13 @@ pub(super) async fn run(
     check(&listing, is, &options)?;
 
     let meter = Arc::new(Meter::new(progress));
-    let files = listing.entries.iter().filter(|entry| matches!(entry.kind, What::File { .. }));
-    let (count, bytes) = files.fold((0, 0u64), |(count, bytes), file| (count + 1, bytes.saturating_add(file.size())));
+    let files = listing
+        .entries
+        .iter()
+        .filter(|entry| matches!(entry.kind, What::File { .. }));
+    let (count, bytes) = files.fold((0, 0u64), |(count, bytes), file| {
+        (count + 1, bytes.saturating_add(file.size()))
+    });
     meter.totals(count, bytes, listing.left_out, listing.is_directory());
     let work = Work {
         source,
@@ -102,11 +107,17 @@ async fn open_source(
 ) -> Result<(Source, Listing)> {
     match side {
         Side::Local { root, path } => {
-            let (source, listing) = LocalSource::open(root.clone(), path.clone(), exclude.clone(), stop.clone()).await?;
+            let (source, listing) =
+                LocalSource::open(root.clone(), path.clone(), exclude.clone(), stop.clone())
+                    .await?;
             Ok((Source::Local(Arc::new(source)), listing))
         }
         Side::Vm { ssh, vm, path } => loop {
-            let vm = Vm { ssh: ssh.clone(), id: *vm, cancel: stop.clone() };
+            let vm = Vm {
+                ssh: ssh.clone(),
+                id: *vm,
+                cancel: stop.clone(),
+            };
             match VmSource::open(vm, path, exclude).await {
                 Ok((source, listing)) => return Ok((Source::Vm(source), listing)),
                 Err(error) => patience.again(error, None, stop).await?,
@@ -115,14 +126,22 @@ async fn open_source(
     }
 }
 
-async fn open_sink(side: &Side, stop: &CancellationToken, mut patience: Patience) -> Result<(Sink, Is)> {
+async fn open_sink(
+    side: &Side,
+    stop: &CancellationToken,
+    mut patience: Patience,
+) -> Result<(Sink, Is)> {
     match side {
         Side::Local { root, path } => {
             let (sink, is) = LocalSink::open(root.clone(), path.clone()).await?;
             Ok((Sink::Local(Arc::new(sink)), is))
         }
         Side::Vm { ssh, vm, path } => loop {
-            let vm = Vm { ssh: ssh.clone(), id: *vm, cancel: stop.clone() };
+            let vm = Vm {
+                ssh: ssh.clone(),
+                id: *vm,
+                cancel: stop.clone(),
+            };
             match VmSink::open(vm, path).await {
                 Ok((sink, is)) => return Ok((Sink::Vm(sink), is)),
                 Err(error) => patience.again(error, None, stop).await?,
@@ -134,13 +153,21 @@ async fn open_sink(side: &Side, stop: &CancellationToken, mut patience: Patience
 fn check(listing: &Listing, is: Is, options: &Options) -> Result<()> {
     let directory = listing.is_directory();
     if directory && options.recursive == Some(false) {
-        return Err(Error::invalid("copy: the source is a directory, and `recursive` says that none is copied"));
+        return Err(Error::invalid(
+            "copy: the source is a directory, and `recursive` says that none is copied",
+        ));
     }
     match (directory, is) {
         (_, Is::Missing) | (true, Is::Directory) | (false, Is::File) => Ok(()),
         (false, Is::Directory) => Err(conflict_at_top()),
-        (true, Is::File) => Err(Error::new(Kind::Conflict, "copy: the source is a directory, and the target is a file; remove it first")),
-        (_, Is::Other) => Err(Error::new(Kind::Conflict, "copy: the target is a device, a pipe or a socket; remove it first")),
+        (true, Is::File) => Err(Error::new(
+            Kind::Conflict,
+            "copy: the source is a directory, and the target is a file; remove it first",
+        )),
+        (_, Is::Other) => Err(Error::new(
+            Kind::Conflict,
+            "copy: the target is a device, a pipe or a socket; remove it first",
+        )),
     }
 }
 
@@ -162,7 +189,12 @@ impl Patience {
     }
 
     /// Waits a little before another attempt; fails with the error if there shall be none.
-    async fn again(&mut self, error: Error, last_move: Option<Instant>, stop: &CancellationToken) -> Result<()> {
+    async fn again(
+        &mut self,
+        error: Error,
+        last_move: Option<Instant>,
+        stop: &CancellationToken,
+    ) -> Result<()> {
         if !matches!(error.kind(), Kind::Unavailable | Kind::TimedOut) {
             return Err(error);
         }
@@ -202,11 +234,19 @@ struct Work {
 
 impl Work {
     async fn all(&self) -> Result<()> {
-        if self.entries.first().is_some_and(|first| first.kind != What::Directory) {
+        if self
+            .entries
+            .first()
+            .is_some_and(|first| first.kind != What::Directory)
+        {
             return self.big(0).await;
         }
         let (big, todo): (VecDeque<usize>, VecDeque<usize>) =
-            (0..self.entries.len()).partition(|index| self.entries.get(*index).is_some_and(|entry| entry.size() > SMALL));
+            (0..self.entries.len()).partition(|index| {
+                self.entries
+                    .get(*index)
+                    .is_some_and(|entry| entry.size() > SMALL)
+            });
         let queue = Mutex::new(Queue {
             todo,
             big,
@@ -219,7 +259,8 @@ impl Work {
         let whole = only && matches!(&self.sink, Sink::Vm(sink) if sink.is_new());
         let mut patience = self.patience;
         if only {
-            self.batch_or_requeue(first, true, &queue, &mut patience).await?;
+            self.batch_or_requeue(first, true, &queue, &mut patience)
+                .await?;
             if whole && lock(&queue).todo.is_empty() && lock(&queue).big.is_empty() {
                 return Ok(());
             }
@@ -229,8 +270,10 @@ impl Work {
                 queue.todo.push_front(index);
             }
         }
-        self.side_by_side((0..AT_ONCE).map(|_| self.batches(&queue))).await?;
-        self.side_by_side((0..AT_ONCE).map(|_| self.bigs(&queue))).await?;
+        self.side_by_side((0..AT_ONCE).map(|_| self.batches(&queue)))
+            .await?;
+        self.side_by_side((0..AT_ONCE).map(|_| self.bigs(&queue)))
+            .await?;
         self.finish().await
     }
 
@@ -267,7 +310,8 @@ impl Work {
             if batch.is_empty() {
                 return Ok(());
             }
-            self.batch_or_requeue(batch, false, queue, &mut patience).await?;
+            self.batch_or_requeue(batch, false, queue, &mut patience)
+                .await?;
         }
     }
 
@@ -276,7 +320,11 @@ impl Work {
         let mut batch = Vec::new();
         let (mut bytes, mut names) = (0, 0);
         while batch.len() < queue.entries {
-            let Some(entry) = queue.todo.front().and_then(|index| self.entries.get(*index)) else {
+            let Some(entry) = queue
+                .todo
+                .front()
+                .and_then(|index| self.entries.get(*index))
+            else {
                 break;
             };
             bytes += entry.size() + 1024;
@@ -289,7 +337,13 @@ impl Work {
         batch
     }
 
-    async fn batch_or_requeue(&self, batch: Vec<usize>, whole: bool, queue: &Mutex<Queue>, patience: &mut Patience) -> Result<()> {
+    async fn batch_or_requeue(
+        &self,
+        batch: Vec<usize>,
+        whole: bool,
+        queue: &Mutex<Queue>,
+        patience: &mut Patience,
+    ) -> Result<()> {
         let (done, outcome) = Box::pin(self.batch(&batch, whole)).await;
         let Err(error) = outcome else {
             let mut queue = lock(queue);
@@ -297,15 +351,25 @@ impl Work {
             queue.entries = (queue.entries * 2).min(BATCH_ENTRIES);
             return Ok(());
         };
-        patience.again(error, self.meter.last_move(), &self.stop).await?;
+        patience
+            .again(error, self.meter.last_move(), &self.stop)
+            .await?;
         let mut queue = lock(queue);
-        let left: Vec<usize> = batch.into_iter().filter(|index| !done.contains(index)).collect();
+        let left: Vec<usize> = batch
+            .into_iter()
+            .filter(|index| !done.contains(index))
+            .collect();
         queue.bytes = (queue.bytes / 2).max(64 << 10);
         queue.entries = (left.len() / 2).clamp(1, BATCH_ENTRIES);
         match left.as_slice() {
             // Even alone it does not get through at once.
-            [one] if self.entries.get(*one).is_some_and(|entry| entry.size() > 0) => queue.big.push_back(*one),
-            left => left.iter().rev().for_each(|index| queue.todo.push_front(*index)),
+            [one] if self.entries.get(*one).is_some_and(|entry| entry.size() > 0) => {
+                queue.big.push_back(*one)
+            }
+            left => left
+                .iter()
+                .rev()
+                .for_each(|index| queue.todo.push_front(*index)),
         }
         Ok(())
     }
@@ -317,7 +381,8 @@ impl Work {
         let reading = async {
             match &self.source {
                 Source::Local(source) => {
-                    let (source, entries, indices) = (source.clone(), entries.clone(), indices.to_vec());
+                    let (source, entries, indices) =
+                        (source.clone(), entries.clone(), indices.to_vec());
                     blocking(move || source.batch(&entries, &indices, &to)).await
                 }
                 Source::Vm(source) => source.batch(&entries, indices, to).await,
@@ -327,9 +392,24 @@ impl Work {
         let writing = async move {
             let mut done = Vec::new();
             let outcome = match &self.sink {
-                Sink::Vm(sink) => sink.batch(&self.entries, indices, whole, &mut from, &mut done, &self.meter).await,
+                Sink::Vm(sink) => {
+                    sink.batch(
+                        &self.entries,
+                        indices,
+                        whole,
+                        &mut from,
+                        &mut done,
+                        &self.meter,
+                    )
+                    .await
+                }
                 Sink::Local(sink) => {
-                    let (sink, entries, indices, meter) = (sink.clone(), self.entries.clone(), indices.to_vec(), self.meter.clone());
+                    let (sink, entries, indices, meter) = (
+                        sink.clone(),
+                        self.entries.clone(),
+                        indices.to_vec(),
+                        self.meter.clone(),
+                    );
                     let work = move || {
                         let mut done = Vec::new();
                         let outcome = sink.batch(&entries, &indices, &mut from, &mut done, &meter);
@@ -386,21 +466,29 @@ impl Work {
             };
             match Box::pin(attempt).await {
                 Ok(()) => break,
-                Err(error) if error.to_string() == changed(entry).to_string() && changes < CHANGES => {
+                Err(error)
+                    if error.to_string() == changed(entry).to_string() && changes < CHANGES =>
+                {
                     changes += 1;
                     known = None;
                     target = self.begin(entry).await?;
                 }
-                Err(error) => patience.again(error, self.meter.last_move(), &self.stop).await?,
+                Err(error) => {
+                    patience
+                        .again(error, self.meter.last_move(), &self.stop)
+                        .await?
+                }
             }
         }
         let size = known.as_ref().map_or(0, |head| head.size);
         if let Big::Local(big) = target {
             let (entries, head) = (self.entries.clone(), known);
-            blocking(move || match (Arc::into_inner(big), head, entries.get(index)) {
-                (Some(big), Some(head), Some(entry)) => big.place(entry, &head),
-                _ => Err(Error::other("copy: a file was given up")),
-            })
+            blocking(
+                move || match (Arc::into_inner(big), head, entries.get(index)) {
+                    (Some(big), Some(head), Some(entry)) => big.place(entry, &head),
+                    _ => Err(Error::other("copy: a file was given up")),
+                },
+            )
             .await?;
         }
         drop(share);
@@ -413,12 +501,21 @@ impl Work {
             Sink::Vm(sink) => sink.begin(entry).map(Big::Vm),
             Sink::Local(sink) => {
                 let (sink, entry) = (sink.clone(), entry.clone());
-                blocking(move || sink.begin(&entry)).await.map(|big| Big::Local(Arc::new(big)))
+                blocking(move || sink.begin(&entry))
+                    .await
+                    .map(|big| Big::Local(Arc::new(big)))
             }
         }
     }
 
-    async fn attempt(&self, entry: &Entry, target: &mut Big, known: &mut Option<Head>, position: u64, share: &Arc<Share>) -> Result<()> {
+    async fn attempt(
+        &self,
+        entry: &Entry,
+        target: &mut Big,
+        known: &mut Option<Head>,
+        position: u64,
+        share: &Arc<Share>,
+    ) -> Result<()> {
         let (to, mut from) = mpsc::channel::<Piece>(QUEUE);
         let before = known.clone();
         let reading = async {
@@ -427,7 +524,10 @@ impl Work {
                     let (source, entry, known) = (source.clone(), entry.clone(), before.clone());
                     blocking(move || source.big(&entry, position, known.as_ref(), &to)).await
                 }
-                Source::Vm(source) => source.big(entry, position, before.as_ref(), &to).await.map(|()| drop(to)),
+                Source::Vm(source) => source
+                    .big(entry, position, before.as_ref(), &to)
+                    .await
+                    .map(|()| drop(to)),
             }
         };
         let known = &mut *known;
@@ -438,7 +538,8 @@ impl Work {
             *known = Some(head.clone());
             match (target, &self.sink) {
                 (Big::Vm(big), Sink::Vm(sink)) => {
-                    sink.write(big, entry, &head, position, &mut from, share).await
+                    sink.write(big, entry, &head, position, &mut from, share)
+                        .await
                 }
                 (Big::Local(big), _) => {
                     let (big, entry, share) = (big.clone(), entry.clone(), share.clone());
@@ -461,7 +562,11 @@ impl Work {
             Sink::Vm(sink) => loop {
                 match sink.finish(&self.entries).await {
                     Ok(()) => return Ok(()),
-                    Err(error) => patience.again(error, self.meter.last_move(), &self.stop).await?,
+                    Err(error) => {
+                        patience
+                            .again(error, self.meter.last_move(), &self.stop)
+                            .await?
+                    }
                 }
             },
         }

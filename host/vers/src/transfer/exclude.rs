@@ -73,7 +73,16 @@ mod tests {
 
     #[test]
     fn patterns_mean_what_they_mean_in_gitignore() {
-        let patterns = ["*.o", "!keep.o", "/top", "deep/inner", "only/", "a/**/z", "# no", "\\#yes"];
+        let patterns = [
+            "*.o",
+            "!keep.o",
+            "/top",
+            "deep/inner",
+            "only/",
+            "a/**/z",
+            "# no",
+            "\\#yes",
+        ];
         let exclude = Exclude::new(&patterns.map(str::to_owned)).unwrap();
         for (path, directory, out) in [
             ("x.o", false, true),

@@ -36,15 +36,26 @@ pub(super) fn local(path: &[u8], error: &pi_vers_system::Error) -> Error {
         From::Limit => To::Limit,
         From::Other => To::Other,
     };
-    Error::new(kind, format!("copy {} on this machine: {error}", path_shown(path)))
+    Error::new(
+        kind,
+        format!("copy {} on this machine: {error}", path_shown(path)),
+    )
 }
 
 fn io(doing: &str, path: &[u8], error: &std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => crate::Kind::Limit,
+        std::io::ErrorKind::StorageFull
+        | std::io::ErrorKind::QuotaExceeded
+        | std::io::ErrorKind::FileTooLarge => crate::Kind::Limit,
         _ => crate::Kind::Other,
     };
-    Error::new(kind, format!("copy: {doing} {} on this machine: {error}", path_shown(path)))
+    Error::new(
+        kind,
+        format!(
+            "copy: {doing} {} on this machine: {error}",
+            path_shown(path)
+        ),
+    )
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
@@ -118,7 +129,10 @@ fn checked(path: &[u8]) -> Result<Vec<Name>> {
 fn refused(path: &[u8]) -> Error {
     Error::new(
         crate::Kind::Denied,
-        format!("copy: {} would lead out of the target; nothing of it is written", path_shown(path)),
+        format!(
+            "copy: {} would lead out of the target; nothing of it is written",
+            path_shown(path)
+        ),
     )
 }
 
@@ -171,7 +185,9 @@ impl LocalSource {
             Tree::File(file) => file.again(),
             Tree::Directory(walker) => {
                 let (directory, name) = walker.place(path, false)?;
-                return directory.open_file(&name).map_err(|error| local(path, &error));
+                return directory
+                    .open_file(&name)
+                    .map_err(|error| local(path, &error));
             }
         }
         .map_err(|error| local(path, &error))
@@ -226,7 +242,9 @@ impl LocalSource {
             size: found.size,
             mode: found.mode,
             modified: found.modified,
-            stretches: file.stretches().map_err(|error| local(&entry.path, &error))?,
+            stretches: file
+                .stretches()
+                .map_err(|error| local(&entry.path, &error))?,
             prefix: 0,
         };
         if known.is_some_and(|known| *known != head) {
@@ -239,7 +257,9 @@ impl LocalSource {
         for (offset, length) in rest {
             let mut at = offset;
             while at < offset + length {
-                let count = usize::try_from(offset + length - at).unwrap_or(CHUNK).min(CHUNK);
+                let count = usize::try_from(offset + length - at)
+                    .unwrap_or(CHUNK)
+                    .min(CHUNK);
                 let mut buffer = BytesMut::zeroed(count);
                 let got = file
                     .read_at(&mut buffer, at)
@@ -405,7 +425,12 @@ impl LocalSink {
             let is = match root.target(&path, false) {
                 Ok(target) => match target.name {
                     None => Is::Directory,
-                    Some(name) => match target.directory.look(&name).map_err(named)?.map(|found| found.kind) {
+                    Some(name) => match target
+                        .directory
+                        .look(&name)
+                        .map_err(named)?
+                        .map(|found| found.kind)
+                    {
                         None => Is::Missing,
                         Some(FileKind::Directory) => Is::Directory,
                         Some(FileKind::File) => Is::File,
@@ -435,10 +460,19 @@ impl LocalSink {
         if let Some(walker) = &*walker {
             return Ok(walker.clone());
         }
-        let target = self.root.target(&self.path, true).map_err(|error| self.named(&error))?;
+        let target = self
+            .root
+            .target(&self.path, true)
+            .map_err(|error| self.named(&error))?;
         let top = match target.name {
             None => target.directory,
-            Some(name) => target.directory.make(&name).map_err(|error| self.named(&error))?.0,
+            Some(name) => {
+                target
+                    .directory
+                    .make(&name)
+                    .map_err(|error| self.named(&error))?
+                    .0
+            }
         };
         Ok(walker.insert(Arc::new(Walker::new(top))).clone())
     }
@@ -489,7 +523,8 @@ impl LocalSink {
             let file = directory.draft(&name).map_err(failed)?;
             write_stretches(&file, &content.stretches, &content.data)
                 .map_err(|error| io("writing", &entry.path, &error))?;
-            file.place(content.size, content.mode, content.modified).map_err(failed)?;
+            file.place(content.size, content.mode, content.modified)
+                .map_err(failed)?;
             done.push(content.index);
             share.moved(0, &entry.path);
             meter.finished(1, 0, 0, content.size);
@@ -500,14 +535,22 @@ impl LocalSink {
     /// A big file that this copy writes over several attempts.
     pub(super) fn begin(&self, entry: &Entry) -> Result<LocalBig> {
         let file = if entry.path.is_empty() {
-            let target = self.root.target(&self.path, true).map_err(|error| self.named(&error))?;
+            let target = self
+                .root
+                .target(&self.path, true)
+                .map_err(|error| self.named(&error))?;
             let Some(name) = target.name else {
                 return Err(super::conflict_at_top());
             };
-            target.directory.draft(&name).map_err(|error| self.named(&error))?
+            target
+                .directory
+                .draft(&name)
+                .map_err(|error| self.named(&error))?
         } else {
             let (directory, name) = self.walker()?.place(&entry.path, true)?;
-            directory.draft(&name).map_err(|error| local(&entry.path, &error))?
+            directory
+                .draft(&name)
+                .map_err(|error| local(&entry.path, &error))?
         };
         Ok(LocalBig {
             file,
@@ -518,7 +561,11 @@ impl LocalSink {
     /// Gives directories their mode and time, the innermost first.
     pub(super) fn finish(&self, entries: &[Entry]) -> Result<()> {
         let walker = self.walker()?;
-        for entry in entries.iter().rev().filter(|entry| entry.kind == Kind::Directory) {
+        for entry in entries
+            .iter()
+            .rev()
+            .filter(|entry| entry.kind == Kind::Directory)
+        {
             walker
                 .directory(&entry.path, false)?
                 .set_attributes(entry.mode, entry.modified)
@@ -572,7 +619,10 @@ impl LocalBig {
                 let Some((offset, length)) = room else {
                     return Err(super::changed(entry));
                 };
-                let part = data.split_to(data.len().min(usize::try_from(length).unwrap_or(usize::MAX)));
+                let part = data.split_to(
+                    data.len()
+                        .min(usize::try_from(length).unwrap_or(usize::MAX)),
+                );
                 self.file
                     .write_at(&part, offset)
                     .map_err(|error| io("writing", &entry.path, &error))?;

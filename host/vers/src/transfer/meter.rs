@@ -79,10 +79,7 @@ impl Meter {
     fn publish(&self, state: &mut State) {
         state.told.files = state.summary.files;
         // What has to be sent again is not counted back.
-        state.told.bytes = state
-            .told
-            .bytes
-            .max(state.summary.bytes + state.under_way);
+        state.told.bytes = state.told.bytes.max(state.summary.bytes + state.under_way);
         if let Some(total) = state.told.total_bytes {
             state.told.bytes = state.told.bytes.min(total.max(state.summary.bytes));
         }

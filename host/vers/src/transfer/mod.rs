@@ -159,14 +159,20 @@ pub async fn copy(
     let _guard = given_up.clone().drop_guard();
     // A task of its own: it cleans up after whoever waits for it is gone, with a deadline.
     let task = tokio::spawn(engine::run(source, target, options, progress, given_up));
-    task.await
-        .unwrap_or_else(|error| Err(Error::other(format!("copy: its task was abandoned: {error}"))))
+    task.await.unwrap_or_else(|error| {
+        Err(Error::other(format!(
+            "copy: its task was abandoned: {error}"
+        )))
+    })
 }
 
 fn changed(entry: &Entry) -> Error {
     Error::new(
         Kind::Conflict,
-        format!("copy: {} changes while it is read; try again when it is at rest", entry.shown()),
+        format!(
+            "copy: {} changes while it is read; try again when it is at rest",
+            entry.shown()
+        ),
     )
 }
 
@@ -180,13 +186,18 @@ fn conflict_at_top() -> Error {
 fn too_many() -> Error {
     Error::new(
         Kind::Limit,
-        format!("copy: the source has more than {MOST_ENTRIES} entries; copy parts of it, or leave some out"),
+        format!(
+            "copy: the source has more than {MOST_ENTRIES} entries; copy parts of it, or leave some out"
+        ),
     )
 }
 
 fn too_deep(path: &[u8]) -> Error {
     Error::new(
         Kind::Limit,
-        format!("copy: {} has a path of more than {MOST_PATH} bytes", path_shown(path)),
+        format!(
+            "copy: {} has a path of more than {MOST_PATH} bytes",
+            path_shown(path)
+        ),
     )
 }

@@ -53,12 +53,20 @@ pub(super) fn put_header(out: &mut BytesMut, header: &Header<'_>, gnu: bool) {
         put_long(out, b'L', header.path);
     }
     let mut block = [0; BLOCK];
-    set(&mut block, 0, header.path.get(..NAME).unwrap_or(header.path));
+    set(
+        &mut block,
+        0,
+        header.path.get(..NAME).unwrap_or(header.path),
+    );
     set_number(&mut block, 100, 8, u64::from(header.mode & 0o7777));
     set_number(&mut block, 108, 8, 0);
     set_number(&mut block, 116, 8, 0);
     set_time(&mut block, header.modified.seconds);
-    set(&mut block, 157, header.link.get(..NAME).unwrap_or(header.link));
+    set(
+        &mut block,
+        157,
+        header.link.get(..NAME).unwrap_or(header.link),
+    );
     let mut more: &[Stretch] = &[];
     let (kind, stored) = match header.stretches {
         None => (header.kind, header.size),
@@ -290,7 +298,10 @@ impl<S: Stream<Item = Bytes> + Unpin> Reader<S> {
         let mut all = BytesMut::with_capacity(count);
         all.put_slice(&first);
         while all.len() < count {
-            let part = self.some((count - all.len()) as u64).await.ok_or(Bad::Short)?;
+            let part = self
+                .some((count - all.len()) as u64)
+                .await
+                .ok_or(Bad::Short)?;
             all.put_slice(&part);
         }
         Ok(all.freeze())
@@ -380,7 +391,9 @@ impl<S: Stream<Item = Bytes> + Unpin> Reader<S> {
             if *offset < at {
                 return Err(wrong("the stretches of a file overlap"));
             }
-            at = offset.checked_add(*length).ok_or_else(|| wrong("a file is too long"))?;
+            at = offset
+                .checked_add(*length)
+                .ok_or_else(|| wrong("a file is too long"))?;
         }
         if at > size || stretches.iter().map(|(_, length)| length).sum::<u64>() != stored {
             return Err(wrong("the stretches of a file do not fit its size"));
@@ -392,7 +405,12 @@ impl<S: Stream<Item = Bytes> + Unpin> Reader<S> {
 }
 
 /// `false`: this was the last one.
-fn take_stretches(block: &[u8], at: usize, count: usize, to: &mut Vec<Stretch>) -> Result<bool, Bad> {
+fn take_stretches(
+    block: &[u8],
+    at: usize,
+    count: usize,
+    to: &mut Vec<Stretch>,
+) -> Result<bool, Bad> {
     for place in (at..).step_by(24).take(count) {
         if block.get(place).is_none_or(|byte| *byte == 0) {
             return Ok(false);
@@ -414,7 +432,13 @@ fn check_sum(block: &[u8]) -> Result<(), Bad> {
     let sum: u64 = block
         .iter()
         .enumerate()
-        .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) })
+        .map(|(at, byte)| {
+            if (148..156).contains(&at) {
+                32
+            } else {
+                u64::from(*byte)
+            }
+        })
         .sum();
     if number(block, 148, 8)? == sum {
         return Ok(());
@@ -430,7 +454,10 @@ fn signed(block: &[u8], at: usize, width: usize) -> Result<i128, Bad> {
             // Base 256, in two's complement of one bit less.
             let start = i128::from(first & 0x3f) - i128::from(first & 0x40);
             field.iter().skip(1).try_fold(start, |value, byte| {
-                value.checked_mul(256).map(|value| value + i128::from(*byte)).ok_or_else(malformed)
+                value
+                    .checked_mul(256)
+                    .map(|value| value + i128::from(*byte))
+                    .ok_or_else(malformed)
             })
         }
         _ => {
@@ -445,7 +472,10 @@ fn signed(block: &[u8], at: usize, width: usize) -> Result<i128, Bad> {
 
 fn number(block: &[u8], at: usize, width: usize) -> Result<u64, Bad> {
     let value = signed(block, at, width)?;
-    u64::try_from(value).ok().filter(|value| *value < 1 << 62).ok_or_else(|| wrong("a number is too large"))
+    u64::try_from(value)
+        .ok()
+        .filter(|value| *value < 1 << 62)
+        .ok_or_else(|| wrong("a number is too large"))
 }
 
 fn time(block: &[u8]) -> Result<i64, Bad> {
@@ -459,13 +489,30 @@ mod tests {
     use proptest::prelude::*;
 
     fn reader(data: Vec<u8>, size: usize) -> Reader<impl Stream<Item = Bytes> + Unpin> {
-        let parts: Vec<_> = data.chunks(size.max(1)).map(Bytes::copy_from_slice).collect();
+        let parts: Vec<_> = data
+            .chunks(size.max(1))
+            .map(Bytes::copy_from_slice)
+            .collect();
         Reader::new(futures::stream::iter(parts))
     }
 
-    fn archive(path: &[u8], modified: Time, size: u64, stretches: Option<&[Stretch]>, data: &[u8]) -> Vec<u8> {
+    fn archive(
+        path: &[u8],
+        modified: Time,
+        size: u64,
+        stretches: Option<&[Stretch]>,
+        data: &[u8],
+    ) -> Vec<u8> {
         let mut out = BytesMut::new();
-        let header = Header { path, kind: FILE, link: b"", mode: 0o751, modified, size, stretches };
+        let header = Header {
+            path,
+            kind: FILE,
+            link: b"",
+            mode: 0o751,
+            modified,
+            size,
+            stretches,
+        };
         put_header(&mut out, &header, false);
         out.put_slice(data);
         put_padding(&mut out, data.len() as u64);

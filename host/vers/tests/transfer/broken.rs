@@ -32,9 +32,15 @@ impl Saw {
         tokio::spawn(async move {
             let mut seed = 12_345u64;
             while let Ok((near, _)) = listener.accept().await {
-                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                seed = seed
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let most = limit.load(Ordering::Relaxed);
-                let left = if most == 0 { i64::MAX } else { ((seed >> 33) % most) as i64 + 8_000 };
+                let left = if most == 0 {
+                    i64::MAX
+                } else {
+                    ((seed >> 33) % most) as i64 + 8_000
+                };
                 let cut = cut.clone();
                 tokio::spawn(async move {
                     let far = TcpStream::connect(to).await.unwrap();
@@ -53,7 +59,11 @@ impl Saw {
                 });
             }
         });
-        Self { address, cuts, most }
+        Self {
+            address,
+            cuts,
+            most,
+        }
     }
 }
 
@@ -85,20 +95,33 @@ fn build(scene: &Scene, name: &str) {
     }
     std::fs::write(top.join("middle"), noise(1_500_000, 1)).unwrap();
     std::fs::write(top.join("big"), noise(7 << 20, 2)).unwrap();
-    sparse(&top.join("holes"), 90 << 20, &[(5 << 20, &noise(3_000_000, 3)), (80 << 20, &noise(2_000_001, 4))]);
+    sparse(
+        &top.join("holes"),
+        90 << 20,
+        &[
+            (5 << 20, &noise(3_000_000, 3)),
+            (80 << 20, &noise(2_000_001, 4)),
+        ],
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_cuts_lose_nothing_and_leave_nothing() {
     let mut scene = Scene::start().await;
     let saw = Saw::start(scene.lab.edge).await;
-    let settings = scene.lab.settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
+    let settings = scene
+        .lab
+        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
     scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
     build(&scene, "tree");
     let source = scene.here.join("tree");
-    saw.most.store(1_500_000, Ordering::Relaxed);
+    saw.most.store(3_000_000, Ordering::Relaxed);
     for round in 0.. {
-        let (up, across, down) = (format!("up{round}"), format!("across{round}"), format!("down{round}"));
+        let (up, across, down) = (
+            format!("up{round}"),
+            format!("across{round}"),
+            format!("down{round}"),
+        );
         let one = copy(scene.local("tree"), scene.vm(&up)).await.unwrap();
         assert_same(&source, &scene.there.join(&up));
         let two = copy(scene.vm(&up), scene.vm(&across)).await.unwrap();
@@ -106,9 +129,16 @@ async fn two_hundred_cuts_lose_nothing_and_leave_nothing() {
         let three = copy(scene.vm(&across), scene.local(&down)).await.unwrap();
         assert_same(&source, &scene.here.join(&down));
         // Each once, however often it was sent.
-        assert_eq!((one.files, one.directories, &one, &one), (203, 29, &two, &three));
+        assert_eq!(
+            (one.files, one.directories, &one, &one),
+            (203, 29, &two, &three)
+        );
         scene.assert_clean();
-        for path in [scene.there.join(&up), scene.there.join(&across), scene.here.join(&down)] {
+        for path in [
+            scene.there.join(&up),
+            scene.there.join(&across),
+            scene.here.join(&down),
+        ] {
             std::fs::remove_dir_all(path).unwrap();
         }
         let cuts = saw.cuts.load(Ordering::Relaxed);
@@ -125,7 +155,14 @@ async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
     let scene = Scene::start().await;
     build(&scene, "tree");
     copy(scene.local("tree"), scene.vm("tree")).await.unwrap();
-    let home = scene.lab.dir.path().join("home").to_str().unwrap().to_owned();
+    let home = scene
+        .lab
+        .dir
+        .path()
+        .join("home")
+        .to_str()
+        .unwrap()
+        .to_owned();
     for round in 0..18u64 {
         let (from, to) = match round % 3 {
             0 => (scene.local("tree"), scene.vm("cancelled")),
@@ -134,9 +171,19 @@ async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
         };
         let cancel = CancellationToken::new();
         let (progress, mut seen) = watch::channel(Progress::default());
-        let copying = tokio::spawn(transfer::copy(from, to, Options::default(), progress, cancel.clone()));
+        let copying = tokio::spawn(transfer::copy(
+            from,
+            to,
+            Options::default(),
+            progress,
+            cancel.clone(),
+        ));
         // When some of it has moved, a different amount each time.
-        let _ = tokio::time::timeout(Duration::from_secs(20), seen.wait_for(|seen| seen.bytes > round * 700_000)).await;
+        let _ = tokio::time::timeout(
+            Duration::from_secs(20),
+            seen.wait_for(|seen| seen.bytes > round * 700_000),
+        )
+        .await;
         match round % 4 {
             0 | 1 => {
                 cancel.cancel();
@@ -153,12 +200,18 @@ async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
                 scene.lab.cut();
                 cancel.cancel();
                 let _ = copying.await.unwrap();
-                eventually("nothing is left after a cut", || litter(&scene.there).is_empty() && litter(&scene.here).is_empty()).await;
+                eventually("nothing is left after a cut", || {
+                    litter(&scene.there).is_empty() && litter(&scene.here).is_empty()
+                })
+                .await;
             }
             _ => {
                 copying.abort();
                 let _ = copying.await;
-                eventually("nothing is left of what was dropped", || litter(&scene.there).is_empty() && litter(&scene.here).is_empty()).await;
+                eventually("nothing is left of what was dropped", || {
+                    litter(&scene.there).is_empty() && litter(&scene.here).is_empty()
+                })
+                .await;
             }
         }
         let _ = std::fs::remove_dir_all(scene.here.join("cancelled"));
@@ -173,15 +226,25 @@ async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
 async fn a_vm_that_stays_away_is_given_up_in_time() {
     let mut scene = Scene::start().await;
     let saw = Saw::start(scene.lab.edge).await;
-    let settings = scene.lab.settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
+    let settings = scene
+        .lab
+        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
     scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
     std::fs::write(scene.here.join("big"), noise(9 << 20, 2)).unwrap();
     // Too little for anything but the handshake.
     saw.most.store(1, Ordering::Relaxed);
-    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+    let options = Options {
+        patience: Duration::from_secs(2),
+        ..Options::default()
+    };
     let begin = std::time::Instant::now();
-    let error = crate::tree::copy_with(scene.local("big"), scene.vm("big"), options).await.unwrap_err();
-    assert!(matches!(error.kind(), Kind::Unavailable | Kind::TimedOut), "{error:?}");
+    let error = crate::tree::copy_with(scene.local("big"), scene.vm("big"), options)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error.kind(), Kind::Unavailable | Kind::TimedOut),
+        "{error:?}"
+    );
     assert!(begin.elapsed() < Duration::from_secs(100));
     scene.assert_clean();
 }

@@ -52,23 +52,42 @@ impl Liar {
         let home = scene.lab.dir.path().join("home");
         let bin = home.join("bin");
         std::fs::create_dir(&bin).unwrap();
-        std::fs::write(home.join(".bashrc"), format!("PATH={}:$PATH; export PATH\n", bin.display())).unwrap();
+        std::fs::write(
+            home.join(".bashrc"),
+            format!("PATH={}:$PATH; export PATH\n", bin.display()),
+        )
+        .unwrap();
         std::fs::create_dir(scene.there.join("tree")).unwrap();
         let outside = scene.here.join("outside");
         std::fs::create_dir(&outside).unwrap();
         std::fs::write(outside.join("kept"), "kept").unwrap();
-        Self { scene, bin, outside }
+        Self {
+            scene,
+            bin,
+            outside,
+        }
     }
 
     fn say(&self, program: &str, what: &[u8]) {
         let at = self.bin.join(program);
         std::fs::write(self.bin.join(format!("{program}.says")), what).unwrap();
-        std::fs::write(&at, format!("#!/bin/sh\ncat '{}'\n", self.bin.join(format!("{program}.says")).display())).unwrap();
+        std::fs::write(
+            &at,
+            format!(
+                "#!/bin/sh\ncat '{}'\n",
+                self.bin.join(format!("{program}.says")).display()
+            ),
+        )
+        .unwrap();
         mode(&at, 0o755);
     }
 
     /// Copies what the liar says into `target`; nothing else may have changed.
-    async fn copy(&self, find: &[Vec<u8>], tar: &[Vec<u8>]) -> Result<vers_client::transfer::Summary, Error> {
+    async fn copy(
+        &self,
+        find: &[Vec<u8>],
+        tar: &[Vec<u8>],
+    ) -> Result<vers_client::transfer::Summary, Error> {
         self.say("find", &find.concat());
         let mut archive = tar.concat();
         archive.extend_from_slice(&[0; 1024]);
@@ -77,7 +96,10 @@ impl Liar {
         let outside = describe(&self.outside);
         let outcome = copy(self.scene.vm("tree"), self.scene.local("target")).await;
         assert_eq!(describe(&self.outside), outside);
-        let mut left: Vec<_> = std::fs::read_dir(&self.scene.here).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let mut left: Vec<_> = std::fs::read_dir(&self.scene.here)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         left.retain(|name| name != "target" && name != "outside");
         assert_eq!(left, Vec::<std::ffi::OsString>::new());
         self.scene.assert_clean();
@@ -94,16 +116,33 @@ async fn names_that_lead_out_are_refused_wherever_they_stand() {
     let liar = Liar::start().await;
     let absolute = liar.outside.join("new");
     let absolute = absolute.to_str().unwrap().as_bytes();
-    for bad in [&b"../outside/new"[..], b"..", b"a/../../outside/new", b"a//b", b"./x", b"a/", absolute] {
-        let error = liar.copy(&[top(), listed("f", bad, b"")], &[file(bad, b"evil")]).await.unwrap_err();
+    for bad in [
+        &b"../outside/new"[..],
+        b"..",
+        b"a/../../outside/new",
+        b"a//b",
+        b"./x",
+        b"a/",
+        absolute,
+    ] {
+        let error = liar
+            .copy(&[top(), listed("f", bad, b"")], &[file(bad, b"evil")])
+            .await
+            .unwrap_err();
         assert_eq!(error.kind(), Kind::Denied, "{bad:?}: {error}");
         assert!(!liar.scene.here.join("target").exists());
         // The list is honest, the archive is not.
         let mut dotted = b"./".to_vec();
         dotted.extend_from_slice(bad);
         for name in [bad, &dotted] {
-            let error = liar.copy(&[top(), listed("f", b"good", b"")], &[file(name, b"evil")]).await.unwrap_err();
-            assert!(error.to_string().contains("not asked for"), "{bad:?}: {error}");
+            let error = liar
+                .copy(&[top(), listed("f", b"good", b"")], &[file(name, b"evil")])
+                .await
+                .unwrap_err();
+            assert!(
+                error.to_string().contains("not asked for"),
+                "{bad:?}: {error}"
+            );
         }
     }
 }
@@ -111,23 +150,46 @@ async fn names_that_lead_out_are_refused_wherever_they_stand() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_goes_through_a_link_that_came_before() {
     let liar = Liar::start().await;
-    let list = [top(), listed("l", b"a", b"../outside"), listed("f", b"a/new", b"")];
-    let error = liar.copy(&list, &[file(b"./a/new", b"evil")]).await.unwrap_err();
+    let list = [
+        top(),
+        listed("l", b"a", b"../outside"),
+        listed("f", b"a/new", b""),
+    ];
+    let error = liar
+        .copy(&list, &[file(b"./a/new", b"evil")])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     // The other way round, and with a directory.
-    let list = [top(), listed("d", b"a", b""), listed("l", b"a", b"../outside"), listed("f", b"a/new", b"")];
-    let error = liar.copy(&list, &[file(b"./a/new", b"evil")]).await.unwrap_err();
+    let list = [
+        top(),
+        listed("d", b"a", b""),
+        listed("l", b"a", b"../outside"),
+        listed("f", b"a/new", b""),
+    ];
+    let error = liar
+        .copy(&list, &[file(b"./a/new", b"evil")])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     // A link that is in the target already.
     let list = [top(), listed("d", b"a", b""), listed("f", b"a/kept", b"")];
-    liar.copy(&list, &[file(b"./a/kept", b"good")]).await.unwrap();
+    liar.copy(&list, &[file(b"./a/kept", b"good")])
+        .await
+        .unwrap();
     std::fs::remove_dir_all(liar.scene.here.join("target/a")).unwrap();
     link("../outside", &liar.scene.here.join("target/a"));
-    let error = copy(liar.scene.vm("tree"), liar.scene.local("target")).await.unwrap_err();
+    let error = copy(liar.scene.vm("tree"), liar.scene.local("target"))
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     assert_eq!(std::fs::read(liar.outside.join("kept")).unwrap(), b"kept");
     // A file in the place of a link replaces the link.
-    let list = [top(), listed("l", b"f", b"../outside/kept"), listed("f", b"f", b"")];
+    let list = [
+        top(),
+        listed("l", b"f", b"../outside/kept"),
+        listed("f", b"f", b""),
+    ];
     liar.copy(&list, &[file(b"./f", b"good")]).await.unwrap();
     assert!(!liar.scene.here.join("target/f").is_symlink());
 }
@@ -138,13 +200,21 @@ async fn an_archive_holds_the_files_that_were_asked_for_and_nothing_else() {
     let list = || [top(), listed("f", b"one", b""), listed("f", b"two", b"")];
     let inside = |name: &str| liar.scene.here.join("target").join(name);
     let refused = |outcome: Result<_, Error>| {
-        let error: Error = outcome.map(|_: vers_client::transfer::Summary| ()).unwrap_err();
+        let error: Error = outcome
+            .map(|_: vers_client::transfer::Summary| ())
+            .unwrap_err();
         assert!(error.to_string().contains("not asked for"), "{error}");
     };
     // Twice, in another order, another name.
-    refused(liar.copy(&list(), &[file(b"./one", b"1111"), file(b"./one", b"2222")]).await);
+    refused(
+        liar.copy(&list(), &[file(b"./one", b"1111"), file(b"./one", b"2222")])
+            .await,
+    );
     assert_eq!(std::fs::read(inside("one")).unwrap(), b"1111");
-    refused(liar.copy(&list(), &[file(b"./two", b"2222"), file(b"./one", b"1111")]).await);
+    refused(
+        liar.copy(&list(), &[file(b"./two", b"2222"), file(b"./one", b"1111")])
+            .await,
+    );
     refused(liar.copy(&list(), &[file(b"./three", b"3333")]).await);
     refused(liar.copy(&list(), &[b"no archive at all".repeat(40)]).await);
     // Devices, pipes, links and hard links in the place of files are not made.
@@ -157,7 +227,10 @@ async fn an_archive_holds_the_files_that_were_asked_for_and_nothing_else() {
         assert_eq!(std::fs::read(inside("two")).unwrap(), b"2222");
     }
     // It says that it is endless.
-    let error = liar.copy(&list(), &[header(b"./one", b'0', b"", 7 << 30)]).await.unwrap_err();
+    let error = liar
+        .copy(&list(), &[header(b"./one", b'0', b"", 7 << 30)])
+        .await
+        .unwrap_err();
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     assert!(!Path::new(&inside("one")).exists());
 }

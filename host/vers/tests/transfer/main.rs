@@ -20,5 +20,6 @@ mod edge;
 #[path = "../client/lab.rs"]
 mod lab;
 
+mod random;
 mod speed;
 mod tree;

@@ -17,9 +17,19 @@ use crate::lab::Lab;
 /// What an entry is, for comparing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum What {
-    Directory { mode: u32, time: (i64, i64) },
-    File { mode: u32, time: (i64, i64), content: Vec<u8> },
-    Link { target: PathBuf, time: (i64, i64) },
+    Directory {
+        mode: u32,
+        time: (i64, i64),
+    },
+    File {
+        mode: u32,
+        time: (i64, i64),
+        content: Vec<u8>,
+    },
+    Link {
+        target: PathBuf,
+        time: (i64, i64),
+    },
     Other,
 }
 
@@ -28,16 +38,31 @@ pub fn describe(top: &Path) -> BTreeMap<PathBuf, What> {
     let mut all = BTreeMap::new();
     let mut todo = vec![PathBuf::new()];
     while let Some(path) = todo.pop() {
-        let at = if path.as_os_str().is_empty() { top.to_owned() } else { top.join(&path) };
+        let at = if path.as_os_str().is_empty() {
+            top.to_owned()
+        } else {
+            top.join(&path)
+        };
         let stat = std::fs::symlink_metadata(&at).unwrap();
         let (mode, time) = (stat.mode() & 0o7777, (stat.mtime(), stat.mtime_nsec()));
         let what = if stat.is_dir() {
-            todo.extend(std::fs::read_dir(&at).unwrap().map(|entry| path.join(entry.unwrap().file_name())));
+            todo.extend(
+                std::fs::read_dir(&at)
+                    .unwrap()
+                    .map(|entry| path.join(entry.unwrap().file_name())),
+            );
             What::Directory { mode, time }
         } else if stat.is_symlink() {
-            What::Link { target: std::fs::read_link(&at).unwrap(), time }
+            What::Link {
+                target: std::fs::read_link(&at).unwrap(),
+                time,
+            }
         } else if stat.is_file() {
-            What::File { mode, time, content: std::fs::read(&at).unwrap() }
+            What::File {
+                mode,
+                time,
+                content: std::fs::read(&at).unwrap(),
+            }
         } else {
             What::Other
         };
@@ -67,14 +92,23 @@ pub fn assert_same(left: &Path, right: &Path) {
 pub fn litter(top: &Path) -> Vec<PathBuf> {
     describe(top)
         .into_keys()
-        .filter(|path| path.file_name().is_some_and(|name| name.as_bytes().starts_with(b".vers-")))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| name.as_bytes().starts_with(b".vers-"))
+        })
         .collect()
 }
 
 pub fn set_time(path: &Path, seconds: i64, nanos: i64) {
     use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
-    let time = Timespec { tv_sec: seconds, tv_nsec: nanos };
-    let times = Timestamps { last_access: time, last_modification: time };
+    let time = Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanos,
+    };
+    let times = Timestamps {
+        last_access: time,
+        last_modification: time,
+    };
     utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).unwrap();
 }
 
@@ -132,7 +166,12 @@ impl Scene {
         let (here, there) = (lab.dir.path().join("here"), lab.dir.path().join("there"));
         std::fs::create_dir(&here).unwrap();
         std::fs::create_dir(&there).unwrap();
-        Self { lab, ssh, here, there }
+        Self {
+            lab,
+            ssh,
+            here,
+            there,
+        }
     }
 
     pub fn local(&self, path: &str) -> Side {

@@ -56,7 +56,12 @@ impl Vm {
     where
         W: Future<Output = Result<T>>,
     {
-        let mut argv = vec!["sh".to_owned(), "-c".to_owned(), script.to_owned(), "vers".to_owned()];
+        let mut argv = vec![
+            "sh".to_owned(),
+            "-c".to_owned(),
+            script.to_owned(),
+            "vers".to_owned(),
+        ];
         argv.extend(arguments);
         let mut command = Command::argv(argv);
         command.stdin = stdin;
@@ -104,7 +109,12 @@ impl Vm {
 
     /// A script's success, or the error that its exit code and its complaints stand for.
     pub(super) fn check(&self, what: &str, ended: &Ended) -> Result<()> {
-        let line = |kind, why: &str| Err(Error::new(kind, format!("copy: {what} on VM {}: {why}", self.id)));
+        let line = |kind, why: &str| {
+            Err(Error::new(
+                kind,
+                format!("copy: {what} on VM {}: {why}", self.id),
+            ))
+        };
         let said = || {
             ended
                 .complaints
@@ -138,7 +148,10 @@ async fn stop(child: &Child) {
 /// A path for a script: never an option, never searched for elsewhere.
 pub(super) fn argument(path: &str) -> Result<String> {
     if path.is_empty() || path.contains('\0') {
-        return Err(Error::invalid(format!("copy: {:?} is not a path", shown(path))));
+        return Err(Error::invalid(format!(
+            "copy: {:?} is not a path",
+            shown(path)
+        )));
     }
     let path = match path.strip_prefix('~') {
         Some("") => ".",
@@ -183,7 +196,7 @@ fn temporary() -> String {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use proptest::prelude::*;
 

@@ -14,11 +14,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::super::conflict_at_top;
 use super::super::entry::{Content, Entry, Head, Item, Kind as What, Piece};
 use super::super::local::{Is, split};
 use super::super::meter::{Meter, Share};
 use super::super::tar::{self, Header};
-use super::super::conflict_at_top;
 use super::{Streams, Vm, argument, join, octal, temporary};
 use crate::error::{Error, Kind, Result, shown};
 use crate::ssh::Stdin;
@@ -53,11 +53,16 @@ impl VmSink {
         let at = argument(path)?;
         let what = format!("look at {:?}", shown(path));
         let work = |streams: Streams| async move { Ok(streams.stdout.collect(16 << 10).await.0) };
-        let (answer, ended) = vm.run(include_str!("look.sh"), vec![at], false, work).await?;
+        let (answer, ended) = vm
+            .run(include_str!("look.sh"), vec![at], false, work)
+            .await?;
         vm.check(&what, &ended)?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
         let [kind, tar, dd, path_there, ..] = fields.as_slice() else {
-            return Err(Error::other(format!("copy: {what} on VM {}: its answer makes no sense", vm.id)));
+            return Err(Error::other(format!(
+                "copy: {what} on VM {}: its answer makes no sense",
+                vm.id
+            )));
         };
         let is = match *kind {
             b"missing" => Is::Missing,
@@ -66,7 +71,10 @@ impl VmSink {
             _ => Is::Other,
         };
         if *tar == b"none" {
-            return Err(Error::other(format!("copy: {what} on VM {}: it has no tar, which copies to it need; install it there", vm.id)));
+            return Err(Error::other(format!(
+                "copy: {what} on VM {}: it has no tar, which copies to it need; install it there",
+                vm.id
+            )));
         }
         let sink = Self {
             shown: shown(path),
@@ -118,7 +126,11 @@ impl VmSink {
         meter: &Arc<Meter>,
     ) -> Result<bool> {
         let stage = self.temporary();
-        let arguments = vec![octal(&self.path), octal(&stage), if whole { "whole" } else { "part" }.to_owned()];
+        let arguments = vec![
+            octal(&self.path),
+            octal(&stage),
+            if whole { "whole" } else { "part" }.to_owned(),
+        ];
         let what = format!("write {:?}", self.shown);
         let mut files = Vec::new();
         let share = meter.share();
@@ -135,7 +147,15 @@ impl VmSink {
             }
             while let Some(item) = from.recv().await {
                 let Item::File(content) = item else {
-                    let end = Header { path: b"end", kind: tar::FILE, link: b"", mode: 0o600, modified: Time::default(), size: 0, stretches: None };
+                    let end = Header {
+                        path: b"end",
+                        kind: tar::FILE,
+                        link: b"",
+                        mode: 0o600,
+                        modified: Time::default(),
+                        size: 0,
+                        stretches: None,
+                    };
                     tar::put_header(&mut out, &end, false);
                     tar::put_end(&mut out);
                     // If it breaks, the script's end says why.
@@ -155,7 +175,10 @@ impl VmSink {
             // The source has failed. Without its end the script throws the archive away.
             Ok(false)
         };
-        let outcome = self.vm.run(include_str!("unpack.sh"), arguments, true, work).await;
+        let outcome = self
+            .vm
+            .run(include_str!("unpack.sh"), arguments, true, work)
+            .await;
         drop(share);
         let outcome = match outcome {
             Ok((true, ended)) => self.vm.check(&what, &ended),
@@ -232,7 +255,9 @@ impl VmSink {
             let mut data = content.data.clone();
             for (offset, length) in &content.stretches {
                 out.put_bytes(0, usize::try_from(offset - at).unwrap_or(0));
-                out.put_slice(&data.split_to(usize::try_from(*length).unwrap_or(0).min(data.len())));
+                out.put_slice(
+                    &data.split_to(usize::try_from(*length).unwrap_or(0).min(data.len())),
+                );
                 at = offset + length;
             }
             out.put_bytes(0, usize::try_from(content.size - at).unwrap_or(0));
@@ -271,15 +296,28 @@ impl VmSink {
         let what = format!("look at {:?}", self.shown);
         let work = |streams: Streams| async move { Ok(streams.stdout.collect(4096).await.0) };
         let arguments = vec![octal(&big.temporary), octal(&big.target)];
-        let (answer, ended) = self.vm.run(include_str!("stand.sh"), arguments, false, work).await?;
+        let (answer, ended) = self
+            .vm
+            .run(include_str!("stand.sh"), arguments, false, work)
+            .await?;
         self.vm.check(&what, &ended)?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         let mut words = answer.split_ascii_whitespace();
-        let (state, length, time) = (words.next(), words.next().and_then(|n| n.parse::<u64>().ok()), words.next());
+        let (state, length, time) = (
+            words.next(),
+            words.next().and_then(|n| n.parse::<u64>().ok()),
+            words.next(),
+        );
         Ok(match (state, length) {
             (Some("at"), Some(length)) if self.in_stretches(head) => Some(head.position(length)),
-            (Some("at"), Some(length)) if head.data() == head.size => Some(length.min(head.size) / STEP * STEP),
-            (Some("done"), Some(length)) if length == head.size && time == Some(&*head.modified.seconds.to_string()) => None,
+            (Some("at"), Some(length)) if head.data() == head.size => {
+                Some(length.min(head.size) / STEP * STEP)
+            }
+            (Some("done"), Some(length))
+                if length == head.size && time == Some(&*head.modified.seconds.to_string()) =>
+            {
+                None
+            }
             _ => Some(0),
         })
     }
@@ -301,11 +339,21 @@ impl VmSink {
         share: &Share,
     ) -> Result<bool> {
         let holes = self.in_stretches(head);
-        let end = if holes { head.stretches.last().map_or(0, |(offset, length)| offset + length) } else { head.size };
+        let end = if holes {
+            head.stretches
+                .last()
+                .map_or(0, |(offset, length)| offset + length)
+        } else {
+            head.size
+        };
         let arguments = vec![
             octal(&big.temporary),
             octal(&big.target),
-            if position == 0 && !big.begun { "new".to_owned() } else { position.to_string() },
+            if position == 0 && !big.begun {
+                "new".to_owned()
+            } else {
+                position.to_string()
+            },
             u8::from(holes).to_string(),
             end.to_string(),
             head.size.to_string(),
@@ -313,7 +361,14 @@ impl VmSink {
             format!("@{}", tar::decimal(head.modified)),
         ];
         big.begun = true;
-        let what = format!("write {:?}", if entry.path.is_empty() { self.shown.clone() } else { entry.shown() });
+        let what = format!(
+            "write {:?}",
+            if entry.path.is_empty() {
+                self.shown.clone()
+            } else {
+                entry.shown()
+            }
+        );
         let work = |streams: Streams| async move {
             let Some(mut stdin) = streams.stdin else {
                 return Ok(false);
@@ -358,7 +413,10 @@ impl VmSink {
             let _ = stdin.shutdown().await;
             Ok(true)
         };
-        let (sent, ended) = self.vm.run(include_str!("write.sh"), arguments, true, work).await?;
+        let (sent, ended) = self
+            .vm
+            .run(include_str!("write.sh"), arguments, true, work)
+            .await?;
         if !sent {
             return Ok(false);
         }
@@ -405,7 +463,15 @@ impl VmSink {
             let _ = stdin.shutdown().await;
             Ok(())
         };
-        let ((), ended) = self.vm.run(include_str!("attributes.sh"), vec![octal(&self.path)], true, work).await?;
+        let ((), ended) = self
+            .vm
+            .run(
+                include_str!("attributes.sh"),
+                vec![octal(&self.path)],
+                true,
+                work,
+            )
+            .await?;
         self.vm.check(&what, &ended)
     }
 
@@ -422,16 +488,26 @@ impl VmSink {
             let cleaning = async {
                 loop {
                     let work = |_: Streams| async { Ok(()) };
-                    match vm.run(include_str!("clean.sh"), arguments.clone(), false, work).await {
+                    match vm
+                        .run(include_str!("clean.sh"), arguments.clone(), false, work)
+                        .await
+                    {
                         Ok(((), ended)) => return vm.check("clean up", &ended),
-                        Err(error) if error.kind() == Kind::Unavailable => tokio::time::sleep(PAUSE).await,
+                        Err(error) if error.kind() == Kind::Unavailable => {
+                            tokio::time::sleep(PAUSE).await
+                        }
                         Err(error) => return Err(error),
                     }
                 }
             };
             tokio::time::timeout_at(deadline, cleaning)
                 .await
-                .map_err(|_| Error::unavailable(format!("copy: clean up on VM {}: it could not be reached in time", vm.id)))??;
+                .map_err(|_| {
+                    Error::unavailable(format!(
+                        "copy: clean up on VM {}: it could not be reached in time",
+                        vm.id
+                    ))
+                })??;
         }
         Ok(())
     }
@@ -463,7 +539,10 @@ impl Pieces<'_> {
                 Piece::End => return None,
             }
         }
-        let count = self.current.len().min(usize::try_from(most).unwrap_or(usize::MAX));
+        let count = self
+            .current
+            .len()
+            .min(usize::try_from(most).unwrap_or(usize::MAX));
         Some(self.current.split_to(count))
     }
 }
@@ -492,7 +571,9 @@ async fn zeros(stdin: &mut Stdin, count: u64) -> bool {
     let block = ZEROS.as_slice();
     let mut left = count;
     while left > 0 {
-        let part = block.get(..usize::try_from(left).unwrap_or(block.len())).unwrap_or(block);
+        let part = block
+            .get(..usize::try_from(left).unwrap_or(block.len()))
+            .unwrap_or(block);
         if stdin.write_all(part).await.is_err() {
             return false;
         }
@@ -500,4 +581,3 @@ async fn zeros(stdin: &mut Stdin, count: u64) -> bool {
     }
     true
 }
-

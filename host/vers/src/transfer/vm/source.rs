@@ -30,25 +30,40 @@ pub(in super::super) struct VmSource {
 
 impl VmSource {
     /// Lists the source.
-    pub(in super::super) async fn open(vm: Vm, path: &str, exclude: &Exclude) -> Result<(Self, Listing)> {
+    pub(in super::super) async fn open(
+        vm: Vm,
+        path: &str,
+        exclude: &Exclude,
+    ) -> Result<(Self, Listing)> {
         let at = argument(path)?;
         let what = format!("list {:?}", shown(path));
         let (listing, ended) = vm
-            .run(include_str!("list.sh"), vec![at.clone()], false, |streams| list(streams, exclude))
+            .run(
+                include_str!("list.sh"),
+                vec![at.clone()],
+                false,
+                |streams| list(streams, exclude),
+            )
             .await?;
         if let Err(error) = vm.check(&what, &ended)
             && (listing.entries.is_empty() || complaint(&ended.complaints).is_some())
         {
             return Err(match complaint(&ended.complaints) {
-                Some(why) if why.contains("-printf") || why.contains("find: not found") => Error::other(format!(
-                    "copy: {what} on VM {}: it has no GNU find, which copies from it need; install findutils there",
-                    vm.id
-                )),
+                Some(why) if why.contains("-printf") || why.contains("find: not found") => {
+                    Error::other(format!(
+                        "copy: {what} on VM {}: it has no GNU find, which copies from it need; install findutils there",
+                        vm.id
+                    ))
+                }
                 _ => error,
             });
         }
         if listing.entries.is_empty() {
-            let line = format!("copy: {:?} on VM {} is a device, a pipe or a socket", shown(path), vm.id);
+            let line = format!(
+                "copy: {:?} on VM {} is a device, a pipe or a socket",
+                shown(path),
+                vm.id
+            );
             return Err(Error::invalid(line));
         }
         let (directory, file) = if listing.is_directory() {
@@ -74,7 +89,12 @@ impl VmSource {
     }
 
     /// Reads small files, in order. Ends early if nobody takes them.
-    pub(in super::super) async fn batch(&self, entries: &[Entry], indices: &[usize], to: mpsc::Sender<Item>) -> Result<()> {
+    pub(in super::super) async fn batch(
+        &self,
+        entries: &[Entry],
+        indices: &[usize],
+        to: mpsc::Sender<Item>,
+    ) -> Result<()> {
         let files: Vec<(usize, &Entry)> = indices
             .iter()
             .filter_map(|index| Some((*index, entries.get(*index)?)))
@@ -105,28 +125,51 @@ impl VmSource {
             let (read, ()) = tokio::join!(self.unpack(stdout, files, to_sink), names);
             read
         };
-        let (read, ended) = self.vm.run(include_str!("pack.sh"), vec![self.directory.clone()], true, work).await?;
+        let (read, ended) = self
+            .vm
+            .run(
+                include_str!("pack.sh"),
+                vec![self.directory.clone()],
+                true,
+                work,
+            )
+            .await?;
         let complaint = complaint(&ended.complaints);
         match read {
             Ok(()) => {}
             // What tar says is nearer to the cause.
             Err(Bad::Short) => self.vm.check(&what, &ended)?,
             Err(Bad::Wrong(why)) => {
-                return Err(Error::other(format!("copy: {what} on VM {}: it sent what was not asked for: {why}", self.vm.id)));
+                return Err(Error::other(format!(
+                    "copy: {what} on VM {}: it sent what was not asked for: {why}",
+                    self.vm.id
+                )));
             }
         }
         if let Some(why) = complaint {
-            return Err(Error::other(format!("copy: {what} on VM {}: {}", self.vm.id, shown(why))));
+            return Err(Error::other(format!(
+                "copy: {what} on VM {}: {}",
+                self.vm.id,
+                shown(why)
+            )));
         }
         if read.is_err() {
-            return Err(Error::unavailable(format!("copy: {what} on VM {}: it broke off", self.vm.id)));
+            return Err(Error::unavailable(format!(
+                "copy: {what} on VM {}: it broke off",
+                self.vm.id
+            )));
         }
         let _ = to.send(Item::End).await;
         Ok(())
     }
 
     /// Passes on the files of an archive.
-    async fn unpack(&self, stdout: crate::ssh::Output, files: &[(usize, &Entry)], to: &mpsc::Sender<Item>) -> Result<Result<(), Bad>> {
+    async fn unpack(
+        &self,
+        stdout: crate::ssh::Output,
+        files: &[(usize, &Entry)],
+        to: &mpsc::Sender<Item>,
+    ) -> Result<Result<(), Bad>> {
         let mut reader = Reader::new(stdout);
         let mut expected = files.iter();
         loop {
@@ -136,7 +179,8 @@ impl VmSource {
                 Err(bad) => return Ok(Err(bad)),
             };
             // Whatever is skipped has gone since it was listed.
-            let Some((index, entry)) = expected.find(|(_, entry)| self.name(entry) == found.path) else {
+            let Some((index, entry)) = expected.find(|(_, entry)| self.name(entry) == found.path)
+            else {
                 return Ok(Err(Bad::Wrong(format!("{:?}", path_shown(&found.path)))));
             };
             if !found.file {
@@ -170,10 +214,31 @@ impl VmSource {
     ///
     /// # Errors
     /// [`Kind::Conflict`](crate::Kind) if it is not what it was.
-    pub(in super::super) async fn big(&self, entry: &Entry, from: u64, known: Option<&Head>, to: &mpsc::Sender<Piece>) -> Result<()> {
-        let sparse = known.map_or(matches!(entry.kind, Kind::File { sparse: true, .. }), |head| head.prefix > 0);
-        let skip = from + if from > 0 { known.map_or(0, |head| head.prefix) } else { 0 };
-        let what = format!("read {:?}", if self.file.is_some() { self.shown.clone() } else { entry.shown() });
+    pub(in super::super) async fn big(
+        &self,
+        entry: &Entry,
+        from: u64,
+        known: Option<&Head>,
+        to: &mpsc::Sender<Piece>,
+    ) -> Result<()> {
+        let sparse = known.map_or(
+            matches!(entry.kind, Kind::File { sparse: true, .. }),
+            |head| head.prefix > 0,
+        );
+        let skip = from
+            + if from > 0 {
+                known.map_or(0, |head| head.prefix)
+            } else {
+                0
+            };
+        let what = format!(
+            "read {:?}",
+            if self.file.is_some() {
+                self.shown.clone()
+            } else {
+                entry.shown()
+            }
+        );
         let arguments = vec![
             self.directory.clone(),
             octal(&self.name(entry)),
@@ -209,7 +274,11 @@ impl VmSource {
                         size: found.size,
                         mode: found.mode,
                         modified: found.modified,
-                        stretches: if found.size == 0 { vec![] } else { vec![(0, found.size)] },
+                        stretches: if found.size == 0 {
+                            vec![]
+                        } else {
+                            vec![(0, found.size)]
+                        },
                         prefix: 0,
                     },
                 }
@@ -232,7 +301,10 @@ impl VmSource {
             }
             Ok(true)
         };
-        let (complete, ended) = self.vm.run(include_str!("read.sh"), arguments, false, work).await?;
+        let (complete, ended) = self
+            .vm
+            .run(include_str!("read.sh"), arguments, false, work)
+            .await?;
         if !complete {
             self.vm.check(&what, &ended)?;
             // It ended well, and too early: it is shorter than it said.
@@ -280,7 +352,12 @@ impl Fields<'_> {
     /// `None` at the end. A field that has no end is an error.
     async fn next(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(at) = self.buffer.iter().skip(self.seen).position(|byte| *byte == 0) {
+            if let Some(at) = self
+                .buffer
+                .iter()
+                .skip(self.seen)
+                .position(|byte| *byte == 0)
+            {
                 let mut field = self.buffer.split_to(self.seen + at + 1);
                 field.truncate(field.len() - 1);
                 self.seen = 0;
@@ -299,7 +376,10 @@ impl Fields<'_> {
 }
 
 fn malformed(why: &str) -> Error {
-    Error::new(error::Kind::Other, format!("copy: the VM's list of the source makes no sense: {why}"))
+    Error::new(
+        error::Kind::Other,
+        format!("copy: the VM's list of the source makes no sense: {why}"),
+    )
 }
 
 struct Meta {
@@ -331,7 +411,11 @@ impl Meta {
 /// Seconds with a fraction, as find prints them.
 fn time_of(text: &str) -> Option<Time> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let digits: String = fraction
+        .chars()
+        .chain("000000000".chars())
+        .take(9)
+        .collect();
     // Before 1970 too, find's fraction counts upwards from the second before it.
     Some(Time {
         seconds: whole.parse().ok()?,
@@ -384,11 +468,17 @@ async fn list(streams: Streams, exclude: &Exclude) -> Result<Listing> {
         if parts(&path).is_none() {
             return Err(Error::new(
                 error::Kind::Denied,
-                format!("copy: the VM lists {}, which would lead out of the target", path_shown(&path)),
+                format!(
+                    "copy: the VM lists {}, which would lead out of the target",
+                    path_shown(&path)
+                ),
             ));
         }
         // A directory comes right before what it holds.
-        if out.as_ref().is_some_and(|out| path.strip_prefix(out.as_slice()).is_some_and(|rest| rest.starts_with(b"/"))) {
+        if out.as_ref().is_some_and(|out| {
+            path.strip_prefix(out.as_slice())
+                .is_some_and(|rest| rest.starts_with(b"/"))
+        }) {
             continue;
         }
         if exclude.matches(&path, meta.kind == b'd') {
@@ -415,7 +505,9 @@ async fn list(streams: Streams, exclude: &Exclude) -> Result<Listing> {
                 continue;
             }
         };
-        if path.is_empty() != listing.entries.is_empty() || (!listing.entries.is_empty() && !listing.is_directory()) {
+        if path.is_empty() != listing.entries.is_empty()
+            || (!listing.entries.is_empty() && !listing.is_directory())
+        {
             return Err(malformed("it does not begin with the source"));
         }
         if split(&path).1.is_empty() && !path.is_empty() {
@@ -437,7 +529,10 @@ mod tests {
     #[test]
     fn times_are_read_to_the_nanosecond_on_both_sides_of_1970() {
         let time = |seconds, nanos| Some(Time { seconds, nanos });
-        assert_eq!(time_of("1700000000.1234567890"), time(1_700_000_000, 123_456_789));
+        assert_eq!(
+            time_of("1700000000.1234567890"),
+            time(1_700_000_000, 123_456_789)
+        );
         assert_eq!(time_of("5"), time(5, 0));
         assert_eq!(time_of("-2.3000000000"), time(-2, 300_000_000));
         assert_eq!(time_of("x"), None);
@@ -448,7 +543,9 @@ mod tests {
     fn what_is_gone_is_no_complaint() {
         assert_eq!(complaint("find: './a': No such file or directory\n"), None);
         assert_eq!(
-            complaint("tar: ./a: No such file or directory\ntar: ./b: Cannot open: Permission denied\n"),
+            complaint(
+                "tar: ./a: No such file or directory\ntar: ./b: Cannot open: Permission denied\n"
+            ),
             Some("tar: ./b: Cannot open: Permission denied")
         );
     }
