@@ -68,7 +68,7 @@ async fn exchange(forward: &Forward, data: &[u8]) -> std::io::Result<Vec<u8>> {
 }
 
 fn noise(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * i >> 7) as u8).collect()
+    (0..length).map(|i| ((i * i) >> 7) as u8).collect()
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ async fn an_answer_is_whole_or_an_error() {
             });
         }
     });
-    let data: Vec<u8> = (0..1usize << 20).map(|i| (i * i >> 7) as u8).collect();
+    let data: Vec<u8> = (0..1usize << 20).map(|i| ((i * i) >> 7) as u8).collect();
     let forward = ssh.forward_port(lab.vm, port, None).await.unwrap();
     let exchange = || async {
         let mut stream = TcpStream::connect(("127.0.0.1", forward.local_port())).await?;

@@ -6,7 +6,6 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -161,7 +160,6 @@ pub fn write(
             }
             (size, here) = (0, 0);
         }
-        let _ = file.write_all_at(b"", 0);
         count
     })
 }
