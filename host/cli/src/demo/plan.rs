@@ -149,13 +149,10 @@ int main(int argc, char **argv) {
         int caller = accept(door, NULL, NULL);
         ssize_t n = read(caller, asked, sizeof asked - 1);
         asked[n > 0 ? n : 0] = 0;
-        asked[strcspn(asked, "
-")] = 0;
-        printf("asked: %s
-", asked);
+        asked[strcspn(asked, "\r\n")] = 0;
+        printf("asked: %s\n", asked);
         fflush(stdout);
-        dprintf(caller, "you asked: %s
-", asked);
+        dprintf(caller, "you asked: %s\n", asked);
         close(caller);
     }
 }
@@ -163,11 +160,7 @@ END
 cc -O1 -o server server.c
 exec ./server "$PORT"
 elif command -v perl >/dev/null 2>&1; then
-exec perl -MIO::Socket::INET -e '$| = 1; my $door = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => shift, Listen => 8, ReuseAddr => 1) or die "server: $@"; print "ready to serve
-"; while (my $caller = $door->accept) { my $asked = <$caller>; $asked =~ s/[
-]+$//; print "asked: $asked
-"; print $caller "you asked: $asked
-"; close $caller; }' "$PORT"
+exec perl -MIO::Socket::INET -e '$| = 1; my $door = IO::Socket::INET->new(LocalAddr => "127.0.0.1", LocalPort => shift, Listen => 8, ReuseAddr => 1) or die "server: $@"; print "ready to serve\n"; while (my $caller = $door->accept) { my $asked = <$caller>; $asked =~ s/[\r\n]+$//; print "asked: $asked\n"; print $caller "you asked: $asked\n"; close $caller; }' "$PORT"
 else
 exec python3 -u -c 'import socket, sys
 door = socket.create_server(("127.0.0.1", int(sys.argv[1])))
@@ -176,8 +169,7 @@ while True:
     caller = door.accept()[0]
     asked = caller.recv(256).decode().splitlines()[0]
     print("asked: " + asked)
-    caller.sendall(("you asked: " + asked + "
-").encode())
+    caller.sendall(("you asked: " + asked + "\n").encode())
     caller.close()' "$PORT"
 fi"#;
 

@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{BoxStream, StreamExt as _};
 use tokio::sync::{oneshot, watch};
+use tokio::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vers_client::transfer::{self, Options, Progress, Side};
 use wasmtime::StoreContextMut;
@@ -24,6 +25,9 @@ use crate::bindings::vers::system::files::{CopyOptions, CopyProgress, CopySummar
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
 use pi_vers_policy::Access as Want;
+
+/// No more than one step is told in this time: people read them.
+const STEP: Duration = Duration::from_millis(100);
 
 /// How far it is, and what became of it.
 type Copy = (
@@ -63,10 +67,14 @@ pub(super) fn start(
         let _ = tell.send(result);
         drop(ended);
     });
-    let steps = futures::stream::unfold(progress, |mut progress| async move {
+    let first = Instant::now();
+    let steps = futures::stream::unfold((progress, first), |(mut progress, next)| async move {
+        // Not for longer than the copy lasts.
+        let mut lasts = progress.clone();
+        let _ = tokio::time::timeout_at(next, lasts.wait_for(|_| false)).await;
         progress.changed().await.ok()?;
         let step = progress.borrow_and_update().clone();
-        Some((step, progress))
+        Some((step, (progress, Instant::now() + STEP)))
     });
     let steps = Steps(steps.map(CopyProgress::from).boxed());
     let progress = StreamReader::new(&mut access, steps)?;

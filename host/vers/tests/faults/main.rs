@@ -13,12 +13,12 @@
     unreachable_pub
 )]
 
+#[path = "../client/edge.rs"]
+mod edge;
 #[path = "../../../../tests/src/faults.rs"]
 mod faults;
 mod follow;
 mod forward;
-#[path = "../client/edge.rs"]
-mod edge;
 #[path = "../client/lab.rs"]
 mod lab;
 mod story;

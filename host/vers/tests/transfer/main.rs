@@ -14,9 +14,9 @@
 
 mod basics;
 mod broken;
-mod hostile;
 #[path = "../client/edge.rs"]
 mod edge;
+mod hostile;
 #[path = "../client/lab.rs"]
 mod lab;
 
