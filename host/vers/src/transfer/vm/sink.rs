@@ -112,7 +112,8 @@ impl VmSink {
 
     /// Whether all there is to do is one batch for a target that is not there yet: then nothing is left to finish.
     pub(in super::super) fn is_new(&self) -> bool {
-        self.state().is == Is::Missing
+        // Other tars give directories their times before their files.
+        self.gnu && self.state().is == Is::Missing
     }
 
     /// Sends a batch. `true`: it is in its place.
@@ -130,6 +131,7 @@ impl VmSink {
             octal(&self.path),
             octal(&stage),
             if whole { "whole" } else { "part" }.to_owned(),
+            if self.gnu { "--delay-directory-restore" } else { "" }.to_owned(),
         ];
         let what = format!("write {:?}", self.shown);
         let mut files = Vec::new();

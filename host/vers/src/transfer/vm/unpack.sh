@@ -1,5 +1,6 @@
 # Unpacks an archive of t/ and end beside or in the target $1, at $2, and moves what is in t/ to its place.
-# $3: "whole" if nobody else writes to the target, and a missing directory may come as it is. Names as for printf %b.
+# $3: "whole" if nobody else writes to the target, and a missing directory may come as it is.
+# $4: an option for tar. Names as for printf %b.
 LC_ALL=C; export LC_ALL
 umask 077
 t=$(printf '%b_' "$1"); t=${t%_}
@@ -40,7 +41,8 @@ w=$3
 d=${s%/*}; d=${d:-/}
 [ -d "$d" ] || (umask 022; mkdir -p -- "$d") || exit 74
 mkdir -- "$s" || exit 74
-tar -xpof - -C "$s" || exit 74
+# GNU tar gives directories their times as it goes, unless it is told that their files come later.
+tar ${4:+"$4"} -xpof - -C "$s" || exit 74
 # Without this the archive has broken off between two entries.
 [ -e "$s/end" ] || exit 75
 if [ ! -e "$s/t" ]; then exit 0; fi
