@@ -180,7 +180,7 @@ async fn accept(
             Connection {
                 fault,
                 left: Mutex::new(if fault.is_some() { after } else { u64::MAX }),
-                random: Mutex::new(Random(state.random.next())),
+                random: Mutex::new(Random(state.random.number())),
                 delay: plan.delay,
                 rate: plan.rate,
             }
@@ -327,7 +327,7 @@ pub struct Random(pub u64);
 
 impl Random {
     /// The next of all numbers.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -337,7 +337,7 @@ impl Random {
 
     /// The next number below this one; 0 below 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next().checked_rem(end).unwrap_or(0)
+        self.number().checked_rem(end).unwrap_or(0)
     }
 }
 

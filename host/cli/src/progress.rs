@@ -17,8 +17,9 @@ fn line(progress: &Progress) -> String {
     match progress.total {
         Some(total) if total > 0.0 && progress.done.is_finite() => {
             let part = (progress.done / total).clamp(0.0, 1.0);
-            let full = (0..WIDTH)
-                .filter(|cell| (*cell as f64) < part * WIDTH as f64)
+            // Full when it is done, and not before.
+            let full = (1..=WIDTH)
+                .filter(|cell| *cell as f64 <= part * WIDTH as f64)
                 .count();
             format!(
                 "{}{} {:3.0} % {}",

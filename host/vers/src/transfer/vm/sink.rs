@@ -131,7 +131,12 @@ impl VmSink {
             octal(&self.path),
             octal(&stage),
             if whole { "whole" } else { "part" }.to_owned(),
-            if self.gnu { "--delay-directory-restore" } else { "" }.to_owned(),
+            if self.gnu {
+                "--delay-directory-restore"
+            } else {
+                ""
+            }
+            .to_owned(),
         ];
         let what = format!("write {:?}", self.shown);
         let mut files = Vec::new();
