@@ -352,7 +352,7 @@ fn the_demo_does_all_it_says_and_leaves_nothing() {
         "{failed:#?} {}",
         ran.err
     );
-    assert_eq!(lines.last().unwrap()["steps"], 13);
+    assert_eq!(lines.last().unwrap()["steps"], 15);
     assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
 }
 
