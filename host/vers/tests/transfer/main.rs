@@ -19,5 +19,4 @@ mod hostile;
 mod lab;
 
 mod random;
-mod speed;
 mod tree;
