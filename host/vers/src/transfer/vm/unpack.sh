@@ -20,9 +20,9 @@ merge() {
     n=$2/${e##*/}
     if [ -L "$e" ] || [ ! -d "$e" ]; then
       [ -L "$e" ] || [ -e "$e" ] || continue
-      if [ -d "$n" ]; then
-        # Moving onto a link to a directory would move into it.
-        if [ -L "$n" ]; then rm -f -- "$n"; else conflict "$n"; fi
+      # Moving onto a link to a directory would move into it, and busybox stumbles over one that leads nowhere.
+      if [ -d "$n" ] || [ ! -e "$n" ]; then
+        if [ -L "$n" ]; then rm -f -- "$n"; elif [ -d "$n" ]; then conflict "$n"; fi
       fi
     elif [ -L "$n" ]; then
       conflict "$n"
