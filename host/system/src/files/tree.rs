@@ -430,6 +430,21 @@ impl SourceFile {
         Ok(coarse(stretches))
     }
 
+    /// Reads this many bytes from this offset on; fewer only at the end of the file.
+    pub fn read_chunk(&self, offset: u64, count: usize) -> std::io::Result<Vec<u8>> {
+        let mut chunk = Vec::with_capacity(count);
+        while chunk.len() < count {
+            let at = offset + chunk.len() as u64;
+            match rustix::io::pread(&self.file, rustix::buffer::spare_capacity(&mut chunk), at) {
+                Ok(0) => break,
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        chunk.truncate(count);
+        Ok(chunk)
+    }
+
     /// Reads into the buffer from this offset on; fewer bytes only at the end of the file.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
         let mut filled = 0;
@@ -628,6 +643,8 @@ mod tests {
         let mut buffer = [0; 8];
         assert_eq!(file.read_at(&mut buffer, far).unwrap(), 8);
         assert_eq!(&buffer, b"far\0\0\0\0\0");
+        assert_eq!(file.read_chunk(far, 3).unwrap(), b"far");
+        assert_eq!(file.read_chunk((6 << 30) - 2, 9).unwrap(), b"\0\0");
     }
 
     #[test]

@@ -207,18 +207,30 @@ pub struct Stdin {
     queue: PollSender<Bytes>,
 }
 
+impl Stdin {
+    /// Hands bytes over without a copy, when there is room. Cancel-safe: all of them are taken, or none.
+    pub(crate) async fn send(&mut self, data: Bytes) -> std::io::Result<()> {
+        std::future::poll_fn(|cx| self.queue.poll_reserve(cx))
+            .await
+            .and_then(|()| self.queue.send_item(data))
+            .map_err(|_| closed())
+    }
+}
+
+/// Nobody reads the input any more.
+fn closed() -> std::io::Error {
+    std::io::Error::new(
+        std::io::ErrorKind::BrokenPipe,
+        "the command reads no more input",
+    )
+}
+
 impl AsyncWrite for Stdin {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<std::io::Result<usize>> {
-        let closed = || {
-            std::io::Error::new(
-                std::io::ErrorKind::BrokenPipe,
-                "the command reads no more input",
-            )
-        };
         std::task::ready!(self.queue.poll_reserve(cx)).map_err(|_| closed())?;
         let part = data.get(..INPUT_CHUNK).unwrap_or(data);
         if !part.is_empty() {

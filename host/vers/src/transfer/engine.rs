@@ -26,8 +26,10 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCH_ENTRIES: usize = 4096;
 /// So that one process can be given all names of a batch.
 const BATCH_NAMES: usize = 256 << 10;
-/// Small files, or pieces, between source and sink.
-const QUEUE: usize = 8;
+/// Small files between source and sink.
+const FILES: usize = 8;
+/// Pieces of a big file between them: 32 KiB each from a VM, 256 KiB from this machine.
+const PIECES: usize = 32;
 /// How often a file may change while it is read.
 const CHANGES: u32 = 3;
 /// For removing what a failed copy may have left, a new connection included.
@@ -274,6 +276,9 @@ impl Work {
             .await?;
         self.side_by_side((0..AT_ONCE).map(|_| self.bigs(&queue)))
             .await?;
+        // First, as it changes the times of directories. What is left of attempts that were cut off, and perhaps goes on
+        // for a moment, finds its files gone then.
+        self.clean().await?;
         self.finish().await
     }
 
@@ -376,7 +381,7 @@ impl Work {
 
     /// Copies a batch. Also says which of it is in its place.
     async fn batch(&self, indices: &[usize], whole: bool) -> (Vec<usize>, Result<()>) {
-        let (to, mut from) = mpsc::channel::<Item>(QUEUE);
+        let (to, mut from) = mpsc::channel::<Item>(FILES);
         let entries = self.entries.clone();
         let reading = async {
             match &self.source {
@@ -516,7 +521,7 @@ impl Work {
         position: u64,
         share: &Arc<Share>,
     ) -> Result<()> {
-        let (to, mut from) = mpsc::channel::<Piece>(QUEUE);
+        let (to, mut from) = mpsc::channel::<Piece>(PIECES);
         let before = known.clone();
         let reading = async {
             match &self.source {

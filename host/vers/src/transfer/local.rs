@@ -260,10 +260,10 @@ impl LocalSource {
                 let count = usize::try_from(offset + length - at)
                     .unwrap_or(CHUNK)
                     .min(CHUNK);
-                let mut buffer = BytesMut::zeroed(count);
-                let got = file
-                    .read_at(&mut buffer, at)
+                let data = file
+                    .read_chunk(at, count)
                     .map_err(|error| io("reading", &entry.path, &error))?;
+                let got = data.len();
                 if got < count {
                     return Err(super::changed(entry));
                 }
@@ -271,7 +271,7 @@ impl LocalSource {
                 if self.cancel.is_cancelled() {
                     return Err(Error::cancelled("copy"));
                 }
-                if to.blocking_send(Piece::Data(buffer.freeze())).is_err() {
+                if to.blocking_send(Piece::Data(data.into())).is_err() {
                     return Ok(());
                 }
             }

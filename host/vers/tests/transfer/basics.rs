@@ -409,3 +409,79 @@ async fn a_directory_that_cannot_be_listed_is_named(scene: &Scene) {
     );
     scene.assert_clean();
 }
+
+/// A directory with all of busybox's programs.
+fn busybox(bin: &Path) {
+    let install = || {
+        std::fs::create_dir_all(bin).unwrap();
+        std::process::Command::new("busybox")
+            .args(["--install", "-s"])
+            .arg(bin)
+            .status()
+            .is_ok_and(|status| status.success())
+    };
+    if !install() {
+        let _ = std::process::Command::new("sh")
+            .args(["-c", "apt-get update -qq && apt-get install -y -qq busybox"])
+            .output();
+        assert!(
+            install(),
+            "this test needs busybox: apt-get install busybox"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_with_nothing_but_busybox_can_be_copied_to() {
+    let scene = Scene::start().await;
+    let home = scene.lab.dir.path().join("home");
+    busybox(&home.join("bin"));
+    std::fs::write(
+        home.join(".bashrc"),
+        format!("PATH={}; export PATH\n", home.join("bin").display()),
+    )
+    .unwrap();
+    std::fs::create_dir(scene.here.join("tree")).unwrap();
+    build(&scene.here.join("tree"));
+    // Its tar and its touch know whole seconds.
+    for (path, what) in describe(&scene.here.join("tree")) {
+        let at = scene.here.join("tree").join(path);
+        let (What::Directory { time, .. } | What::File { time, .. } | What::Link { time, .. }) =
+            what
+        else {
+            continue;
+        };
+        // busybox gives links the time of their making.
+        if !at.is_symlink() {
+            set_time(&at, time.0, 0);
+        }
+    }
+    let without_links = |top: &Path| {
+        let mut all = describe(top);
+        for what in all.values_mut() {
+            if let What::Link { time, .. } = what {
+                *time = (0, 0);
+            }
+        }
+        all
+    };
+    for _ in 0..2 {
+        copy(scene.local("tree"), scene.vm("up")).await.unwrap();
+        let (from, to) = (
+            without_links(&scene.here.join("tree")),
+            without_links(&scene.there.join("up")),
+        );
+        assert_eq!(
+            from.keys().collect::<Vec<_>>(),
+            to.keys().collect::<Vec<_>>()
+        );
+        for (path, what) in &from {
+            assert!(what == &to[path], "{path:?}");
+        }
+    }
+    scene.assert_clean();
+    // To be copied from takes GNU's find and tar, and that is what it says.
+    let error = copy(scene.vm("up"), scene.local("down")).await.unwrap_err();
+    assert!(error.to_string().contains("install"), "{error}");
+    assert!(!scene.here.join("down").exists());
+}

@@ -21,5 +21,4 @@ mod hostile;
 mod lab;
 
 mod random;
-mod speed;
 mod tree;

@@ -1,4 +1,4 @@
-# What is at $1, with links followed: kind, path, what tar and dd can do.
+# What is at $1, with links followed: kind, what tar is there, path.
 LC_ALL=C; export LC_ALL
 k=missing p=$1
 if [ -d "$p" ]; then k=directory
@@ -14,6 +14,4 @@ if command -v tar >/dev/null 2>&1; then
   t=plain
   case $(tar --version 2>/dev/null) in *'GNU tar'*) t=gnu ;; esac
 fi
-d=plain
-dd if=/dev/null of=/dev/null count=1 seek=1 iflag=fullblock,count_bytes oflag=seek_bytes conv=notrunc 2>/dev/null && d=seek
-printf '%s\0%s\0%s\0%s\0' "$k" "$t" "$d" "$p"
+printf '%s\0%s\0%s\0' "$k" "$t" "$p"

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use pi_vers_system::files::tree::Time;
 use tokio::io::AsyncWriteExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -37,7 +37,7 @@ pub(in super::super) struct VmSink {
     path: Vec<u8>,
     gnu: bool,
     /// Its dd writes at any offset.
-    seeks: bool,
+    seeks: OnceCell<bool>,
     state: Mutex<State>,
 }
 
@@ -58,7 +58,7 @@ impl VmSink {
             .await?;
         vm.check(&what, &ended)?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
-        let [kind, tar, dd, path_there, ..] = fields.as_slice() else {
+        let [kind, tar, path_there, ..] = fields.as_slice() else {
             return Err(Error::other(format!(
                 "copy: {what} on VM {}: its answer makes no sense",
                 vm.id
@@ -80,7 +80,7 @@ impl VmSink {
             shown: shown(path),
             path: path_there.to_vec(),
             gnu: *tar == b"gnu",
-            seeks: *dd == b"seek",
+            seeks: OnceCell::new(),
             state: Mutex::new(State {
                 is,
                 litter: Vec::new(),
@@ -315,8 +315,9 @@ impl VmSink {
             words.next().and_then(|n| n.parse::<u64>().ok()),
             words.next(),
         );
+        let in_stretches = self.in_stretches(head).await?;
         Ok(match (state, length) {
-            (Some("at"), Some(length)) if self.in_stretches(head) => Some(head.position(length)),
+            (Some("at"), Some(length)) if in_stretches => Some(head.position(length)),
             (Some("at"), Some(length)) if head.data() == head.size => {
                 Some(length.min(head.size) / STEP * STEP)
             }
@@ -329,9 +330,20 @@ impl VmSink {
         })
     }
 
-    /// Whether the holes of a file stay holes on the way.
-    fn in_stretches(&self, head: &Head) -> bool {
-        self.seeks && head.data() != head.size
+    /// Whether the holes of a file stay holes on the way: that takes a dd which writes at any offset.
+    async fn in_stretches(&self, head: &Head) -> Result<bool> {
+        if head.data() == head.size {
+            return Ok(false);
+        }
+        let ask = async || {
+            let work = |_: Streams| async { Ok(()) };
+            let ((), ended) = self
+                .vm
+                .run(include_str!("seeks.sh"), Vec::new(), false, work)
+                .await?;
+            Ok(ended.exit.is_success())
+        };
+        self.seeks.get_or_try_init(ask).await.copied()
     }
 
     /// Sends a big file's data from this position on; it takes its name when all is there. `false`: the source ended
@@ -345,7 +357,7 @@ impl VmSink {
         from: &mut mpsc::Receiver<Piece>,
         share: &Share,
     ) -> Result<bool> {
-        let holes = self.in_stretches(head);
+        let holes = self.in_stretches(head).await?;
         let end = if holes {
             head.stretches
                 .last()
@@ -403,7 +415,7 @@ impl VmSink {
                         return Ok(false);
                     };
                     left -= data.len() as u64;
-                    if stdin.write_all(&data).await.is_err() {
+                    if stdin.send(data).await.is_err() {
                         return Ok(true);
                     }
                 }
@@ -484,7 +496,7 @@ impl VmSink {
 
     /// Removes what failed attempts may have left, connecting again if need be.
     pub(in super::super) async fn clean(&self, within: Duration) -> Result<()> {
-        let litter = std::mem::take(&mut self.state().litter);
+        let litter = self.state().litter.clone();
         let deadline = Instant::now() + within;
         let vm = Vm {
             cancel: CancellationToken::new(),
@@ -516,6 +528,7 @@ impl VmSink {
                     ))
                 })??;
         }
+        self.state().litter.retain(|path| !litter.contains(path));
         Ok(())
     }
 }
@@ -568,9 +581,7 @@ async fn send(stdin: &mut Stdin, out: &mut BytesMut, least: usize) -> bool {
     if out.len() <= least {
         return true;
     }
-    let sent = stdin.write_all(out).await.is_ok();
-    out.clear();
-    sent
+    stdin.send(out.split().freeze()).await.is_ok()
 }
 
 async fn zeros(stdin: &mut Stdin, count: u64) -> bool {

@@ -8,34 +8,41 @@ s=$(printf '%b_' "$2"); s=${s%_}
 trap 'rm -rf -- "$s"' EXIT
 trap 'exit 75' HUP INT TERM PIPE
 conflict() { printf '%s' "$1" >&2; exit 65; }
-# Everything in one directory of the stage, by one process.
+# Entries, from the third argument on, into directory $2, by one process.
 move() {
-  d=$1; shift
-  if [ -e "$1" ] || [ -L "$1" ]; then mv -f -- "$@" "$d/" || exit 74; fi
+  d=$2; shift 2
+  mv -f -- "$@" "$d/" || exit 74
 }
-# Directory $1 of the stage into directory $2 of the target. Only the arguments are this call's own.
+# Directory $1 of the stage into directory $2 of the target. Only the arguments are this call's own; what is to be
+# moved is added to them.
 merge() {
   for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do
     n=$2/${e##*/}
     if [ -L "$e" ] || [ ! -d "$e" ]; then
-      [ -d "$n" ] || continue
-      # Moving onto a link to a directory would move into it.
-      if [ -L "$n" ]; then rm -f -- "$n"; else conflict "$n"; fi
+      [ -L "$e" ] || [ -e "$e" ] || continue
+      # Moving onto a link to a directory would move into it, and busybox stumbles over one that leads nowhere.
+      if [ -d "$n" ] || [ ! -e "$n" ]; then
+        if [ -L "$n" ]; then rm -f -- "$n"; elif [ -d "$n" ]; then conflict "$n"; fi
+      fi
     elif [ -L "$n" ]; then
       conflict "$n"
     elif [ -d "$n" ]; then
-      merge "$e" "$n"
+      continue
     elif [ -e "$n" ]; then
       conflict "$n"
     elif [ "$w" != whole ]; then
       mkdir -- "$n" 2>/dev/null || [ -d "$n" ] || conflict "$n"
-      merge "$e" "$n"
+      continue
     fi
+    set -- "$@" "$e"
+    # Shells copy the list each time.
+    if [ $# -gt 100 ]; then move "$@"; set -- "$1" "$2"; fi
   done
-  move "$2" "$1"/*
-  move "$2" "$1"/.[!.]*
-  move "$2" "$1"/..?*
-  rmdir -- "$1" || exit 74
+  if [ $# -gt 2 ]; then move "$@"; fi
+  # What is left are directories that are there already.
+  for e in "$1"/*/ "$1"/.[!.]*/ "$1"/..?*/; do
+    if [ -d "$e" ]; then e=${e%/}; merge "$e" "$2/${e##*/}"; fi
+  done
 }
 w=$3
 d=${s%/*}; d=${d:-/}
