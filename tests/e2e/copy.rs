@@ -236,7 +236,9 @@ async fn what_cannot_be_copied_is_told_with_what_to_do() {
     let missing = fails(&lab, "none", &format!("vm:{vm}:/srv/g"), json!({})).await;
     assert!(missing.starts_with("File not found: none"), "{missing}");
     let other = "00000000-0000-4000-8000-000000000000";
-    for id in ["zz", other] {
+    let odd = fails(&lab, "f", "vm:zz:/x", json!({})).await;
+    assert_eq!(odd, "Cannot find VM zz: \"zz\" cannot begin the id of a VM");
+    for id in ["00000000", other] {
         assert_eq!(
             fails(&lab, "f", &format!("vm:{id}:/x"), json!({})).await,
             format!("There is no VM {id}. vers_vms lists them.")

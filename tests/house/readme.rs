@@ -73,6 +73,10 @@ fn given<'a>(words: &[&'a str]) -> Option<Vec<&'a str>> {
             .iter()
             .position(|word| *word == "--")
             .map_or(words.len(), |at| at + 1);
+        // Another program of the workspace.
+        if words[..after].contains(&"-p") {
+            return None;
+        }
         return Some(words[after..].to_vec());
     }
     None

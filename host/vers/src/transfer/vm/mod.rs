@@ -162,6 +162,7 @@ pub(super) fn argument(path: &str) -> Result<String> {
     Ok(match (trimmed, path) {
         ("", "") => ".".to_owned(),
         ("", _) => "/".to_owned(),
+        (".", _) => ".".to_owned(),
         (path, _) if path.starts_with('/') => path.to_owned(),
         (path, _) => format!("./{path}"),
     })
@@ -212,7 +213,8 @@ mod tests {
             ("~/", "."),
             ("~/x", "./x"),
             ("~x", "./~x"),
-            (".", "./."),
+            (".", "."),
+            ("./a", "././a"),
         ] {
             assert_eq!(argument(path).unwrap(), means, "{path}");
         }
