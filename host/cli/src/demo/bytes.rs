@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use uuid::Uuid;
 
 use super::board::{Told, shown};
 use super::plan::{LIMIT, SERVER};
@@ -82,8 +83,10 @@ impl Stage<'_> {
                 rest.get(..end)?.parse::<u16>().ok()
             })
             .ok_or_else(|| {
+                let said = started.lines().next().unwrap_or_default();
+                let last = started.lines().next_back().unwrap_or_default();
                 wrong(format!(
-                    "bg_start names no port of this machine but: {started}"
+                    "bg_start names no port of this machine: {said}: {last}"
                 ))
             })?;
         let answer = ask(local).await?;
@@ -115,12 +118,17 @@ impl Stage<'_> {
     }
 }
 
-/// A port that nothing listens on now. The VMs of a local platform may share this machine's network.
+/// A port that nothing listens on now. The VMs of a local platform may share this machine's network, so it lies below
+/// those that systems hand out by themselves: one of these could be taken before the server has it.
 fn free_port() -> Result<u16, Failure> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .map(|address| address.port())
-        .map_err(|why| Failure::internal(format!("no free port on this machine: {why}")))
+    const FIRST: u16 = 20_000;
+    const PORTS: u16 = 10_000;
+    let start = Uuid::new_v4().as_u128() % u128::from(PORTS);
+    let start = u16::try_from(start).unwrap_or_default();
+    (0..PORTS)
+        .map(|step| FIRST + (start + step) % PORTS)
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| Failure::internal("no port of this machine is free"))
 }
 
 /// One request; the first line of the answer.
