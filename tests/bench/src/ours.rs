@@ -7,13 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use pi_vers_host::policy::{Digest, Policy};
 use pi_vers_host::{Headless, Host, Session};
+use pi_vers_system::files::{Access, Root};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use vers_client::ssh::WriteOptions;
+use vers_client::transfer::{self, Progress, Side};
 use vers_client::{Api, Command, Ssh, SshOptions, VmId};
 
 use crate::Outcome;
@@ -163,17 +166,50 @@ impl Client {
     }
 }
 
-/// A copy of a file or a directory, whole, to a path that does not exist yet.
-pub(crate) trait Copier: Send + Sync {
-    /// From here to there.
-    fn up<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, Outcome<()>>;
-    /// From there to here.
-    fn down<'a>(&'a self, from: &'a Path, to: &'a Path) -> BoxFuture<'a, Outcome<()>>;
+/// The client's own copying: a file or a directory, whole, to a path that does not exist yet.
+pub(crate) struct Copier(Client);
+
+/// The copier of a client.
+pub(crate) fn copier(client: &Client) -> Copier {
+    Copier(client.clone())
 }
 
-/// The client's own copying. There is none yet; it is listed nowhere until this gives one.
-pub(crate) fn copier(_client: &Client) -> Option<Box<dyn Copier>> {
-    None
+impl Copier {
+    /// From here to there.
+    pub(crate) async fn up(&self, from: &Path, to: &Path) -> Outcome<()> {
+        self.copy(here(from, Access::ReadOnly)?, self.there(to)?)
+            .await
+    }
+
+    /// From there to here.
+    pub(crate) async fn down(&self, from: &Path, to: &Path) -> Outcome<()> {
+        self.copy(self.there(from)?, here(to, Access::ReadWrite)?)
+            .await
+    }
+
+    fn there(&self, path: &Path) -> Outcome<Side> {
+        Ok(Side::Vm {
+            ssh: self.0.ssh.clone(),
+            vm: self.0.vm,
+            path: path.to_str().ok_or("not UTF-8")?.to_owned(),
+        })
+    }
+
+    async fn copy(&self, from: Side, to: Side) -> Outcome<()> {
+        let (progress, _) = watch::channel(Progress::default());
+        let never = CancellationToken::new();
+        transfer::copy(from, to, transfer::Options::default(), progress, never).await?;
+        Ok(())
+    }
+}
+
+fn here(path: &Path, access: Access) -> Outcome<Side> {
+    let directory = path.parent().ok_or("no directory")?;
+    let name = path.file_name().and_then(std::ffi::OsStr::to_str);
+    Ok(Side::Local {
+        root: Root::open(directory, access)?,
+        path: name.ok_or("not UTF-8")?.to_owned(),
+    })
 }
 
 /// A session of `vers-vm`, with the VM active.

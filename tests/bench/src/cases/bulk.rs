@@ -171,17 +171,15 @@ pub(crate) async fn file(context: &Context) -> Outcome<Vec<Bar>> {
                 })
             }),
         ];
-        if let Some(copier) = copier {
-            methods.push(Method::new(COPY, move || async move {
-                let begun = std::time::Instant::now();
-                if up {
-                    copier.up(from, to).await?;
-                } else {
-                    copier.down(from, to).await?;
-                }
-                same(begun.elapsed())
-            }));
-        }
+        methods.push(Method::new(COPY, move || async move {
+            let begun = std::time::Instant::now();
+            if up {
+                copier.up(from, to).await?;
+            } else {
+                copier.down(from, to).await?;
+            }
+            same(begun.elapsed())
+        }));
         let direction = if up { "to" } else { "from" };
         let results = rounds::run(context, "file", rounds, methods).await;
         let title = format!("A file of {} MB {direction} the VM", bytes / 1_000_000);
