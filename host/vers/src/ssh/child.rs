@@ -271,17 +271,17 @@ pub(super) async fn start(
     let (reader, writer) = channel.split();
     // Nothing is awaited before the guard exists: a start that is given up is stopped like a command.
     let ended = CancellationToken::new();
+    let (unwanted, accepted) = (CancellationToken::new(), CancellationToken::new());
     let request = command::request(&slot.connection().tag(number));
     let closed = slot.connection().link().closed().clone();
-    let stdin = feed(
-        writer,
+    let beginning = Beginning {
         watched,
         request,
         frame,
-        command.stdin,
-        closed,
-        ended.clone(),
-    );
+        accepted: accepted.clone(),
+        unwanted: unwanted.clone(),
+    };
+    let stdin = feed(writer, beginning, command.stdin, closed, ended.clone());
 
     let unread = Arc::new(Unread::default());
     let (stdout_sink, stdout) = output::output(unread.clone());
@@ -302,6 +302,8 @@ pub(super) async fn start(
         started: Some(started_sender),
         group: None,
         wanted: None,
+        unwanted,
+        accepted,
         unread,
         dropped: 0,
         held: false,
@@ -351,13 +353,23 @@ pub(super) async fn start(
     })
 }
 
+/// What a command begins with.
+struct Beginning {
+    /// The control shell knows of it.
+    watched: oneshot::Receiver<()>,
+    request: String,
+    frame: Bytes,
+    /// The VM has agreed to the request.
+    accepted: CancellationToken,
+    /// Nobody wants it any more.
+    unwanted: CancellationToken,
+}
+
 /// Makes the request, sends the frame and then the input, as fast as the VM takes them, from a task that ends with the
 /// command.
 fn feed(
     writer: ChannelWriteHalf<Msg>,
-    watched: oneshot::Receiver<()>,
-    request: String,
-    frame: Bytes,
+    beginning: Beginning,
     with_stdin: bool,
     closed: CancellationToken,
     ended: CancellationToken,
@@ -367,13 +379,33 @@ fn feed(
         queue: PollSender::new(sender),
     });
     tokio::spawn(async move {
+        let Beginning {
+            watched,
+            request,
+            frame,
+            accepted,
+            unwanted,
+        } = beginning;
         let sending = async {
-            writer.exec(true, request).await?;
-            // Its shell waits for the frame meanwhile, and ends if there comes none.
-            if watched.await.is_err() {
+            let begin = async {
+                writer.exec(true, request).await?;
+                // Its shell waits for the frame meanwhile, and ends if there comes none.
+                if watched.await.is_err() {
+                    return Ok(false);
+                }
+                // OpenSSH takes no input before. A VM that is frozen agrees to nothing: it is not told what to run, and
+                // when it goes on nobody may want that any more.
+                accepted.cancelled().await;
+                writer.data_bytes(frame).await.map(|()| true)
+            };
+            let begun = tokio::select! {
+                biased;
+                () = unwanted.cancelled() => false,
+                begun = begin => begun?,
+            };
+            if !begun {
                 return writer.close().await;
             }
-            writer.data_bytes(frame).await?;
             while let Some(data) = queue.recv().await {
                 writer.data_bytes(data).await?;
             }

@@ -62,6 +62,10 @@ pub(super) struct Runner {
     pub(super) group: Option<u32>,
     /// A stop with this grace, as soon as the group is known, or then.
     pub(super) wanted: Option<(Duration, Instant)>,
+    /// Cancelled with that: if it was not told what to run, it will not be.
+    pub(super) unwanted: CancellationToken,
+    /// Cancelled when the VM has agreed to run something.
+    pub(super) accepted: CancellationToken,
     pub(super) unread: Arc<Unread>,
     /// Bytes that came after it had written too much.
     pub(super) dropped: usize,
@@ -117,6 +121,10 @@ impl Runner {
                         }
                         Some(ChannelMsg::ExitSignal { signal_name, .. }) => self.exit = Some(Exit::Signal(signal(signal_name))),
                         Some(ChannelMsg::Eof) => eof = true,
+                        Some(ChannelMsg::Success) => {
+                            self.accepted.cancel();
+                            continue;
+                        }
                         Some(ChannelMsg::Failure) => {
                             let error = Error::other(format!("start a command on VM {}: its SSH server runs no commands", self.vm));
                             self.refuse(error);
@@ -299,6 +307,7 @@ impl Runner {
             // A process that has not begun is not found by its mark, and begins afterwards.
             let begun_by = Instant::now() + BEGINNING;
             self.wanted = Some((grace, begun_by));
+            self.unwanted.cancel();
         }
     }
 

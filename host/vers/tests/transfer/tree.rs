@@ -43,13 +43,18 @@ pub fn describe(top: &Path) -> BTreeMap<PathBuf, What> {
         } else {
             top.join(&path)
         };
-        let stat = std::fs::symlink_metadata(&at).unwrap();
+        // What is just being cleaned up may go meanwhile.
+        let Ok(stat) = std::fs::symlink_metadata(&at) else {
+            continue;
+        };
         let (mode, time) = (stat.mode() & 0o7777, (stat.mtime(), stat.mtime_nsec()));
         let what = if stat.is_dir() {
             todo.extend(
                 std::fs::read_dir(&at)
-                    .unwrap()
-                    .map(|entry| path.join(entry.unwrap().file_name())),
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+                    .map(|entry| path.join(entry.file_name())),
             );
             What::Directory { mode, time }
         } else if stat.is_symlink() {
