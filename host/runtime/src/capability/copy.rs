@@ -20,6 +20,7 @@ use wasmtime::component::{
 };
 
 use super::files::{Place, place};
+use super::streams;
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::files::{CopyOptions, CopyProgress, CopySummary, Location};
 use crate::guest::{Ask, Guest, Has};
@@ -29,28 +30,16 @@ use pi_vers_policy::Access as Want;
 /// No more than one step is told in this time: people read them.
 const STEP: Duration = Duration::from_millis(100);
 
-/// How far it is, and what became of it.
-type Copy = (
-    StreamReader<CopyProgress>,
-    FutureReader<Result<CopySummary, Error>>,
-);
-
 /// Starts a copy.
 pub(super) fn start(
     mut access: Access<'_, Guest, Has>,
     source: Location,
     target: Location,
     options: CopyOptions,
-) -> wasmtime::Result<Copy> {
+) -> wasmtime::Result<streams::Checkable<CopyProgress, CopySummary>> {
     let ask = match Ask::with(&mut access) {
         Ok(ask) => ask,
-        Err(denied) => {
-            let progress = StreamReader::new(&mut access, Vec::<CopyProgress>::new())?;
-            let done = FutureReader::new(&mut access, async move {
-                wasmtime::Result::<_>::Ok(Err(denied))
-            })?;
-            return Ok((progress, done));
-        }
+        Err(denied) => return streams::failed(access, denied),
     };
     let (sender, progress) = watch::channel(Progress::default());
     let (tell, outcome) = oneshot::channel();

@@ -30,8 +30,8 @@ const CHUNKS: usize = 4;
 /// Items that are handed over in one step.
 const ITEMS: usize = 16;
 
-/// A stream and whether all of it came.
-pub(super) type Checkable<T = u8> = (StreamReader<T>, FutureReader<Result<(), WitError>>);
+/// A stream, and what came of it: whether all of it came, if nothing else.
+pub(super) type Checkable<T = u8, R = ()> = (StreamReader<T>, FutureReader<Result<R, WitError>>);
 
 /// Bytes for a guest.
 pub(super) type Output = BoxStream<'static, Bytes>;
@@ -116,13 +116,14 @@ fn verdict(
     })
 }
 
-/// A stream that failed before it began.
-pub(super) fn failed<T>(
+/// A stream that failed before it began, with the future that says so.
+pub(super) fn failed<T, R>(
     mut access: Access<'_, Guest, Has>,
     why: WitError,
-) -> wasmtime::Result<Checkable<T>>
+) -> wasmtime::Result<Checkable<T, R>>
 where
     T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+    R: ComponentType + Lift + Lower + Send + Sync + 'static,
 {
     let stream = StreamReader::new(&mut access, Vec::<T>::new())?;
     let future = FutureReader::new(

@@ -365,6 +365,28 @@ struct Beginning {
     unwanted: CancellationToken,
 }
 
+impl Beginning {
+    /// Makes the request and sends the frame; whether it came to that.
+    async fn send(self, writer: &ChannelWriteHalf<Msg>) -> Result<bool, russh::Error> {
+        let send = async {
+            writer.exec(true, self.request).await?;
+            // Its shell waits for the frame meanwhile, and ends if there comes none.
+            if self.watched.await.is_err() {
+                return Ok(false);
+            }
+            // OpenSSH takes no input before. A VM that is frozen agrees to nothing: it is not told what to run, and when
+            // it goes on nobody may want that any more.
+            self.accepted.cancelled().await;
+            writer.data_bytes(self.frame).await.map(|()| true)
+        };
+        tokio::select! {
+            biased;
+            () = self.unwanted.cancelled() => Ok(false),
+            sent = send => sent,
+        }
+    }
+}
+
 /// Makes the request, sends the frame and then the input, as fast as the VM takes them, from a task that ends with the
 /// command.
 fn feed(
@@ -379,31 +401,8 @@ fn feed(
         queue: PollSender::new(sender),
     });
     tokio::spawn(async move {
-        let Beginning {
-            watched,
-            request,
-            frame,
-            accepted,
-            unwanted,
-        } = beginning;
         let sending = async {
-            let begin = async {
-                writer.exec(true, request).await?;
-                // Its shell waits for the frame meanwhile, and ends if there comes none.
-                if watched.await.is_err() {
-                    return Ok(false);
-                }
-                // OpenSSH takes no input before. A VM that is frozen agrees to nothing: it is not told what to run, and
-                // when it goes on nobody may want that any more.
-                accepted.cancelled().await;
-                writer.data_bytes(frame).await.map(|()| true)
-            };
-            let begun = tokio::select! {
-                biased;
-                () = unwanted.cancelled() => false,
-                begun = begin => begun?,
-            };
-            if !begun {
+            if !beginning.send(&writer).await? {
                 return writer.close().await;
             }
             while let Some(data) = queue.recv().await {

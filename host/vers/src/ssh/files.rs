@@ -317,7 +317,8 @@ fn named(operation: &str, path: &str) -> String {
     format!("{operation} {:?}", shown(path))
 }
 
-fn checked(path: &str) -> Result<String> {
+/// A path as the VM's servers and scripts take it: `~` is the directory that they begin in.
+pub(crate) fn checked(path: &str) -> Result<String> {
     if path.is_empty() || path.contains('\0') {
         return Err(Error::invalid(format!("{:?} is not a path", shown(path))));
     }
@@ -555,6 +556,11 @@ impl Reader {
     }
 }
 
+/// A name for what is not finished. All that we leave unfinished on a VM is found by it.
+pub(crate) fn temporary_name() -> String {
+    format!(".vers-{:016x}.tmp", rand::random::<u64>())
+}
+
 /// The new content of a file until it takes the file's name. Dropped before, it is removed.
 struct Temporary {
     sftp: Arc<Sftp>,
@@ -565,7 +571,7 @@ struct Temporary {
 
 impl Temporary {
     async fn create(sftp: &Arc<Sftp>, target: &str) -> Result<Self, SftpError> {
-        let path = beside(target, &format!(".vers-{:016x}.tmp", rand::random::<u64>()));
+        let path = beside(target, &temporary_name());
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::EXCLUDE;
         // Nobody else reads it before it has the mode that it shall have.
         let private = FileAttributes {

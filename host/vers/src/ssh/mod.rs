@@ -58,6 +58,7 @@ use std::time::Duration;
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
+pub(crate) use self::files::{checked, temporary_name};
 pub use self::follow::{Follow, Followed, Position};
 pub use self::forward::Forward;
 pub use self::output::Output;

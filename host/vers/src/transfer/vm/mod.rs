@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::VmId;
 use crate::error::{Error, Kind, Result, shown};
-use crate::ssh::{Child, Command, Exit, Output, Ssh, Stdin};
+use crate::ssh::{self, Child, Command, Exit, Output, Ssh, Stdin};
 
 /// What a stopped script has to clean up behind itself.
 const GRACE: Duration = Duration::from_secs(2);
@@ -147,24 +147,12 @@ async fn stop(child: &Child) {
 
 /// A path for a script: never an option, never searched for elsewhere.
 pub(super) fn argument(path: &str) -> Result<String> {
-    if path.is_empty() || path.contains('\0') {
-        return Err(Error::invalid(format!(
-            "copy: {:?} is not a path",
-            shown(path)
-        )));
-    }
-    let path = match path.strip_prefix('~') {
-        Some("") => ".",
-        Some(rest) if rest.starts_with('/') => rest.trim_start_matches('/'),
-        _ => path,
-    };
-    let trimmed = path.trim_end_matches('/');
-    Ok(match (trimmed, path) {
-        ("", "") => ".".to_owned(),
-        ("", _) => "/".to_owned(),
-        (".", _) => ".".to_owned(),
-        (path, _) if path.starts_with('/') => path.to_owned(),
-        (path, _) => format!("./{path}"),
+    let path = ssh::checked(path).map_err(|error| error.during("copy"))?;
+    Ok(match path.trim_end_matches('/') {
+        "" => "/".to_owned(),
+        "." => ".".to_owned(),
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("./{path}"),
     })
 }
 
@@ -189,10 +177,6 @@ fn join(directory: &[u8], name: &[u8]) -> Vec<u8> {
     }
     path.extend_from_slice(name);
     path
-}
-
-fn temporary() -> String {
-    format!(".vers-{:016x}.tmp", rand::random::<u64>())
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ use super::super::entry::{Content, Entry, Head, Item, Kind as What, Piece};
 use super::super::local::{Is, split};
 use super::super::meter::{Meter, Share};
 use super::super::tar::{self, Header};
-use super::{Streams, Vm, argument, join, octal, temporary};
+use super::{Streams, Vm, argument, join, octal};
 use crate::error::{Error, Kind, Result, shown};
-use crate::ssh::Stdin;
+use crate::ssh::{Stdin, temporary_name};
 
 /// What is handed to the connection at once.
 const CHUNK: usize = 256 << 10;
@@ -101,7 +101,7 @@ impl VmSink {
             Is::Directory => self.path.as_slice(),
             _ => above(&self.path),
         };
-        let path = join(directory, temporary().as_bytes());
+        let path = join(directory, temporary_name().as_bytes());
         state.litter.push(path.clone());
         path
     }
@@ -284,7 +284,7 @@ impl VmSink {
             (self.path.clone(), self.temporary())
         } else {
             let target = join(&self.path, &entry.path);
-            let temporary = join(above(&target), temporary().as_bytes());
+            let temporary = join(above(&target), temporary_name().as_bytes());
             self.state().litter.push(temporary.clone());
             (target, temporary)
         };
