@@ -563,4 +563,57 @@ mod tests {
             run.end();
         }
     }
+
+    /// The process of this name in a process group.
+    fn member(group: u32, name: &str) -> rustix::process::Pid {
+        let deadline = std::time::Instant::now() + Duration::from_secs(15);
+        while std::time::Instant::now() < deadline {
+            for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+                let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+                let fields: Vec<&str> = stat.split(' ').collect();
+                if let [pid, comm, _, _, pgrp, ..] = fields.as_slice()
+                    && *comm == format!("({name})")
+                    && *pgrp == group.to_string()
+                {
+                    return rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
+                }
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("no {name} came");
+    }
+
+    #[test]
+    fn a_tail_that_comes_late_hides_no_truncation() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        append(&path, "");
+        let mut run = Run::new(&["sh"], dir.path(), &path, Place::default());
+        let group = run.process.id();
+        let tail = member(group, "tail");
+        // A script that is stuck fails, it does not hang.
+        let (done, wait) = std::sync::mpsc::channel::<()>();
+        let watch = std::thread::spawn(move || {
+            if wait.recv_timeout(Duration::from_secs(30)).is_err() {
+                let group = rustix::process::Pid::from_raw(group.cast_signed()).unwrap();
+                rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+            }
+        });
+        append(&path, "one\n");
+        assert_eq!(run.line(), "one");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(run.next(), Followed::Truncated);
+        // It has seen the file empty.
+        rustix::process::kill_process(tail, rustix::process::Signal::STOP).unwrap();
+        append(&path, "two\n");
+        assert_eq!(run.line(), "two");
+        std::fs::write(&path, "").unwrap();
+        rustix::process::kill_process(tail, rustix::process::Signal::CONT).unwrap();
+        assert_eq!(run.next(), Followed::Truncated);
+        append(&path, "three\n");
+        assert_eq!(run.line(), "three");
+        done.send(()).unwrap();
+        watch.join().unwrap();
+        run.end();
+    }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::faults::{Fault, Faults, Plan};
 use crate::lab::{Lab, eventually, marked};
 use crate::story::{self, Checker, Progress};
-use crate::{SEED, descriptors, of_vm, ssh};
+use crate::{ALONE, SEED, descriptors, of_vm, ssh};
 use vers_client::ssh::{Follow, Position};
 
 /// Nothing at all came for so long: it hangs.
@@ -25,6 +25,7 @@ async fn next(follow: &mut Follow, checker: &mut Checker) {
 
 /// Follows through these faults until there were as many as this, and to the end of the file then.
 async fn survive(plan: Plan, upheaval: bool, enough: impl Fn(&Faults) -> bool) {
+    let _alone = ALONE.lock().await;
     let lab = Lab::start().await;
     let tasks = tokio::runtime::Handle::current()
         .metrics()
@@ -131,6 +132,7 @@ async fn a_slow_line_is_only_slow() {
 /// A silent stall is told by keepalives, after a minute; here by the cut that ends it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stall_ends_in_a_reconnect() {
+    let _alone = ALONE.lock().await;
     let lab = Lab::start().await;
     let faults = Faults::start(lab.settings(&[]).vm_connect().unwrap(), SEED)
         .await

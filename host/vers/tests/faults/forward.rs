@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::faults::{Fault, Faults, Plan};
 use crate::lab::{Lab, eventually, marked};
-use crate::{SEED, of_vm, ssh};
+use crate::{ALONE, SEED, of_vm, ssh};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -13,6 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Whatever the network does, the local side gets all of the answer or an error, never a part that looks like all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_answer_is_whole_or_an_error() {
+    let _alone = ALONE.lock().await;
     let lab = Lab::start().await;
     let edge = lab.settings(&[]).vm_connect().unwrap();
     let faults = Faults::start(edge, SEED).await.unwrap();

@@ -31,6 +31,9 @@ use lab::Lab;
 /// The same faults each time.
 const SEED: u64 = 0x5eed;
 
+/// One test at a time: each counts what its process has open.
+pub static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A client that reaches the lab's VM only through the failing network.
 pub fn ssh(lab: &Lab, faults: &Faults) -> Ssh {
     let settings = lab.settings(&[("VERS_VM_CONNECT", &faults.address().to_string())]);

@@ -5,8 +5,8 @@ unset VERS_FOLLOW_PATH VERS_FOLLOW_START VERS_FOLLOW_LEAST VERS_FOLLOW_FILE VERS
 exec 2>/dev/null
 # A relative path may look like an option.
 case $p in /*) ;; *) p=./$p ;; esac
-open='' waiting=''
-say() { printf '\036%s %s\n' "$m" "$1"; }
+open='' waiting='' moved=''
+say() { moved=1; printf '\036%s %s\n' "$m" "$1"; }
 # Ends all of this, also the tail: they are one process group.
 give_up() { kill 0; exit 3; }
 # The offset up to which the open file has been read: f. Programs share it with this shell.
@@ -63,7 +63,9 @@ look() {
     b=$f
     cat <&3
     position
-    if [ "$f" = "$b" ]; then
+    if [ "$f" != "$b" ]; then
+      moved=1
+    else
       identify
       if [ "$s" -lt "$f" ]; then
         say truncated
@@ -78,11 +80,19 @@ look() {
     begin 0 0
   done
 }
+# Waits for tail. A tail that comes late, finds the file as short as it last saw it, and is silent about what was written
+# and truncated away meanwhile: so after a look that found something, there is another one in a second.
+wake() {
+  case $(${moved:+timeout $foreground 1} dd bs=64k count=1 2>&1 >/dev/null) in 0+0*) return 1 ;; esac
+  moved=''
+}
 # tail only wakes this shell: by its heading once it watches, then with whatever was appended, and with its notices
 # that the file was truncated, went, came, or was replaced. What it prints is thrown away.
 tail -v -c 0 -F "$p" 2>&1 </dev/null | {
   look
-  while case $(dd bs=64k count=1 2>&1 >/dev/null) in 0+0*) false ;; esac; do look; done
+  # Else it leaves this process group; busybox's does not, and has no such option.
+  if timeout --foreground 1 true; then foreground=--foreground; else foreground=''; fi
+  while wake; do look; done
   give_up
 } &
 # The input ends with the connection, even with one that breaks before anybody there knows of this command.
