@@ -46,6 +46,8 @@ impl std::ops::Deref for Held {
 pub(super) struct Slot {
     pub(super) connection: Held,
     pub(super) machine: Arc<Machine>,
+    /// On the connection for bulk data, whose places are counted apart.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Slot {

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rand::Rng as _;
+use russh::Channel;
+use russh::client::Msg;
 use russh::keys::PrivateKey;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::SshOptions;
 use super::dial::{Dialer, KEEPALIVE, Purpose, Then};
-pub(super) use super::lease::{Held, Lease};
+pub(super) use super::lease::{Held, Lease, Slot};
 pub(super) use super::pool::Connection;
 use super::pool::{COMMANDS, CONNECTIONS, Pick, Side, State};
 use super::sftp::Sftp;
@@ -62,6 +64,7 @@ pub(super) struct Machine {
     connecting: tokio::sync::Mutex<()>,
     opening_tunnels: tokio::sync::Mutex<()>,
     opening_bulk: tokio::sync::Mutex<()>,
+    bulk_places: Arc<tokio::sync::Semaphore>,
     opening_sftp: tokio::sync::Mutex<()>,
     key: tokio::sync::Mutex<Option<Arc<PrivateKey>>>,
 }
@@ -79,6 +82,7 @@ impl Machine {
             connecting: tokio::sync::Mutex::default(),
             opening_tunnels: tokio::sync::Mutex::default(),
             opening_bulk: tokio::sync::Mutex::default(),
+            bulk_places: Arc::new(tokio::sync::Semaphore::new(COMMANDS)),
             opening_sftp: tokio::sync::Mutex::default(),
             key: tokio::sync::Mutex::default(),
         }
@@ -105,6 +109,53 @@ impl Machine {
         Ok(())
     }
 
+    /// A place on the connection for bulk data, with its channel.
+    pub(super) async fn bulk(self: &Arc<Self>, patience: Duration) -> Result<Lease> {
+        let deadline = deadline(patience);
+        let place = timeout_at(deadline, self.bulk_places.clone().acquire_owned());
+        let Ok(Ok(place)) = place.await else {
+            return Err(Error::new(
+                Kind::Limit,
+                format!(
+                    "copy to or from VM {}: {COMMANDS} big files are under way already, and none ended in time",
+                    self.vm
+                ),
+            ));
+        };
+        loop {
+            let connection = self.side(Side::Bulk, deadline).await?;
+            if let Some(channel) = self.channel(&connection, deadline).await? {
+                return Ok(Lease {
+                    slot: Some(Slot {
+                        connection,
+                        machine: self.clone(),
+                        _place: Some(place),
+                    }),
+                    channel: Some(channel),
+                });
+            }
+        }
+    }
+
+    /// A channel on this connection; `None` if that turns out to be dead, and there is time to try another: nothing was
+    /// asked of the VM yet.
+    async fn channel(
+        &self,
+        connection: &Arc<Connection>,
+        deadline: Instant,
+    ) -> Result<Option<Channel<Msg>>> {
+        let link = connection.link();
+        if link.pulse().silent() > QUIET && !self.unless_down(link.ping(PROOF)).await? {
+            link.fail_because("its network path is dead");
+            return Ok(None);
+        }
+        match self.unless_down(connection.session()).await? {
+            Ok(channel) => Ok(Some(channel)),
+            Err(_) if link.is_closed() && Instant::now() < deadline => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// A place for a command, with its channel.
     pub(super) async fn session(self: &Arc<Self>, patience: Duration) -> Result<Lease> {
         let deadline = deadline(patience);
@@ -115,22 +166,12 @@ impl Machine {
             changed.as_mut().enable();
             match self.pick() {
                 Pick::Slot(slot) => {
-                    let link = slot.connection().link().clone();
-                    if link.pulse().silent() > QUIET && !self.unless_down(link.ping(PROOF)).await? {
-                        link.fail_because("its network path is dead");
-                        continue;
-                    }
-                    match self.unless_down(slot.connection().session()).await? {
-                        Ok(channel) => {
-                            self.refill(slot.connection());
-                            return Ok(Lease {
-                                slot: Some(slot),
-                                channel: Some(channel),
-                            });
-                        }
-                        // Nothing was asked of the VM yet: another connection does as well.
-                        Err(_) if link.is_closed() && Instant::now() < deadline => {}
-                        Err(error) => return Err(error),
+                    if let Some(channel) = self.channel(slot.connection(), deadline).await? {
+                        self.refill(slot.connection());
+                        return Ok(Lease {
+                            slot: Some(slot),
+                            channel: Some(channel),
+                        });
                     }
                 }
                 Pick::None => drop(self.any(deadline).await?),
@@ -372,13 +413,6 @@ impl Machine {
     /// this returns for as long as the connection is used.
     pub(super) async fn tunnels(self: &Arc<Self>, patience: Duration) -> Result<Held> {
         self.side(Side::Tunnels, deadline(patience)).await
-    }
-
-    /// The connection for bulk data: its own, so that commands do not wait behind it, with a window for a fast line over
-    /// a long distance. Keep what this returns for as long as the connection is used.
-    #[allow(dead_code, reason = "for transfers")]
-    pub(super) async fn bulk(self: &Arc<Self>, patience: Duration) -> Result<Held> {
-        self.side(Side::Bulk, deadline(patience)).await
     }
 
     async fn side(self: &Arc<Self>, side: Side, deadline: Instant) -> Result<Held> {

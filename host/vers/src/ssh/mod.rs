@@ -210,6 +210,14 @@ impl Ssh {
         child::start(lease, frame, &command, options).await
     }
 
+    /// Like [`Ssh::spawn`], on a connection of its own for bulk data: commands do not wait behind it.
+    pub(crate) async fn spawn_bulk(&self, vm: VmId, command: Command) -> Result<Child> {
+        let options = &self.shared.options;
+        let frame = command::frame(&command)?;
+        let lease = self.machine(vm).bulk(options.patience).await?;
+        child::start(lease, frame, &command, options).await
+    }
+
     /// The lines of a file that grows on a VM, each exactly once and in order, whatever happens to the connection. A
     /// relative path begins at root's home directory; a file that does not exist yet is waited for. Returns at once; takes
     /// the place of a command (see [`Ssh::spawn`]).

@@ -249,6 +249,7 @@ impl Machine {
                 Pick::Slot(Slot {
                     connection: Held::new(&place.connection),
                     machine: self.clone(),
+                    _place: None,
                 })
             }
         }

@@ -9,7 +9,8 @@
 //! # How
 //!
 //! The source is listed first, so that it is known what there is to do. Small files travel in batches, each a tar stream
-//! over one channel; big ones one by one, as a stream that goes on at an offset. On this machine every entry is resolved
+//! over one channel; big ones one by one, as a stream that goes on at an offset, on a connection for bulk data that
+//! keeps commands from waiting behind it. On this machine every entry is resolved
 //! part by part beneath an open directory, and no link is followed (`local.rs`); what a VM sends has to be exactly
 //! what the list named, in that order (`tar.rs`, `vm/source.rs`). On a VM, archives are unpacked into a temporary
 //! directory beside their place and moved from there (`vm/unpack.sh`), so each file appears in one step there too.

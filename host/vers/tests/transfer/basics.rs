@@ -485,3 +485,20 @@ async fn a_vm_with_nothing_but_busybox_can_be_copied_to() {
     assert!(error.to_string().contains("install"), "{error}");
     assert!(!scene.here.join("down").exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_do_not_wait_behind_a_big_file() {
+    let scene = Scene::start().await;
+    let open = || scene.lab.traffic.open();
+    std::fs::write(scene.here.join("small"), noise(100_000, 1)).unwrap();
+    std::fs::write(scene.here.join("big"), noise(9_000_000, 2)).unwrap();
+    copy(scene.local("small"), scene.vm("small")).await.unwrap();
+    assert_eq!(open(), 1, "a handshake for a small file");
+    copy(scene.local("big"), scene.vm("big")).await.unwrap();
+    assert_eq!(open(), 2, "no connection for bulk data");
+    // It is used again, both ways.
+    copy(scene.vm("big"), scene.local("back")).await.unwrap();
+    copy(scene.local("big"), scene.vm("more")).await.unwrap();
+    assert_eq!(open(), 2);
+    assert_same(&scene.here.join("big"), &scene.here.join("back"));
+}

@@ -19,7 +19,7 @@ use super::super::entry::{Content, Entry, Head, Item, Kind as What, Piece};
 use super::super::local::{Is, split};
 use super::super::meter::{Meter, Share};
 use super::super::tar::{self, Header};
-use super::{Streams, Vm, argument, join, octal};
+use super::{Over, Streams, Vm, argument, join, octal};
 use crate::error::{Error, Kind, Result, shown};
 use crate::ssh::{Stdin, temporary_name};
 
@@ -54,7 +54,7 @@ impl VmSink {
         let what = format!("look at {:?}", shown(path));
         let work = |streams: Streams| async move { Ok(streams.stdout.collect(16 << 10).await.0) };
         let (answer, ended) = vm
-            .run(include_str!("look.sh"), vec![at], false, work)
+            .run(Over::Shared, include_str!("look.sh"), vec![at], false, work)
             .await?;
         vm.check(&what, &ended)?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
@@ -184,7 +184,13 @@ impl VmSink {
         };
         let outcome = self
             .vm
-            .run(include_str!("unpack.sh"), arguments, true, work)
+            .run(
+                Over::Shared,
+                include_str!("unpack.sh"),
+                arguments,
+                true,
+                work,
+            )
             .await;
         drop(share);
         let outcome = match outcome {
@@ -305,7 +311,13 @@ impl VmSink {
         let arguments = vec![octal(&big.temporary), octal(&big.target)];
         let (answer, ended) = self
             .vm
-            .run(include_str!("stand.sh"), arguments, false, work)
+            .run(
+                Over::Shared,
+                include_str!("stand.sh"),
+                arguments,
+                false,
+                work,
+            )
             .await?;
         self.vm.check(&what, &ended)?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
@@ -339,7 +351,13 @@ impl VmSink {
             let work = |_: Streams| async { Ok(()) };
             let ((), ended) = self
                 .vm
-                .run(include_str!("seeks.sh"), Vec::new(), false, work)
+                .run(
+                    Over::Shared,
+                    include_str!("seeks.sh"),
+                    Vec::new(),
+                    false,
+                    work,
+                )
                 .await?;
             Ok(ended.exit.is_success())
         };
@@ -434,7 +452,13 @@ impl VmSink {
         };
         let (sent, ended) = self
             .vm
-            .run(include_str!("write.sh"), arguments, true, work)
+            .run(
+                Over::for_file(head.size),
+                include_str!("write.sh"),
+                arguments,
+                true,
+                work,
+            )
             .await?;
         if !sent {
             return Ok(false);
@@ -485,6 +509,7 @@ impl VmSink {
         let ((), ended) = self
             .vm
             .run(
+                Over::Shared,
                 include_str!("attributes.sh"),
                 vec![octal(&self.path)],
                 true,
@@ -508,7 +533,13 @@ impl VmSink {
                 loop {
                     let work = |_: Streams| async { Ok(()) };
                     match vm
-                        .run(include_str!("clean.sh"), arguments.clone(), false, work)
+                        .run(
+                            Over::Shared,
+                            include_str!("clean.sh"),
+                            arguments.clone(),
+                            false,
+                            work,
+                        )
                         .await
                     {
                         Ok(((), ended)) => return vm.check("clean up", &ended),

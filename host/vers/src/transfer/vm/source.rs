@@ -10,7 +10,7 @@ use super::super::exclude::Exclude;
 use super::super::local::split;
 use super::super::tar::{Bad, Found, Reader};
 use super::super::{MOST_ENTRIES, MOST_PATH, SMALL, changed, too_deep, too_many};
-use super::{Streams, Vm, argument, octal};
+use super::{Over, Streams, Vm, argument, octal};
 use crate::error::{self, Error, Result, shown};
 
 /// One field of the list.
@@ -39,6 +39,7 @@ impl VmSource {
         let what = format!("list {:?}", shown(path));
         let (listing, ended) = vm
             .run(
+                Over::Shared,
                 include_str!("list.sh"),
                 vec![at.clone()],
                 false,
@@ -128,6 +129,7 @@ impl VmSource {
         let (read, ended) = self
             .vm
             .run(
+                Over::Shared,
                 include_str!("pack.sh"),
                 vec![self.directory.clone()],
                 true,
@@ -303,7 +305,13 @@ impl VmSource {
         };
         let (complete, ended) = self
             .vm
-            .run(include_str!("read.sh"), arguments, false, work)
+            .run(
+                Over::for_file(entry.size()),
+                include_str!("read.sh"),
+                arguments,
+                false,
+                work,
+            )
             .await?;
         if !complete {
             self.vm.check(&what, &ended)?;
