@@ -11,6 +11,7 @@ mod background;
 mod bad_input;
 mod behaviour;
 mod copy;
+mod guest;
 mod lab;
 mod roundtrip;
 mod script;

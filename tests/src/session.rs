@@ -136,15 +136,39 @@ impl Bench {
     /// # Panics
     /// When it cannot be set up.
     pub async fn open(settings: Settings, directory: &Path) -> Self {
+        let components = shipped(&grants());
+        let components = components.iter().map(|name| built::shipped(name)).collect();
+        Self::with(settings, directory, policy(), components).await
+    }
+
+    /// A session of the guest that does on request what an extension must not do, with these grants.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub async fn unruly(settings: Settings, directory: &Path, grants: &str) -> Self {
+        let path = built::unruly();
+        let digest = Digest::of(&std::fs::read(path).expect("the component was built"));
+        let text = format!("[extension.unruly]\ndigest = \"{digest}\"\n{grants}\n");
+        let policy =
+            Policy::parse(&text, "the test's grants").unwrap_or_else(|why| panic!("{why}"));
+        Self::with(settings, directory, policy, vec![path.to_owned()]).await
+    }
+
+    async fn with(
+        settings: Settings,
+        directory: &Path,
+        policy: Policy,
+        components: Vec<PathBuf>,
+    ) -> Self {
         let host = Host::builder()
             .cache(scratch::cache().join("compiled"))
             .state(directory.join("host"))
             .platform(settings)
-            .policy(policy());
+            .policy(policy);
         let host = host.build().unwrap_or_else(|why| panic!("{why}"));
         let mut extensions = Vec::new();
-        for name in shipped(&grants()) {
-            let loaded = host.load_file(&built::shipped(&name)).await;
+        for component in components {
+            let loaded = host.load_file(&component).await;
             extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
         }
         let front = Arc::new(Front::new(directory));
