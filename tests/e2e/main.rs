@@ -16,4 +16,5 @@ mod lab;
 mod roundtrip;
 mod script;
 mod sdk;
+mod secrets;
 mod survival;

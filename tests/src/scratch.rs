@@ -132,9 +132,19 @@ impl Scratch {
     /// When it cannot be started.
     #[must_use]
     pub fn start(&self, args: &[&str]) -> Running {
+        self.start_with(args, &[])
+    }
+
+    /// The same, with these variables.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    #[must_use]
+    pub fn start_with(&self, args: &[&str], env: &[(&str, &str)]) -> Running {
         let mut command = Command::from(self.command());
         command
             .args(args)
+            .envs(env.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true);
