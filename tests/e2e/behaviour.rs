@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::join_all;
 use pi_vers_host::CallError;
@@ -498,6 +499,8 @@ async fn a_command_for_a_vm_that_was_paused_elsewhere_runs_once() {
             json!({ "vmId": lab.vm, "state": "Paused" }),
         )
         .await;
+    // A VM that was heard just now counts as awake.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let said = lab.bash("echo ran >> /srv/ran; echo done").await;
     assert_eq!(
         said,

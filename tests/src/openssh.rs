@@ -140,7 +140,7 @@ async fn start_sshd(directory: &Path) -> (Child, SocketAddr) {
             .port();
         let config = format!(
             "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
-             PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp -d {}\nSetEnv HOME={}\n",
+             PermitRootLogin prohibit-password\nPasswordAuthentication no\nAcceptEnv LANG LC_*\nSubsystem sftp internal-sftp -d {}\nSetEnv HOME={}\n",
             at("host"),
             at("user.pub"),
             at("home"),

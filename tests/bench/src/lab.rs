@@ -99,7 +99,8 @@ impl Lab {
             .env("TMPDIR", scratch)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .kill_on_drop(true)
+            // It ends with its input, and its sshd with it; killed, it would leave that behind.
+            .kill_on_drop(false)
             .spawn()?;
         let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err("the VM's process has no pipes".into());

@@ -226,7 +226,11 @@ impl Tools {
         directory: &Path,
     ) -> Outcome<Self> {
         let grants = include_str!("../../../host/cli/policy/shipped.toml")
+            .split("\n[extension.")
+            .find_map(|section| section.strip_prefix("vers-vm]"))
+            .ok_or("the shipped grants have no section of vers-vm")?
             .replace("\"@vers-vm\"", &format!("\"{}\"", Digest::of(wasm)));
+        let grants = format!("[extension.vers-vm]{grants}");
         let host = Host::builder()
             .cache(directory.join("cache"))
             .state(directory.join("state"))

@@ -21,6 +21,9 @@ use super::runner::{Runner, Stage};
 use crate::api::VmId;
 use crate::error::{Error, Kind, Result};
 
+/// A VM that said anything within this time takes a command in one round trip. Else it is asked first, and told what to
+/// run when it has answered: one that is paused would do it when it is resumed, when nobody waits for it any more.
+const FRESH: Duration = Duration::from_millis(500);
 /// Input chunks between the caller and the connection.
 const INPUT_QUEUE: usize = 4;
 const INPUT_CHUNK: usize = 128 << 10;
@@ -274,10 +277,17 @@ pub(super) async fn start(
     let (unwanted, accepted) = (CancellationToken::new(), CancellationToken::new());
     let request = command::request(&slot.connection().tag(number));
     let closed = slot.connection().link().closed().clone();
+    // A VM that was heard just now is not frozen: it may be told what to run in one go.
+    let variable = (control.takes_variables()
+        && slot.connection().link().pulse().silent() <= FRESH)
+        .then(|| command::in_variable(command, &frame))
+        .flatten();
+    let told_at_once = variable.is_some();
     let beginning = Beginning {
         watched,
         request,
         frame,
+        variable,
         accepted: accepted.clone(),
         unwanted: unwanted.clone(),
     };
@@ -327,7 +337,12 @@ pub(super) async fn start(
                 "start a command on VM {vm}: the connection was lost; whether it started is unknown"
             )));
         }
-        // The platform says that the VM does not answer.
+        // The platform says that the VM does not answer. It has been told what to run, and may yet do it.
+        Ok(Err(error)) if told_at_once => {
+            return Err(Error::unavailable(format!(
+                "start a command on VM {vm}: {error}; whether the command takes effect then is unknown"
+            )));
+        }
         Ok(Err(error)) => {
             return Err(error.during(format!(
                 "start a command on VM {vm}: whether it started is unknown"
@@ -359,6 +374,8 @@ struct Beginning {
     watched: oneshot::Receiver<()>,
     request: String,
     frame: Bytes,
+    /// The frame, to go with the request.
+    variable: Option<String>,
     /// The VM has agreed to the request.
     accepted: CancellationToken,
     /// Nobody wants it any more.
@@ -369,6 +386,14 @@ impl Beginning {
     /// Makes the request and sends the frame; whether it came to that.
     async fn send(self, writer: &ChannelWriteHalf<Msg>) -> Result<bool, russh::Error> {
         let send = async {
+            if let Some(variable) = self.variable {
+                if self.watched.await.is_err() {
+                    return Ok(false);
+                }
+                let name = command::FRAME_VARIABLE;
+                writer.set_env(false, name, variable).await?;
+                return writer.exec(true, self.request).await.map(|()| true);
+            }
             writer.exec(true, self.request).await?;
             // Its shell waits for the frame meanwhile, and ends if there comes none.
             if self.watched.await.is_err() {

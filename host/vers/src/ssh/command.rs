@@ -5,6 +5,10 @@
 //! *frame*, carries what the caller gave: directory, environment, arguments, script. It is POSIX shell text in which
 //! every byte of the caller stands between single quotes, with quotes and newlines taken out by [`quote`].
 //!
+//! sshd takes no input before it has agreed to the request, which costs a round trip of its own. So a short frame without
+//! secrets stands in a variable instead, sent along with the request, where the server accepts such variables (Debian's
+//! does: `AcceptEnv LC_*`). Only root can read that, and no program that is run inherits it.
+//!
 //! Shells read a line byte by byte (they must not take what belongs to the command's input), which is slow for
 //! megabytes. A long frame is therefore announced by a short line that has `dd` take the rest in one piece:
 //! `iflag=fullblock` because a socket gives less than asked, `count=1` so that nothing of the input behind is taken.
@@ -228,7 +232,24 @@ pub(super) fn request(tag: &str) -> String {
 
 /// The environment variable that marks the processes of a command.
 pub(super) const MARKER_VARIABLE: &str = "VERS_EXEC_ID";
-const READ: &str = r#"'IFS= read -r __f && eval "$__f"'"#;
+const READ: &str = concat!(
+    r#"'if [ "$LC_VERS_FRAME" ]; then __f=$LC_VERS_FRAME; unset LC_VERS_FRAME; "#,
+    r#"else IFS= read -r __f || exit; fi; eval "$__f"'"#
+);
+
+/// The variable that a frame may stand in. Servers accept variables of locales, if any.
+pub(super) const FRAME_VARIABLE: &str = "LC_VERS_FRAME";
+/// The frame as the value of its variable, if it may stand there: a long one is read from the input, and secrets that were
+/// given as such do not stand in the environment of a shell that has no need of them.
+pub(super) fn in_variable(command: &Command, frame: &Bytes) -> Option<String> {
+    let secret = |(_, value): &(String, EnvValue)| matches!(value, EnvValue::Secret(_));
+    if command.env.iter().any(secret) {
+        return None;
+    }
+    // A long one does not end with a line.
+    let line = frame.strip_suffix(b"\n")?;
+    std::str::from_utf8(line).ok().map(str::to_owned)
+}
 
 /// Comes first on both outputs, before anything of the command: what root's profile printed lies before it.
 /// On standard output the process id follows, ended by the same byte.
@@ -407,17 +428,27 @@ pub(super) mod tests {
 
     /// What a shell makes of a frame, behind the start mark.
     fn evaluate(shell: &[&str], frame: &[u8], input: &[u8]) -> Vec<u8> {
+        let output = evaluate_over(shell, None, &[frame, input].concat());
+        if let Some(line) = frame.strip_suffix(b"\n") {
+            let line = std::str::from_utf8(line).unwrap();
+            assert_eq!(evaluate_over(shell, Some(line), input), output);
+        }
+        output
+    }
+
+    fn evaluate_over(shell: &[&str], variable: Option<&str>, data: &[u8]) -> Vec<u8> {
         let read = READ.trim_matches('\'');
         let mut child = Process::new(shell[0])
             .args(&shell[1..])
             .args(["-c", read])
+            .envs(variable.map(|value| (FRAME_VARIABLE, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        let data = [frame, input].concat();
+        let data = data.to_vec();
         let writer = std::thread::spawn(move || stdin.write_all(&data));
         let output = child.wait_with_output().unwrap();
         let _ = writer.join();
@@ -473,6 +504,28 @@ pub(super) mod tests {
         fn any_text_survives_every_shell(text in "[^\0]{0,60}", value in "['\"\\\\$`\n \t;&|#!~*?a]{0,40}", long in any::<bool>()) {
             check(&text, &value, long);
         }
+    }
+
+    #[test]
+    fn no_program_inherits_the_frame() {
+        for command in [Command::argv(["env"]), Command::shell("env")] {
+            let frame = frame(&command).unwrap();
+            let variable = in_variable(&command, &frame).unwrap();
+            for shell in shells() {
+                let seen = evaluate_over(&shell, Some(&variable), b"");
+                let seen = String::from_utf8_lossy(&seen).into_owned();
+                assert!(seen.contains("PATH=") && !seen.contains("FRAME"), "{seen}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_long_or_secret_does_not_stand_in_a_variable() {
+        let in_variable = |command: Command| in_variable(&command, &frame(&command).unwrap());
+        assert!(in_variable(Command::argv(["true"]).env("A", "b")).is_some());
+        assert!(in_variable(Command::shell("x".repeat(SHORT_FRAME))).is_none());
+        let secret = Command::argv(["true"]).env("A", Secret::new("b"));
+        assert!(in_variable(secret).is_none());
     }
 
     #[test]

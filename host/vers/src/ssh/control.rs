@@ -8,12 +8,14 @@
 //! its own standard input, and no process of ours beside it.
 //!
 //! Requests are lines: `+ n` watch command n, `= n group` its group, `- n` forget it, `s n group SIG seq` send a
-//! signal, `x n group naps seq` stop it. Answers begin with the number of the request. The shell finds what has left
+//! signal, `x n group naps seq` stop it. Answers begin with the number of the request (`-`: nobody waits for one); number 0
+//! is what it says of itself. The shell finds what has left
 //! its group (`setsid`) by the command's mark in `/proc/*/environ`. A command whose first process has ended counts as
 //! forgotten: this process may have ended before it could say so.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +36,8 @@ const QUEUE: usize = 1024;
 const NAP: Duration = Duration::from_millis(20);
 /// How long the control shell may take beyond what it was given.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// Whether the server hands over variables that come with a request.
+const PROBE: &str = "LC_VERS_PROBE";
 /// An answer is a short line.
 const LONGEST_LINE: usize = 1024;
 
@@ -49,7 +53,9 @@ struct Request {
 #[derive(Clone, Debug)]
 pub(super) struct Control {
     requests: mpsc::Sender<Request>,
-    sequence: Arc<std::sync::atomic::AtomicU64>,
+    sequence: Arc<AtomicU64>,
+    /// Whether the server hands variables over.
+    variables: Arc<AtomicBool>,
 }
 
 impl Control {
@@ -65,10 +71,12 @@ impl Control {
     ) -> Self {
         let (requests, queue) = mpsc::channel(QUEUE);
         let connection = connection.to_owned();
+        let variables = Arc::<AtomicBool>::default();
+        let handed_over = variables.clone();
         tokio::spawn(async move {
             // russh wakes nobody who waits for window when the session ends, and sshd gives none before the shell starts.
             let served = tokio::select! {
-                served = serve(&link, &connection, grace, queue, &shutdown) => served,
+                served = serve(&link, &connection, grace, queue, &shutdown, &handed_over) => served,
                 () = link.closed().cancelled() => Err(link.lost("control commands")),
             };
             if let Err(error) = served {
@@ -79,7 +87,13 @@ impl Control {
         Self {
             requests,
             sequence: Arc::default(),
+            variables,
         }
+    }
+
+    /// Whether the shell runs and got a variable that came with its request: so will others.
+    pub(super) fn takes_variables(&self) -> bool {
+        self.variables.load(Ordering::Relaxed)
     }
 
     /// Before a command starts: it must not be told what to run before the answer is there, which says that the shell
@@ -107,7 +121,7 @@ impl Control {
 
     /// Sends a signal without asking what came of it.
     pub(super) fn nudge(&self, number: u64, group: u32, signal: Signal) -> Result<()> {
-        self.tell(format!("s {number} {group} {} 0\n", signal.name()))
+        self.tell(format!("s {number} {group} {} -\n", signal.name()))
     }
 
     /// Sends a signal; whether there was somebody to get it.
@@ -152,9 +166,7 @@ impl Control {
     }
 
     fn ask(&self, line: impl FnOnce(u64) -> String) -> Result<oneshot::Receiver<String>> {
-        let sequence = 1 + self
-            .sequence
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let sequence = 1 + self.sequence.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = oneshot::channel();
         self.send(Request {
             line: line(sequence),
@@ -218,6 +230,7 @@ async fn serve(
     grace: Duration,
     mut queue: mpsc::Receiver<Request>,
     shutdown: &CancellationToken,
+    variables: &AtomicBool,
 ) -> Result<()> {
     let channel = link.open_first_session().await?;
     let lost = || link.lost("control commands");
@@ -226,6 +239,7 @@ async fn serve(
     // Deaf as soon as root's profile has run: a connection that breaks from then on must not end it by SIGPIPE, with
     // commands on the VM that nobody else knows of. Until it says that it runs, no command does.
     let request = command::request(&format!("{connection}.0."));
+    input.set_env(false, PROBE, "1").await.map_err(|_| lost())?;
     input
         .exec(true, format!("trap '' HUP INT QUIT TERM PIPE; {request}"))
         .await
@@ -235,6 +249,9 @@ async fn serve(
     let mut scanner = Some(StartScanner::new(true));
     let mut line = Vec::new();
     let mut waiting: HashMap<u64, oneshot::Sender<String>> = HashMap::new();
+    // What it says of itself is answer 0.
+    let (sender, mut probed) = oneshot::channel();
+    waiting.insert(0, sender);
     let mut told: Vec<oneshot::Sender<()>> = Vec::new();
     let mut ending = false;
     loop {
@@ -291,6 +308,9 @@ async fn serve(
                     input.data_bytes(Bytes::from(rest)).await.map_err(|_| lost())?;
                 }
                 input.eof().await.map_err(|_| lost())?;
+            }
+            said = &mut probed, if !probed.is_terminated() => {
+                variables.store(said.is_ok_and(|said| said == "variables"), Ordering::Relaxed);
             }
             () = link.closed().cancelled() => return Err(lost()),
             () = tokio::time::sleep(grace + PATIENCE), if ending => return Err(lost()),

@@ -52,6 +52,7 @@ stop() {
 forget() {
   case $w in *" $1="*) t=${w#*" $1="}; w="${w%%" $1="*} ${t#* }" ;; esac
 }
+if [ "$LC_VERS_PROBE" ]; then echo '0 variables'; unset LC_VERS_PROBE; fi
 while IFS=' ' read -r op n g a s; do
   case $op in
     +) w="$w$n= " ;;

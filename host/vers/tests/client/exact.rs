@@ -82,7 +82,16 @@ fn name() -> impl Strategy<Value = String> {
 
 #[tokio::test]
 async fn any_argument_variable_directory_and_input_arrives_unchanged_and_starts_nothing() {
-    let lab = Lab::start().await;
+    arrives_unchanged(Lab::start().await).await;
+}
+
+/// Then all of it goes over the input.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_with_a_server_that_takes_no_variables() {
+    arrives_unchanged(Lab::start_with("").await).await;
+}
+
+async fn arrives_unchanged(lab: Lab) {
     let ssh = lab.ssh();
     let home = lab.dir.path().join("home");
     let at = lab.dir.path().join("dirs");

@@ -76,8 +76,16 @@ fn sshd_binary() -> PathBuf {
     find_sshd().expect("these tests need OpenSSH's server: apt-get install openssh-server")
 }
 
+/// What Debian's server takes of its clients.
+const VARIABLES: &str = "AcceptEnv LANG LC_*\n";
+
 impl Lab {
     pub async fn start() -> Self {
+        Self::start_with(VARIABLES).await
+    }
+
+    /// With more lines for the server's configuration than its usual ones.
+    pub async fn start_with(more: &str) -> Self {
         let dir = tempfile::Builder::new()
             .prefix("vers-lab-")
             .tempdir()
@@ -105,7 +113,7 @@ impl Lab {
             "echo NOISE; echo NOISE >&2; alias true=false\n",
         )
         .unwrap();
-        let (sshd, sshd_address) = start_sshd(dir.path()).await;
+        let (sshd, sshd_address) = start_sshd(dir.path(), more).await;
 
         let traffic = Arc::new(Traffic::default());
         let edge = Terminator::new(dir.path(), "*.vm.localhost")
@@ -202,7 +210,7 @@ impl Lab {
             &self.dir.path().join("host_key"),
             &new_key().to_openssh(LineEnding::LF).unwrap(),
         );
-        let (sshd, address) = start_sshd(self.dir.path()).await;
+        let (sshd, address) = start_sshd(self.dir.path(), VARIABLES).await;
         self.sshd = sshd;
         self.sshd_address = address;
         self.edge = Terminator::new(self.dir.path(), "*.vm.localhost")
@@ -243,7 +251,7 @@ impl Drop for Lab {
     }
 }
 
-async fn start_sshd(dir: &Path) -> (Server, SocketAddr) {
+async fn start_sshd(dir: &Path, more: &str) -> (Server, SocketAddr) {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -252,7 +260,7 @@ async fn start_sshd(dir: &Path) -> (Server, SocketAddr) {
     let at = |name: &str| dir.join(name).to_str().unwrap().to_owned();
     let config = format!(
         "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nUsePAM no\nStrictModes no\n\
-         PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp\nSetEnv HOME={}\n",
+         PermitRootLogin prohibit-password\nPasswordAuthentication no\nSubsystem sftp internal-sftp\nSetEnv HOME={}\n{more}",
         at("host_key"),
         at("authorized_keys"),
         at("home"),

@@ -81,6 +81,10 @@ async fn the_start_of_a_command_on_a_vm_paused_elsewhere_fails_at_once() {
     run().await.unwrap().wait().await.unwrap();
     lab.platform().state = "paused";
     lab.traffic.freeze(true);
+    // It was heard just now: it is told what to run, and what becomes of that nobody knows.
+    let error = run().await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Unavailable, "{error}");
+    assert!(error.to_string().contains("then is unknown"), "{error}");
     // With a channel that lies ready, and then with none.
     for _ in 0..4 {
         let began = Instant::now();
