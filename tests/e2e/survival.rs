@@ -91,7 +91,14 @@ impl Lab {
     /// After a new start: what is listed is what is there, each VM can be used, and nothing half-made lies about.
     async fn is_whole(&self) -> Vec<(String, String)> {
         self.0.up().await;
-        let listed = self.listed().await;
+        // A server that was not killed itself finishes what it was asked for.
+        let deadline = Instant::now() + DEADLINE;
+        let mut listed = self.listed().await;
+        while listed.iter().any(|(_, state)| state == "booting") {
+            assert!(Instant::now() < deadline, "it boots for ever: {listed:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            listed = self.listed().await;
+        }
         let mut known: Vec<String> = listed.iter().map(|(id, _)| id.clone()).collect();
         known.sort();
         assert_eq!(
