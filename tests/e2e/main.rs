@@ -12,6 +12,7 @@ mod bad_input;
 mod behaviour;
 mod copy;
 mod lab;
+mod plan;
 mod roundtrip;
 mod script;
 mod sdk;

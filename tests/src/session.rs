@@ -136,21 +136,8 @@ impl Bench {
     /// # Panics
     /// When it cannot be set up.
     pub async fn open(settings: Settings, directory: &Path) -> Self {
-        let host = Host::builder()
-            .cache(scratch::cache().join("compiled"))
-            .state(directory.join("host"))
-            .platform(settings)
-            .policy(policy());
-        let host = host.build().unwrap_or_else(|why| panic!("{why}"));
-        let mut extensions = Vec::new();
-        for name in shipped(&grants()) {
-            let loaded = host.load_file(&built::shipped(&name)).await;
-            extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
-        }
         let front = Arc::new(Front::new(directory));
-        let session = host
-            .session(front.clone(), extensions)
-            .unwrap_or_else(|why| panic!("{why}"));
+        let (host, session) = session(settings, directory, front.clone()).await;
         Self {
             host,
             session,
@@ -191,4 +178,30 @@ impl Bench {
 
 fn short(arguments: &Value) -> String {
     arguments.to_string().chars().take(120).collect()
+}
+
+/// A session of the shipped extensions behind any front end, and its host.
+///
+/// # Panics
+/// When it cannot be set up.
+pub async fn session(
+    settings: Settings,
+    directory: &Path,
+    harness: Arc<dyn Harness>,
+) -> (Host, Session) {
+    let host = Host::builder()
+        .cache(scratch::cache().join("compiled"))
+        .state(directory.join("host"))
+        .platform(settings)
+        .policy(policy());
+    let host = host.build().unwrap_or_else(|why| panic!("{why}"));
+    let mut extensions = Vec::new();
+    for name in shipped(&grants()) {
+        let loaded = host.load_file(&built::shipped(&name)).await;
+        extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
+    }
+    let session = host
+        .session(harness, extensions)
+        .unwrap_or_else(|why| panic!("{why}"));
+    (host, session)
 }

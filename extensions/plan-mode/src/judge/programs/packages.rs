@@ -107,7 +107,7 @@ pub(super) const GROUP: Group = Group {
     refused: &[],
 };
 
-fn texts<'a>(words: &'a [String]) -> Vec<&'a str> {
+fn texts(words: &[String]) -> Vec<&str> {
     words.iter().map(String::as_str).collect()
 }
 
