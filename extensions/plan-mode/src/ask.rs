@@ -1,11 +1,13 @@
 //! What happens when the agent has come to its end: the plan is shown, and the user says how it goes on.
 //!
-//! The harness waits for nobody here, and other events come while a person thinks. So the question is asked by a task of its own, of which
-//! there is one at most: another end of the agent, or plan mode switched by hand, dismisses it.
+//! The harness waits for nobody here, other events come while a person thinks, and what an event's handler has under way ends with
+//! the event. So a task of the session's start does it ([`work`]), and events only tell it what there is to do. There is one question
+//! at most: another end of the agent, or plan mode switched by hand, dismisses the one that is open.
 
 use std::cell::{Cell, RefCell};
 
-use futures::channel::oneshot;
+use futures::StreamExt as _;
+use futures::channel::mpsc;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
@@ -16,14 +18,79 @@ use serde_json::Value;
 use crate::state::{self, change, get, warn};
 use crate::{messages, mode, show, todos};
 
+/// How many jobs may wait: each replaces the one before it, so more say nothing new.
+const WAITING: usize = 16;
+
+/// What the task has to do.
+enum Job {
+    /// Nothing any more: an open question is dismissed.
+    Dismiss,
+    /// Say that the plan is complete.
+    Complete,
+    /// Show the plan and ask how it goes on.
+    Ask,
+}
+
 thread_local! {
-    /// Dropped, it dismisses the question that is open.
-    static OPEN: RefCell<Option<oneshot::Sender<()>>> = RefCell::default();
+    static JOBS: RefCell<Option<mpsc::Sender<Job>>> = RefCell::default();
+}
+
+/// Starts the task, once in an instance.
+pub(crate) fn begin() {
+    if JOBS.with_borrow(Option::is_some) {
+        return;
+    }
+    let (send, receive) = mpsc::channel(WAITING);
+    JOBS.with_borrow_mut(|jobs| *jobs = Some(send));
+    wit_bindgen::spawn_local(work(receive));
+}
+
+fn give(job: Job) {
+    let given = JOBS.with_borrow_mut(|jobs| jobs.as_mut().map(|jobs| jobs.try_send(job)));
+    if !matches!(given, Some(Ok(()))) {
+        warn("The end of the agent was not dealt with: too much is waiting.");
+    }
 }
 
 /// Dismisses the question that is open, if there is one.
 pub(crate) fn dismiss() {
-    OPEN.with_borrow_mut(Option::take);
+    give(Job::Dismiss);
+}
+
+/// Does one job after the other; the next one ends the one that is under way, but for what an answer has set off.
+async fn work(mut jobs: mpsc::Receiver<Job>) {
+    let mut next = jobs.next().await;
+    while let Some(job) = next {
+        let answered = Cell::new(false);
+        let running = run(job, &answered);
+        futures::pin_mut!(running);
+        next = match select(running, jobs.next()).await {
+            Either::Left(((), waiting)) => waiting.await,
+            Either::Right((new, running)) => {
+                if answered.get() {
+                    running.await;
+                }
+                new
+            }
+        };
+    }
+}
+
+async fn run(job: Job, answered: &Cell<bool>) {
+    match job {
+        Job::Dismiss => {}
+        Job::Complete => {
+            answered.set(true);
+            completed().await;
+        }
+        Job::Ask => match question(answered).await {
+            Ok(()) | Err(Error::Cancelled) => {}
+            Err(error) => {
+                let why = outcome::explain(&error);
+                warn(&format!("The plan could not be asked about: {why}"));
+            }
+        },
+    }
 }
 
 /// The agent has come to its end, with these messages.
@@ -32,8 +99,7 @@ pub(crate) fn ended(conversation: &[Value]) {
         state.executing && !state.todos.is_empty() && state.todos.iter().all(|todo| todo.completed)
     });
     if complete {
-        wit_bindgen::spawn_local(completed());
-        return;
+        return give(Job::Complete);
     }
     if !get(|state| state.enabled) || !ui::available() {
         return;
@@ -43,27 +109,7 @@ pub(crate) fn ended(conversation: &[Value]) {
     if !found.is_empty() {
         change(|state| state.todos = found);
     }
-    let (open, dismissed) = oneshot::channel();
-    OPEN.with_borrow_mut(|slot| *slot = Some(open));
-    let answered = Cell::new(false);
-    wit_bindgen::spawn_local(async move {
-        let asking = async {
-            match question(&answered).await {
-                Ok(()) | Err(Error::Cancelled) => {}
-                Err(error) => {
-                    let why = outcome::explain(&error);
-                    warn(&format!("The plan could not be asked about: {why}"));
-                }
-            }
-        };
-        futures::pin_mut!(asking);
-        // What an answer sets off is carried through: it dismisses the question itself.
-        if let Either::Right((_, asking)) = select(asking, dismissed).await
-            && answered.get()
-        {
-            asking.await;
-        }
-    });
+    give(Job::Ask);
 }
 
 async fn completed() {

@@ -4,16 +4,24 @@
 //! file tools act there. It is deleted when plan mode is left, when the session ends, and, if both were impossible, when the
 //! session is opened again. If it cannot be made or used, plan mode is what it is without it: read-only.
 
+use std::cell::RefCell;
+
+use pi_vers_sdk::active_vm::ActiveVm;
 use pi_vers_sdk::harness::session;
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms;
-use pi_vers_sdk::{Error, active_vm, outcome};
+use pi_vers_sdk::{Error, Event, active_vm, args, outcome};
 
 use crate::state::{self, change, get, warn};
 use crate::{mode, show};
 
 /// The label of every such branch; its value is the session's id.
 const LABEL: &str = "pi-vers.plan-mode";
+
+thread_local! {
+    /// The VM that tools act on, as `vers-vm` has told last.
+    static ACTING: RefCell<Option<String>> = RefCell::default();
+}
 
 /// Makes the branch that is wanted, and says what came of it.
 pub(crate) async fn begin() {
@@ -129,11 +137,20 @@ pub(crate) async fn delete(vm: &str) {
     }
 }
 
-/// Whether tools act on the branch right now: the user may have chosen another VM, or it may be gone.
-pub(crate) async fn is_in_use() -> bool {
-    let Some(vm) = state::branch() else {
-        return false;
+/// `vers-vm` has told which VM tools act on.
+pub(crate) fn heard(event: &Event) {
+    let Event::Bus((topic, data)) = event else {
+        return;
     };
-    let active = active_vm::ask().await;
-    active.is_ok_and(|active| active.vm_id == Some(vm))
+    if topic == active_vm::TOPIC
+        && let Ok(active) = args::parse::<ActiveVm>(data)
+    {
+        ACTING.with_borrow_mut(|acting| *acting = active.vm_id);
+    }
+}
+
+/// Whether tools act on the branch: the user may have chosen another VM, or it may be gone. What was heard last counts. It cannot be asked
+/// for here: the answer would be an event, and events wait for the one that is being answered.
+pub(crate) fn is_in_use() -> bool {
+    state::branch().is_some_and(|vm| ACTING.with_borrow(|acting| acting.as_deref() == Some(&*vm)))
 }

@@ -10,7 +10,7 @@ use crate::{ask, branch, judge, messages, show, todos, tools};
 /// Answers one event.
 pub(crate) async fn handle(event: Event) -> Answer {
     match event {
-        Event::ToolCall(call) => match refuse(&call.tool, &call.arguments).await {
+        Event::ToolCall(call) => match refuse(&call.tool, &call.arguments) {
             Some(why) => Answer::Block(why),
             None => Answer::Proceed,
         },
@@ -25,6 +25,7 @@ pub(crate) async fn handle(event: Event) -> Answer {
             Answer::Proceed
         }
         event => {
+            branch::heard(&event);
             active_vm::heard(&event);
             Answer::Proceed
         }
@@ -39,7 +40,7 @@ fn parse(texts: &[String]) -> Vec<Value> {
 }
 
 /// Why a tool may not run now, if so.
-async fn refuse(tool: &str, arguments: &str) -> Option<String> {
+fn refuse(tool: &str, arguments: &str) -> Option<String> {
     const HINT: &str = "Use /plan to disable plan mode first.";
     if !get(|state| state.enabled) || tools::reads(tool, &state::more_readers()) {
         return None;
@@ -56,8 +57,7 @@ async fn refuse(tool: &str, arguments: &str) -> Option<String> {
     } else {
         format!("Plan mode: {tool} blocked (it is not known to only read). {HINT}")
     };
-    // Asked last: the answer takes a moment, and most calls do not depend on it.
-    (!tools::is_routed(tool) || !branch::is_in_use().await).then_some(why)
+    (!tools::is_routed(tool) || !branch::is_in_use()).then_some(why)
 }
 
 /// What the model is told before it begins.

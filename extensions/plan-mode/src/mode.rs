@@ -116,6 +116,7 @@ async fn set(names: Vec<String>) {
 
 /// The session starts, or another one is opened in the same instance. Safe to run more than once.
 pub(crate) async fn start(_reason: Reason) {
+    ask::begin();
     ask::dismiss();
     let recorded = state::recorded().await;
     let known = recorded.is_some();
