@@ -10,7 +10,7 @@ pub const SHELL: &str = "bash";
 const OFFERED: [&str; 6] = ["read", "bash", "grep", "find", "ls", "questionnaire"];
 
 /// Tools that read: of harnesses, and of the extensions that come with the host.
-const READERS: [&str; 25] = [
+const READERS: [&str; 23] = [
     "read",
     "grep",
     "find",
@@ -35,9 +35,6 @@ const READERS: [&str; 25] = [
     "handle_count_matches",
     "handle_slice",
     "cot_replay",
-    // They ask the user.
-    "ask",
-    "ask_user",
 ];
 
 /// Tools that act where `bash` acts, so that on a throw-away branch they may do anything.

@@ -500,7 +500,8 @@ impl Lexer {
                     Some('n') => word.push('\n', true),
                     Some('t') => word.push('\t', true),
                     Some('r') => word.push('\r', true),
-                    Some(c @ ('\\' | '\'' | '"')) => word.push(c, true),
+                    Some(c @ ('\\' | '"')) => word.push(c, true),
+                    // Not `\'`: for a shell that does not know this form, the text would end there.
                     _ => return refuse("this escape in `$'…'` is not judged"),
                 },
                 Some(c) => word.push(c, true),

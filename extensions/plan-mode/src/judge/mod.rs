@@ -121,7 +121,9 @@ impl Walk {
         match part {
             Part::Simple { assignments, words } => {
                 for (name, value) in assignments {
-                    if words.is_empty() {
+                    // For `read` alone: elsewhere a shell may keep it, and split differently from then on.
+                    let reads = words.first().is_some_and(|w| w.bare() == Some("read"));
+                    if words.is_empty() || name == "IFS" && !reads {
                         may_assign(name)?;
                     } else {
                         programs::environment(name, value)?;

@@ -114,7 +114,12 @@ pub(super) fn parse(
     let mut rest = arguments.iter();
     while let Some(word) = rest.next() {
         let text = word.exact();
-        if matches!(text.as_deref(), Some("--" | "--end-of-options")) {
+        let ends = match text.as_deref() {
+            Some("--") => true,
+            Some("--end-of-options") => program.starts_with("git "),
+            _ => false,
+        };
+        if ends {
             parsed.operands.extend(rest.cloned());
             break;
         }
@@ -175,6 +180,9 @@ fn cluster(
     let prefix = word.prefix();
     let whole = word.exact().is_some();
     let letters: Vec<char> = prefix.chars().skip(1).collect();
+    if letters.is_empty() {
+        return Err(unknown(program, word));
+    }
     for (at, letter) in letters.iter().enumerate() {
         let name = format!("-{letter}");
         let last = at + 1 == letters.len();

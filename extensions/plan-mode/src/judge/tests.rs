@@ -233,3 +233,145 @@ proptest! {
         prop_assert_eq!(judge(&format!("echo '{inner}'")), Ok(()));
     }
 }
+
+/// Pieces that mean something else depending on what surrounds them.
+const PIECES: &[&str] = &[
+    "cat a",
+    "echo",
+    "touch x",
+    "rm a",
+    "sort a",
+    " ",
+    " ",
+    " ",
+    "\n",
+    ";",
+    "|",
+    "&&",
+    "||",
+    "&",
+    "'",
+    "'",
+    "\"",
+    "\"",
+    "\\",
+    "#",
+    ">x",
+    ">",
+    "> /dev/null",
+    "2>&1",
+    "<<E",
+    "<<-E",
+    "<<'E'",
+    "\nE\n",
+    "<<<",
+    "$x",
+    "$'",
+    "\\'",
+    "${",
+    "}",
+    "$(",
+    ")",
+    "(",
+    "{",
+    "`",
+    "for f in a b;",
+    "for f in -o;",
+    "do",
+    "done",
+    "if",
+    "then",
+    "fi",
+    "$f",
+    "\"$f\"",
+    "-o x",
+    "-",
+    "--",
+    "x",
+    "a",
+    "xargs",
+    "xargs -I{}",
+    "{}",
+    "{a,b}",
+    "*",
+    "[",
+    "]",
+    "!",
+    "=",
+    "f=",
+    "IFS=",
+    "read f",
+    "while",
+    "env",
+    "time",
+    "\t",
+    "1",
+    "2",
+    "<",
+    "sed",
+    "-n",
+    "p",
+    "'wx'",
+    "awk",
+    "'{print > \"x\"}'",
+    "/",
+    "find a",
+    "-exec",
+    "\\;",
+    "-delete",
+];
+
+/// What passes is run by both shells, and changes nothing: the judge and they agree about what a script is.
+#[test]
+fn shells_understand_what_passes_as_the_judge_does() {
+    use proptest::strategy::{Strategy as _, ValueTree as _};
+    use proptest::test_runner::{Config, TestRunner};
+
+    let home = tempfile::tempdir().unwrap();
+    let at = home.path();
+    let set = || {
+        std::fs::write(at.join("a"), "b\na\n").unwrap();
+        std::fs::write(at.join("b"), "x\n").unwrap();
+    };
+    set();
+    let names = |at: &Path| -> BTreeMap<String, Vec<u8>> {
+        let entries = std::fs::read_dir(at).unwrap();
+        entries
+            .map(|entry| {
+                let path = entry.unwrap().path();
+                (
+                    path.display().to_string(),
+                    std::fs::read(path).unwrap_or_default(),
+                )
+            })
+            .collect()
+    };
+    let before = names(at);
+    let mut runner = TestRunner::new(Config::default());
+    let script = prop::collection::vec(prop::sample::select(PIECES), 1..12);
+    let mut passed = 0;
+    for _ in 0..60_000 {
+        let script = script.new_tree(&mut runner).unwrap().current().concat();
+        if judge(&script).is_err() {
+            continue;
+        }
+        passed += 1;
+        // Each of them costs a process: what is sure to do nothing but print is not worth it.
+        if passed > 600 {
+            break;
+        }
+        for shell in ["bash", "sh"] {
+            let mut command = Command::new("timeout");
+            command
+                .args(["5", shell, "-c", &script])
+                .current_dir(at)
+                .env("x", "-o x")
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null());
+            command.status().expect("timeout is there");
+            assert_eq!(names(at), before, "{shell}: {script:?}");
+        }
+    }
+    assert!(passed > 100, "{passed}");
+}

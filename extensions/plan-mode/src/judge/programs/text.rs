@@ -70,11 +70,6 @@ pub(super) const GROUP: Group = Group {
             "-rejPMCN -p? -o? --raw-output --exit-status --tojson --prettyPrint --no-colors --version",
             Any,
         ),
-        (
-            &["xmllint"],
-            "--xpath: --noout --format --nonet --recover --version",
-            Any,
-        ),
     ],
     by_form: &[
         ("sed", sed::judge),

@@ -76,14 +76,10 @@ pub(super) fn time(name: &str, arguments: &[Word], depth: usize) -> Result<(), R
     inner(name, "-pvl --portability --verbose", 0, arguments, depth)
 }
 
-/// Variables, then a command; neither `-S`, which splits a text into a command, nor `-C`.
+/// Variables, then a command; not `-S`, which splits a text into a command, nor `-i` and `-u`: without
+/// `PATH`, some systems look for programs in the working directory.
 pub(super) fn env(name: &str, arguments: &[Word], depth: usize) -> Result<(), Refusal> {
-    let parsed = options::parse(
-        name,
-        "-i0 -u: --ignore-environment --unset= --null",
-        Order::First,
-        arguments,
-    )?;
+    let parsed = options::parse(name, "-0 --null", Order::First, arguments)?;
     let mut rest = parsed.operands.as_slice();
     while let Some((first, after)) = rest.split_first() {
         let prefix = first.prefix();
