@@ -774,6 +774,30 @@ async fn on_a_throw_away_branch_anything_may_run_and_nothing_of_it_stays() {
             .len(),
         2
     );
+    // Killed instead of ended, it leaves a branch, and the next run cleans up.
+    let left = ids(&call(&run, "vers_vms", json!({})).await)
+        .into_iter()
+        .find(|id| *id != vm)
+        .expect("there is a branch");
+    let entries = run.desk.entries.clone();
+    drop(run);
+    let run = Run::new(
+        settings.clone(),
+        &scratch.work(),
+        &[],
+        entries,
+        StartReason::Resume,
+    )
+    .await;
+    eventually("there is a branch once more", || {
+        run.shown("plan-mode").as_deref() == Some("⏸ plan (branch)")
+    })
+    .await;
+    let listed = ids(&call(&run, "vers_vms", json!({})).await);
+    assert!(
+        !listed.contains(&left) && listed.contains(&vm),
+        "{listed:?}"
+    );
     run.session.end().await;
     scratch.end().await;
 }

@@ -13,7 +13,6 @@ use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
 use pi_vers_sdk::harness::ui::{self, Dialog};
 use pi_vers_sdk::{Error, outcome, wit_bindgen};
-use serde_json::Value;
 
 use crate::state::{self, change, get, warn};
 use crate::{messages, mode, show, todos};
@@ -94,7 +93,7 @@ async fn run(job: Job, answered: &Cell<bool>) {
 }
 
 /// The agent has come to its end, with these messages.
-pub(crate) fn ended(conversation: &[Value]) {
+pub(crate) fn ended(conversation: &[String]) {
     let complete = get(|state| {
         state.executing && !state.todos.is_empty() && state.todos.iter().all(|todo| todo.completed)
     });
@@ -104,7 +103,8 @@ pub(crate) fn ended(conversation: &[Value]) {
     if !get(|state| state.enabled) || !ui::available() {
         return;
     }
-    let said = conversation.iter().rev().find_map(messages::assistant);
+    let mut newest_first = conversation.iter().rev();
+    let said = newest_first.find_map(|text| messages::assistant(&serde_json::from_str(text).ok()?));
     let found = todos::extract(&said.unwrap_or_default());
     if !found.is_empty() {
         change(|state| state.todos = found);

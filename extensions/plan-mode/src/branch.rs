@@ -4,7 +4,7 @@
 //! file tools act there. It is deleted when plan mode is left, when the session ends, and, if both were impossible, when the
 //! session is opened again. If it cannot be made or used, plan mode is what it is without it: read-only.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use pi_vers_sdk::active_vm::ActiveVm;
 use pi_vers_sdk::harness::session;
@@ -21,14 +21,18 @@ const LABEL: &str = "pi-vers.plan-mode";
 thread_local! {
     /// The VM that tools act on, as `vers-vm` has told last.
     static ACTING: RefCell<Option<String>> = RefCell::default();
+    /// Whether a branch is being made: a second one would take the first one's place.
+    static MAKING: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Makes the branch that is wanted, and says what came of it.
 pub(crate) async fn begin() {
-    if !wanted() {
+    if !wanted() || MAKING.replace(true) {
         return;
     }
-    match make().await {
+    let made = make().await;
+    MAKING.set(false);
+    match made {
         Ok(vm) => {
             // Plan mode may have been left meanwhile.
             let taken = change(|state| match &mut state.branch {

@@ -21,7 +21,7 @@ pub(crate) async fn handle(event: Event) -> Answer {
             Answer::Proceed
         }
         Event::AgentEnd(texts) => {
-            ask::ended(&parse(&texts));
+            ask::ended(&texts);
             Answer::Proceed
         }
         event => {
@@ -30,13 +30,6 @@ pub(crate) async fn handle(event: Event) -> Answer {
             Answer::Proceed
         }
     }
-}
-
-fn parse(texts: &[String]) -> Vec<Value> {
-    texts
-        .iter()
-        .map(|text| serde_json::from_str(text).unwrap_or_default())
-        .collect()
 }
 
 /// Why a tool may not run now, if so.
@@ -118,7 +111,14 @@ fn executing(left: &[String]) -> String {
 
 /// Takes out of the conversation what is no longer true, and catches up with steps that were done.
 fn filter(texts: &[String]) -> Answer {
-    let mut conversation = parse(texts);
+    // Conversations are long, and most have nothing of ours.
+    if !texts.iter().any(|text| messages::concerns(text)) {
+        return Answer::Proceed;
+    }
+    let parsed = texts.iter().map(|text| serde_json::from_str(text));
+    let Ok(mut conversation) = parsed.collect::<Result<Vec<Value>, _>>() else {
+        return Answer::Proceed;
+    };
     if get(|state| state.executing) {
         // A session that was torn down between a step and its entry.
         let said = messages::since_execute(&conversation);

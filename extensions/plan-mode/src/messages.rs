@@ -11,6 +11,14 @@ pub const EXECUTING_KIND: &str = "plan-execution-context";
 /// The kind of the message that starts the work.
 pub const EXECUTE_KIND: &str = "plan-mode-execute";
 
+/// Whether a message, as JSON, may be one of those that this extension makes.
+#[must_use]
+pub fn concerns(message: &str) -> bool {
+    [PLANNING, PLANNING_KIND, EXECUTING_KIND, EXECUTE_KIND]
+        .iter()
+        .any(|mark| message.contains(mark))
+}
+
 /// The text of an assistant's message; none if it is somebody else's.
 #[must_use]
 pub fn assistant(message: &Value) -> Option<String> {

@@ -158,8 +158,8 @@ pub(crate) async fn start(_reason: Reason) {
         if !same && let Some(live) = live {
             branch::discard(&live).await;
         } else if !same && let Some(stale) = stale {
-            // It was left behind when the session was torn down.
-            branch::delete(&stale).await;
+            // It was left behind when the session, or this extension alone, was torn down.
+            branch::discard(&stale).await;
         }
         if wants_branch {
             branch::begin().await;

@@ -19,8 +19,10 @@
 //! parser for expansions, `yash-syntax` is under the GPL, and `tree-sitter-bash` is C code whose grammar repairs errors instead
 //! of reporting them. What is needed here is a fifth of the grammar, and each of its forms has to be judged anyway.
 //!
-//! * `lex`: words, operators, redirections; * `parse`: which commands there are; * `options`: arguments against what a program is
-//!   known for; * `programs`: what is known about programs.
+//! * `lex`: words, operators, redirections;
+//! * `parse`: which commands there are;
+//! * `options`: arguments against what a program is known for;
+//! * `programs`: what is known about programs.
 
 mod lex;
 mod options;

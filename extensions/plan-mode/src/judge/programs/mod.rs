@@ -71,6 +71,15 @@ pub(super) fn judge(program: &str, arguments: &[Word], depth: usize) -> Result<(
         .iter()
         .find_map(|directory| program.strip_prefix(directory))
         .unwrap_or(program);
+    // `--version` and nothing else is the one form that everything has.
+    if let [only] = arguments
+        && packages::VERSION_ONLY.contains(&name)
+        && only.exact().is_some_and(|text| {
+            text == "--version" || packages::SHORT_VERSION.contains(&(name, &*text))
+        })
+    {
+        return Ok(());
+    }
     for group in GROUPS {
         if group.harmless.contains(&name) {
             return Ok(());
@@ -88,15 +97,6 @@ pub(super) fn judge(program: &str, arguments: &[Word], depth: usize) -> Result<(
         if let Some((_, why)) = group.refused.iter().find(|(known, _)| *known == name) {
             return Err(options::form(name, why));
         }
-    }
-    // `--version` and nothing else is the one form that everything has.
-    if let [only] = arguments
-        && packages::VERSION_ONLY.contains(&name)
-        && only.exact().is_some_and(|text| {
-            text == "--version" || packages::SHORT_VERSION.contains(&(name, &*text))
-        })
-    {
-        return Ok(());
     }
     Err(Refusal::new(format!(
         "`{}` is not a program that is known to only read",
