@@ -13,6 +13,7 @@ mod behaviour;
 mod copy;
 mod guest;
 mod lab;
+mod plan;
 mod roundtrip;
 mod script;
 mod sdk;

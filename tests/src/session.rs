@@ -136,9 +136,13 @@ impl Bench {
     /// # Panics
     /// When it cannot be set up.
     pub async fn open(settings: Settings, directory: &Path) -> Self {
-        let components = shipped(&grants());
-        let components = components.iter().map(|name| built::shipped(name)).collect();
-        Self::with(settings, directory, policy(), components).await
+        let front = Arc::new(Front::new(directory));
+        let (host, session) = session(settings, directory, front.clone()).await;
+        Self {
+            host,
+            session,
+            front,
+        }
     }
 
     /// A session of the guest that does on request what an extension must not do, with these grants.
@@ -151,30 +155,10 @@ impl Bench {
         let text = format!("[extension.unruly]\ndigest = \"{digest}\"\n{grants}\n");
         let policy =
             Policy::parse(&text, "the test's grants").unwrap_or_else(|why| panic!("{why}"));
-        Self::with(settings, directory, policy, vec![path.to_owned()]).await
-    }
-
-    async fn with(
-        settings: Settings,
-        directory: &Path,
-        policy: Policy,
-        components: Vec<PathBuf>,
-    ) -> Self {
-        let host = Host::builder()
-            .cache(scratch::cache().join("compiled"))
-            .state(directory.join("host"))
-            .platform(settings)
-            .policy(policy);
-        let host = host.build().unwrap_or_else(|why| panic!("{why}"));
-        let mut extensions = Vec::new();
-        for component in components {
-            let loaded = host.load_file(&component).await;
-            extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
-        }
         let front = Arc::new(Front::new(directory));
-        let session = host
-            .session(front.clone(), extensions)
-            .unwrap_or_else(|why| panic!("{why}"));
+        let components = vec![path.to_owned()];
+        let (host, session) =
+            session_of(settings, directory, policy, components, front.clone()).await;
         Self {
             host,
             session,
@@ -215,4 +199,42 @@ impl Bench {
 
 fn short(arguments: &Value) -> String {
     arguments.to_string().chars().take(120).collect()
+}
+
+/// A session of the shipped extensions behind any front end, and its host.
+///
+/// # Panics
+/// When it cannot be set up.
+pub async fn session(
+    settings: Settings,
+    directory: &Path,
+    harness: Arc<dyn Harness>,
+) -> (Host, Session) {
+    let components = shipped(&grants());
+    let components = components.iter().map(|name| built::shipped(name)).collect();
+    session_of(settings, directory, policy(), components, harness).await
+}
+
+async fn session_of(
+    settings: Settings,
+    directory: &Path,
+    policy: Policy,
+    components: Vec<PathBuf>,
+    harness: Arc<dyn Harness>,
+) -> (Host, Session) {
+    let host = Host::builder()
+        .cache(scratch::cache().join("compiled"))
+        .state(directory.join("host"))
+        .platform(settings)
+        .policy(policy);
+    let host = host.build().unwrap_or_else(|why| panic!("{why}"));
+    let mut extensions = Vec::new();
+    for component in components {
+        let loaded = host.load_file(&component).await;
+        extensions.push(loaded.unwrap_or_else(|why| panic!("{why}")));
+    }
+    let session = host
+        .session(harness, extensions)
+        .unwrap_or_else(|why| panic!("{why}"));
+    (host, session)
 }

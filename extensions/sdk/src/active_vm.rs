@@ -4,6 +4,9 @@
 //! whoever asks on [`ASK`] with a token. Messages of the bus come in order, so an answer is never older than
 //! a change made before the question. Both extensions need the topics in their `bus` grant.
 //!
+//! An extension that has a reason to may also say, on [`USE`], that tools act on a VM of its own for now ([`use_for_now`]): the user's
+//! choice stays recorded, and comes back when it is told so, or when the user chooses anew.
+//!
 //! An extension that asks names [`TOPIC`] in its `topics` and gives every event to [`heard`].
 
 use std::cell::{Cell, RefCell};
@@ -20,10 +23,14 @@ use crate::{Error, Event};
 pub const TOPIC: &str = "vers-vm.active";
 /// Where it is asked for: a [`Question`].
 pub const ASK: &str = "vers-vm.active.ask";
+/// Where another VM is put in the place of the choice, for now: a [`Loan`].
+pub const USE: &str = "vers-vm.use";
 /// The tool that makes a VM the active one: where there is none, nobody would answer.
 const CHOOSER: &str = "vers_vm_use";
 /// How long an answer may take, in milliseconds: the start of `vers-vm` waits for the platform, too.
 const PATIENCE: u64 = 15_000;
+/// How long `vers-vm` may take to reach a VM that has just been made, in milliseconds.
+const REACHING: u64 = 120_000;
 
 /// The choice.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +44,19 @@ pub struct ActiveVm {
     /// The token of the question that this answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_to: Option<String>,
+    /// In an answer to a [`Loan`]: why tools do not act on that VM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Tools shall act on another VM than the chosen one, for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loan {
+    /// The whole id of the VM; none: on the chosen one again.
+    pub vm_id: Option<String>,
+    /// Comes back as [`ActiveVm::answer_to`].
+    pub token: String,
 }
 
 /// Who asks.
@@ -64,6 +84,15 @@ pub fn tell(active: &ActiveVm) {
 pub fn question(event: &Event) -> Option<Question> {
     match event {
         Event::Bus((topic, data)) if topic == ASK => serde_json::from_str(data).ok(),
+        _ => None,
+    }
+}
+
+/// The loan in a message of the bus, if it is one.
+#[must_use]
+pub fn loan(event: &Event) -> Option<Loan> {
+    match event {
+        Event::Bus((topic, data)) if topic == USE => serde_json::from_str(data).ok(),
         _ => None,
     }
 }
@@ -97,24 +126,60 @@ pub async fn ask() -> Result<ActiveVm, Error> {
     if !session::all_tools().iter().any(|tool| tool == CHOOSER) {
         return Ok(ActiveVm::default());
     }
+    let token = token();
+    let question = serde_json::to_string(&Question {
+        token: token.clone(),
+    });
+    answer(ASK, &question.unwrap_or_default(), token, PATIENCE).await
+}
+
+/// Lets tools act on this VM for now, or (`None`) on the chosen one again. Returns what they act on when that is so.
+/// Where a VM is given, it has answered by then. Cancel-safe, but a loan that was asked for may then still be made.
+///
+/// # Errors
+/// `Error::Unavailable` with the reason when tools do not act on it; as [`ask`].
+pub async fn use_for_now(vm: Option<String>) -> Result<ActiveVm, Error> {
+    if !session::all_tools().iter().any(|tool| tool == CHOOSER) {
+        return Err(Error::NotFound("vers-vm is not loaded".into()));
+    }
+    let token = token();
+    let loan = serde_json::to_string(&Loan {
+        vm_id: vm,
+        token: token.clone(),
+    });
+    let active = answer(USE, &loan.unwrap_or_default(), token, REACHING).await?;
+    match active.error {
+        Some(why) => Err(Error::Unavailable(why)),
+        None => Ok(active),
+    }
+}
+
+/// No other extension's question has the same: an answer to both would still be right.
+fn token() -> String {
     let number = ASKED.replace(ASKED.get() + 1);
-    // No other extension's question has the same: an answer to both would still be right.
-    let token = format!("{}.{number}", timers::ticks());
+    format!("{}.{number}", timers::ticks())
+}
+
+async fn answer(
+    topic: &str,
+    message: &str,
+    token: String,
+    patience: u64,
+) -> Result<ActiveVm, Error> {
     let (answer, answered) = oneshot::channel();
     PENDING.with_borrow_mut(|pending| {
         pending.retain(|_, waiting| !waiting.is_canceled());
-        pending.insert(token.clone(), answer);
+        pending.insert(token, answer);
     });
-    let question = serde_json::to_string(&Question { token }).unwrap_or_default();
-    bus::emit(ASK, &question);
-    let late = timers::sleep(PATIENCE);
+    bus::emit(topic, message);
+    let late = timers::sleep(patience);
     futures::pin_mut!(late);
     match select(answered, late).await {
         Either::Left((Ok(active), _)) => Ok(active),
         Either::Right((Err(ended), _)) => Err(ended),
         Either::Left((Err(oneshot::Canceled), _)) | Either::Right((Ok(()), _)) => {
             Err(Error::TimedOut(format!(
-                "vers-vm did not say which VM is active. A policy of your own needs bus = [\"{TOPIC}\", \"{ASK}\"] in the sections of both \
+                "vers-vm did not say which VM is active. A policy of your own needs bus = [\"{TOPIC}\", \"{topic}\"] in the sections of both \
                  extensions"
             )))
         }
@@ -133,6 +198,7 @@ mod tests {
             vm_id: Some("a".into()),
             working_directory: None,
             answer_to: Some("1.0".into()),
+            error: None,
         };
         assert_eq!(
             serde_json::to_value(&active).unwrap(),
@@ -145,6 +211,14 @@ mod tests {
             r#"{"token":"x","more":1}"#.into(),
         )));
         assert_eq!(asked, Some(Question { token: "x".into() }));
+        let lent = loan(&Event::Bus((
+            USE.into(),
+            r#"{"vmId":"b","token":"y"}"#.into(),
+        )));
+        assert_eq!(
+            lent.map(|loan| (loan.vm_id, loan.token)),
+            Some((Some("b".into()), "y".into()))
+        );
         assert_eq!(
             question(&Event::Bus((TOPIC.into(), r#"{"token":"x"}"#.into()))),
             None

@@ -19,7 +19,7 @@ pub(crate) fn describe() -> ExtensionInfo {
         shortcuts: Vec::new(),
         flags: flags(),
         subscriptions: Vec::new(),
-        topics: vec![active_vm::ASK.into()],
+        topics: vec![active_vm::ASK.into(), active_vm::USE.into()],
     }
 }
 

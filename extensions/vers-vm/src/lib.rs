@@ -70,6 +70,9 @@ impl Extension for VersVm {
         if let Some(question) = active_vm::question(&event) {
             wit_bindgen::spawn_local(session::answer(question.token));
         }
+        if let Some(loan) = active_vm::loan(&event) {
+            wit_bindgen::spawn_local(session::lend(loan));
+        }
         Answer::Proceed
     }
 

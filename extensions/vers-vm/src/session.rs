@@ -7,12 +7,13 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use futures::future::{Either, select};
-use pi_vers_sdk::active_vm::{self, ActiveVm};
+use pi_vers_sdk::active_vm::{self, ActiveVm, Loan};
 use pi_vers_sdk::harness::{log, session, timers, types};
 use pi_vers_sdk::{Error, FlagValue, args, digest, outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::search::Dialect;
+use crate::vm_tools::reach;
 use crate::wrapper::{Names, parse_state};
 use crate::{remote, status};
 
@@ -28,6 +29,8 @@ const ANSWER: u64 = 5_000;
 #[derive(Default)]
 struct Session {
     active: Option<String>,
+    /// In place of `active`, for now, at the wish of another extension: not recorded.
+    lent: Option<String>,
     /// Working directories, as far as no command has run since they were read.
     directories: HashMap<String, Option<String>>,
     dialects: HashMap<String, Dialect>,
@@ -46,17 +49,18 @@ struct Entry {
 
 /// The VM that tools act on; none is this machine.
 pub(crate) fn active() -> Option<String> {
-    SESSION.with_borrow(|s| s.active.clone())
+    SESSION.with_borrow(|s| s.lent.clone().or_else(|| s.active.clone()))
 }
 
 /// Whether tools act on this VM.
 pub(crate) fn is_active(vm: &str) -> bool {
-    SESSION.with_borrow(|s| s.active.as_deref() == Some(vm))
+    active().as_deref() == Some(vm)
 }
 
 /// Chooses the VM that tools act on, shows it and writes it into the session.
 pub(crate) async fn activate(vm: Option<String>) {
     set_active(vm.clone());
+    SESSION.with_borrow_mut(|s| s.lent = None);
     status::show();
     tell();
     let entry = serde_json::to_string(&Entry { vm_id: vm }).unwrap_or_default();
@@ -88,6 +92,26 @@ pub(crate) async fn answer(token: String) {
         vm_id: vm,
         working_directory: directory.and_then(Result::ok).flatten(),
         answer_to: Some(token),
+        error: None,
+    });
+}
+
+/// Lets tools act on the VM that another extension has for them, or on the chosen one again.
+pub(crate) async fn lend(loan: Loan) {
+    let error = match &loan.vm_id {
+        Some(vm) => reach(vm).await.err().map(|why| outcome::explain(&why)),
+        None => None,
+    };
+    if error.is_none() {
+        SESSION.with_borrow_mut(|s| s.lent = loan.vm_id);
+        status::show();
+        tell();
+    }
+    active_vm::tell(&ActiveVm {
+        vm_id: active(),
+        working_directory: None,
+        answer_to: Some(loan.token),
+        error,
     });
 }
 
