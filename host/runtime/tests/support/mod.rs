@@ -157,6 +157,7 @@ impl Harness for Front {
     fn ask(
         &self,
         _: &str,
+        _: Option<&str>,
         title: &str,
         _: Dialog,
         _: Option<std::time::Duration>,
