@@ -68,6 +68,11 @@ skipped. All its calls share one session.
 With --json each result is one line: {\"tool\",\"ok\",\"content\":[…],\"details\",\"error\":{\"kind\",\"message\"},\"ms\"}.
 Ctrl-C cancels the running call, which also stops it on the VM; a second one quits at once.")]
     Run(Run),
+    /// Serve a harness: JSON lines on standard input and output
+    #[command(
+        after_help = "A harness's own extension starts this; docs/bridge.md has the protocol.\n\nExample:\n  pi-vers bridge --local"
+    )]
+    Bridge(Bridge),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
@@ -152,6 +157,18 @@ pub(crate) struct Run {
     /// Set a flag of an extension
     #[arg(long, value_name = "NAME=VALUE", value_parser = flag)]
     pub(crate) flag: Vec<(String, String)>,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Bridge {
+    /// Use the platform of this machine; started for this harness if it is not up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) loading: Loading,
 }

@@ -1,6 +1,7 @@
 //! `pi-vers`: extensions for coding agents that work on Vers VMs, from the command line.
 
 mod args;
+mod bridge;
 mod call;
 mod demo;
 mod dirs;
@@ -65,6 +66,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Demo(options) => Box::pin(demo::demo(terminal, options)).await,
         Command::Tools(options) => tools::tools(terminal, options).await,
         Command::Run(options) => run::run(terminal, options).await,
+        Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Local(command) => local::command(terminal, command).await,
         Command::Login(options) => login::login(terminal, options).await,
