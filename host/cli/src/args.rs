@@ -81,6 +81,19 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
     /// The Vers platform on this machine
     #[command(subcommand)]
     Local(Local),
+    /// Print the arguments with which OpenSSH's `ssh` gets into a VM
+    #[command(after_help = "\
+Examples:
+  pi-vers ssh-config 1f2e      [\"-o\",\"ProxyCommand=…\",…,\"-i\",KEY,\"root@VM\"]
+
+The VM's key (mode 0600) and its pinned host key are put below pi-vers/ssh in XDG_STATE_HOME. A program that runs `ssh` appends
+the command to these arguments.")]
+    SshConfig(SshConfig),
+    /// The way to a VM's SSH server, as OpenSSH's ProxyCommand
+    #[command(after_help = "\
+Connects standard input and output to the VM's SSH server, inside TLS with a verified certificate. `pi-vers ssh-config`
+says how `ssh` uses it.")]
+    SshProxy(SshProxy),
     /// Get an API key: by mail, without a browser session
     #[command(after_help = "Example:\n  pi-vers login --email you@example.com")]
     Login(Login),
@@ -244,6 +257,30 @@ pub(crate) enum Network {
     None,
     /// This machine's network
     Host,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshConfig {
+    /// The VM: its id, or the beginning of it
+    pub(crate) vm: String,
+    /// The VM is one of the platform of this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshProxy {
+    /// The VM: its whole id
+    pub(crate) vm: uuid::Uuid,
+    /// The VM is one of the platform of this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -17,6 +17,7 @@ mod run;
 mod session;
 mod setup;
 mod shipped;
+mod ssh;
 mod terminal;
 mod tools;
 mod whoami;
@@ -69,6 +70,8 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Local(command) => local::command(terminal, command).await,
+        Command::SshProxy(options) => ssh::proxy(options).await,
+        Command::SshConfig(options) => ssh::config(&terminal, options).await,
         Command::Login(options) => login::login(terminal, options).await,
         Command::Whoami(options) => whoami::whoami(terminal, options).await,
         Command::Doctor(options) => doctor::doctor(terminal, options).await,
