@@ -10,9 +10,11 @@
 mod background;
 mod bad_input;
 mod behaviour;
+mod bridge;
 mod copy;
 mod lab;
 mod roundtrip;
 mod script;
 mod sdk;
+mod ssh;
 mod survival;
