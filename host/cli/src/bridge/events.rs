@@ -113,7 +113,7 @@ pub(crate) fn reaction(reaction: &Reaction, was_error: bool) -> Value {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
     use pi_vers_host::{BashOutcome, Content, CustomMessage, ToolOutput};
 
