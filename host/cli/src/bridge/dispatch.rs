@@ -214,16 +214,20 @@ impl Dispatch {
             self.shim.clone(),
         );
         self.tasks.spawn(async move {
-            let answer = match opening.await {
-                Err(why) => Err(refusal_of(&why)),
-                Ok(session) => {
-                    if let Err(why) = session.start(reason).await {
-                        // The others have started; a call of this one says it again.
-                        let line = Failure::from(why).line();
-                        shim.notify("pi-vers", &line, Severity::Warning);
-                    }
-                    Ok(Value::Null)
+            let started = async {
+                let session = opening.await.map_err(|why| refusal_of(&why))?;
+                if let Err(why) = session.start(reason).await {
+                    // The others have started; a call of this one says it again.
+                    let line = Failure::from(why).line();
+                    shim.notify("pi-vers", &line, Severity::Warning);
                 }
+                Ok(Value::Null)
+            };
+            let answer = tokio::select! {
+                biased;
+                // Nobody waits for it any more; calls still find the session that is opened.
+                () = place.cancel.cancelled() => Err(cancelled()),
+                answer = started => answer,
             };
             answers.give(id, answer, place).await;
         });
