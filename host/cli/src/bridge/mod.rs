@@ -52,11 +52,11 @@ pub(crate) async fn bridge(terminal: Arc<Terminal>, options: Bridge) -> Result<C
         async move { outbox.write(tokio::io::stdout()).await }
     });
     let mut lines = Lines::new(tokio::io::stdin(), LONGEST);
-    let local = match options.local {
-        true => Some(Local::attach(&terminal, options.state.as_deref()).await?),
-        false => None,
+    let mut place = Place {
+        terminal: &terminal,
+        local: None,
     };
-    let served = serve(&options, local.as_ref(), &outbox, &mut lines, &mut signals).await;
+    let served = serve(&options, &mut place, &outbox, &mut lines, &mut signals).await;
     if let Err(Ended::Fatal(why)) = &served {
         let line = why.line();
         outbox.send_small(Outgoing::Fatal { message: &line }.line());
@@ -64,7 +64,7 @@ pub(crate) async fn bridge(terminal: Arc<Terminal>, options: Bridge) -> Result<C
     outbox.finish();
     // A shim that does not read loses the last lines.
     let _ = timeout(FLUSH, writer).await;
-    let left = match local {
+    let left = match place.local {
         Some(local) => local.leave(&terminal).await,
         None => Ok(()),
     };
@@ -72,6 +72,13 @@ pub(crate) async fn bridge(terminal: Arc<Terminal>, options: Bridge) -> Result<C
         Ok(()) => left.map(|()| Code::Ok),
         Err(Ended::Fatal(why) | Ended::Broken(why)) => Err(why),
     }
+}
+
+/// Where the platform is that this harness uses.
+struct Place<'a> {
+    terminal: &'a Terminal,
+    /// That of this machine, once it is attached.
+    local: Option<Local>,
 }
 
 /// How it ends other than by being told.
@@ -99,7 +106,7 @@ fn broken(why: impl std::fmt::Display) -> Ended {
 
 async fn serve(
     options: &Bridge,
-    local: Option<&Local>,
+    place: &mut Place<'_>,
     outbox: &Arc<Outbox>,
     lines: &mut Lines<impl AsyncRead + Unpin>,
     signals: &mut Signals,
@@ -133,9 +140,13 @@ async fn serve(
         let why = "the `cwd` of `hello` is no absolute path";
         return Err(Failure::usage(why).into());
     }
+    if options.local {
+        let attached = Local::attach(place.terminal, options.state.as_deref());
+        place.local = Some(attached.await?);
+    }
     let mut stage = tokio::select! {
         () = signals.any() => return Ok(()),
-        stage = Stage::set(options.loading.clone(), directory, local) => stage?,
+        stage = Stage::set(options.loading.clone(), directory, place.local.as_ref()) => stage?,
     };
     let shim = Arc::new(Shim::new(outbox.clone(), hello.clone()));
     let session = stage.open(&shim)?;
