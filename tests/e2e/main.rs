@@ -12,6 +12,7 @@ mod bad_input;
 mod behaviour;
 mod bridge;
 mod copy;
+mod core;
 mod lab;
 mod roundtrip;
 mod script;

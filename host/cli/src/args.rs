@@ -73,6 +73,11 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
         after_help = "A harness's own extension starts this; docs/bridge.md has the protocol.\n\nExample:\n  pi-vers bridge --local"
     )]
     Bridge(Bridge),
+    /// Serve a program that wants the platform: JSON lines on standard input and output
+    #[command(
+        after_help = "docs/core.md has the methods.\n\nExample:\n  echo '{\"id\":1,\"method\":\"listVms\"}' | pi-vers core"
+    )]
+    Core(Core),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
@@ -184,6 +189,16 @@ pub(crate) struct Bridge {
     pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Core {
+    /// Use the platform of this machine, which has to be up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

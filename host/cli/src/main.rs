@@ -3,6 +3,7 @@
 mod args;
 mod bridge;
 mod call;
+mod core;
 mod demo;
 mod dirs;
 mod doctor;
@@ -21,6 +22,7 @@ mod ssh;
 mod terminal;
 mod tools;
 mod whoami;
+mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -68,6 +70,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Tools(options) => tools::tools(terminal, options).await,
         Command::Run(options) => run::run(terminal, options).await,
         Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
+        Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Local(command) => local::command(terminal, command).await,
         Command::SshProxy(options) => ssh::proxy(options).await,

@@ -18,28 +18,39 @@ use crate::local::{self, Local};
 use crate::terminal::Terminal;
 use crate::{dirs, setup};
 
-/// The client of the platform that the options name, and that platform's directory if it is this machine's.
-async fn client(local: bool, state: Option<&Path>) -> Result<(Api, Ssh, Option<PathBuf>), Failure> {
-    let (settings, directory): (Settings, _) = if local {
-        let directory = dirs::local(state)?;
-        let settings = Local::running(&directory).await?.settings()?;
-        (settings, Some(directory))
-    } else {
-        (setup::settings()?, None)
-    };
-    let api = Api::new(settings)?;
-    let options = SshOptions {
-        // The host's.
-        known_hosts: Some(dirs::state()?.join("known-hosts.json")),
-        ..SshOptions::default()
-    };
-    Ok((api.clone(), Ssh::new(api, options)?, directory))
+/// A platform, and the way into its VMs.
+pub(crate) struct Platform {
+    pub(crate) api: Api,
+    pub(crate) ssh: Ssh,
+    /// Its directory, if it is this machine's.
+    local: Option<PathBuf>,
+}
+
+impl Platform {
+    /// The one that the options name.
+    pub(crate) async fn of(local: bool, state: Option<&Path>) -> Result<Self, Failure> {
+        let (settings, local): (Settings, _) = if local {
+            let directory = dirs::local(state)?;
+            let settings = Local::running(&directory).await?.settings()?;
+            (settings, Some(directory))
+        } else {
+            (setup::settings()?, None)
+        };
+        let api = Api::new(settings)?;
+        let options = SshOptions {
+            // The host's.
+            known_hosts: Some(dirs::state()?.join("known-hosts.json")),
+            ..SshOptions::default()
+        };
+        let ssh = Ssh::new(api.clone(), options)?;
+        Ok(Self { api, ssh, local })
+    }
 }
 
 /// Copies both ways until the VM's side ends. The end of the input is passed on, and what still comes is written.
 pub(crate) async fn proxy(options: SshProxy) -> Result<Code, Failure> {
-    let (_, ssh, _) = client(options.local, options.state.as_deref()).await?;
-    let (mut from, mut to) = split(ssh.edge(VmId(options.vm)).await?);
+    let platform = Platform::of(options.local, options.state.as_deref()).await?;
+    let (mut from, mut to) = split(platform.ssh.edge(VmId(options.vm)).await?);
     let up = async {
         copy(&mut stdin(), &mut to).await?;
         to.shutdown().await
@@ -71,47 +82,68 @@ pub(crate) async fn proxy(options: SshProxy) -> Result<Code, Failure> {
 
 /// Writes the files and prints the arguments.
 pub(crate) async fn config(terminal: &Terminal, options: SshConfig) -> Result<Code, Failure> {
-    let (api, ssh, state) = client(options.local, options.state.as_deref()).await?;
-    let vm = api.resolve(&options.vm).await?;
-    let key = api.ssh_key(vm).await?;
-    let host_key = ssh.host_key(vm).await?;
-    ssh.disconnect(vm).await;
-    let directory = dirs::private(dirs::state()?.join("ssh").join(vm.to_string()))?;
-    let alias = format!("vers-{vm}");
-    let (key_file, hosts_file) = (directory.join("key"), directory.join("known_hosts"));
-    let mut key = key.private_key.expose().to_owned();
-    // OpenSSH does not read a key whose last line has no end.
-    if !key.ends_with('\n') {
-        key.push('\n');
-    }
-    write(&key_file, &key)?;
-    write(&hosts_file, &format!("{alias} {host_key}\n"))?;
-    let program = std::env::current_exe()
-        .map_err(|why| Failure::internal(format!("cannot find this program's own file: {why}")))?;
-    let mut proxy = format!("{} ssh-proxy {vm}", local::quoted(text(&program)?.as_ref()));
-    if let Some(state) = &state {
-        let state = local::quoted(text(state)?.as_ref());
-        proxy = format!("{proxy} --local --state {state}");
-    }
-    let arguments = json!([
-        "-o",
-        format!("ProxyCommand={}", literal(&proxy)),
-        "-o",
-        format!("UserKnownHostsFile={}", word(&hosts_file)?),
-        "-o",
-        "GlobalKnownHostsFile=/dev/null",
-        "-o",
-        format!("HostKeyAlias={alias}"),
-        "-o",
-        "StrictHostKeyChecking=yes",
-        "-o",
-        "IdentitiesOnly=yes",
-        "-i",
-        literal(text(&key_file)?),
-        format!("root@{}", api.settings().vm_host(vm)),
-    ]);
-    terminal.line(arguments.to_string());
+    let platform = Platform::of(options.local, options.state.as_deref()).await?;
+    let vm = platform.api.resolve(&options.vm).await?;
+    let arguments = platform.arguments(vm).await?;
+    platform.ssh.disconnect(vm).await;
+    terminal.line(json!(arguments).to_string());
     Ok(Code::Ok)
+}
+
+impl Platform {
+    /// Where `ssh` finds what it needs for a VM.
+    fn directory(vm: VmId) -> Result<PathBuf, Failure> {
+        dirs::private(dirs::state()?.join("ssh").join(vm.to_string()))
+    }
+
+    /// Puts the VM's key in its file.
+    pub(crate) async fn key_file(&self, vm: VmId) -> Result<PathBuf, Failure> {
+        let key = self.api.ssh_key(vm).await?;
+        let mut key = key.private_key.expose().to_owned();
+        // OpenSSH does not read a key whose last line has no end.
+        if !key.ends_with('\n') {
+            key.push('\n');
+        }
+        let file = Self::directory(vm)?.join("key");
+        write(&file, &key)?;
+        Ok(file)
+    }
+
+    /// What `ssh` is given before the command; the files it names are written.
+    pub(crate) async fn arguments(&self, vm: VmId) -> Result<Vec<String>, Failure> {
+        let key_file = self.key_file(vm).await?;
+        let host_key = self.ssh.host_key(vm).await?;
+        let alias = format!("vers-{vm}");
+        let hosts_file = Self::directory(vm)?.join("known_hosts");
+        write(&hosts_file, &format!("{alias} {host_key}\n"))?;
+        let program = std::env::current_exe().map_err(|why| {
+            Failure::internal(format!("cannot find this program's own file: {why}"))
+        })?;
+        let mut proxy = format!("{} ssh-proxy {vm}", local::quoted(text(&program)?.as_ref()));
+        if let Some(state) = &self.local {
+            let state = local::quoted(text(state)?.as_ref());
+            proxy = format!("{proxy} --local --state {state}");
+        }
+        let options = [
+            format!("ProxyCommand={}", literal(&proxy)),
+            format!("UserKnownHostsFile={}", word(&hosts_file)?),
+            "GlobalKnownHostsFile=/dev/null".to_owned(),
+            format!("HostKeyAlias={alias}"),
+            "StrictHostKeyChecking=yes".to_owned(),
+            "IdentitiesOnly=yes".to_owned(),
+        ];
+        let mut arguments: Vec<String> = options
+            .into_iter()
+            .flat_map(|option| ["-o".to_owned(), option])
+            .collect();
+        let host = self.api.settings().vm_host(vm);
+        arguments.extend([
+            "-i".to_owned(),
+            literal(text(&key_file)?),
+            format!("root@{host}"),
+        ]);
+        Ok(arguments)
+    }
 }
 
 /// Puts a file of mode 0600 in place, whole.

@@ -20,12 +20,11 @@ use tokio_util::task::TaskTracker;
 use super::events::{self, Told};
 use super::frames::{self, Incoming, Outgoing};
 use super::harness::Shim;
-use super::lines::LONGEST;
-use super::outbox::Outbox;
 use super::requests::Refused;
 use super::stage::Stage;
 use super::values;
 use crate::failure::Failure;
+use crate::wire::{LONGEST, Outbox, Room};
 
 /// Requests of the shim under way.
 const MOST: usize = 1024;
@@ -404,10 +403,7 @@ async fn see_through(
     }
 }
 
-async fn until_room(
-    pause: Pin<&mut tokio::time::Sleep>,
-    outbox: &Outbox,
-) -> Option<super::outbox::Room> {
+async fn until_room(pause: Pin<&mut tokio::time::Sleep>, outbox: &Outbox) -> Option<Room> {
     pause.await;
     outbox.room(0).await
 }

@@ -237,11 +237,9 @@ pub(crate) enum Outgoing<'a> {
 }
 
 impl Outgoing<'_> {
-    /// The line, with its line feed. Nothing in a frame can fail to be JSON.
+    /// The line, with its line feed.
     pub(crate) fn line(&self) -> Vec<u8> {
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
+        crate::wire::line(self)
     }
 }
 

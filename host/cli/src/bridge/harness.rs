@@ -16,9 +16,9 @@ use pi_vers_host::{
 use serde_json::{Value, json};
 
 use super::frames::{Context, Hello, Outgoing};
-use super::outbox::{Key, Outbox};
 use super::requests::{Hear, Refused, Request, Requests};
 use super::{stage, values};
+use crate::wire::{Key, Outbox};
 
 /// How long the harness may take over what no person decides.
 const PROMPT: Duration = Duration::from_secs(30);

@@ -8,8 +8,6 @@ mod dispatch;
 mod events;
 mod frames;
 mod harness;
-mod lines;
-mod outbox;
 mod ready;
 mod requests;
 mod stage;
@@ -21,20 +19,18 @@ use std::time::Duration;
 
 use pi_vers_host::{Harness as _, Severity};
 use tokio::io::AsyncRead;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::timeout;
 
 use self::dispatch::Dispatch;
 use self::frames::{Hello, Incoming, Outgoing, VERSION};
 use self::harness::Shim;
-use self::lines::{LONGEST, Lines};
-use self::outbox::Outbox;
 use self::ready::Ready;
 use self::stage::Stage;
 use crate::args::Bridge;
 use crate::failure::{Code, Failure};
 use crate::local::Local;
 use crate::terminal::Terminal;
+use crate::wire::{LONGEST, Lines, Outbox, Signals};
 
 /// How long the shim may take to say `hello`.
 const HELLO: Duration = Duration::from_secs(10);
@@ -224,33 +220,6 @@ async fn hello(lines: &mut Lines<impl AsyncRead + Unpin>) -> Result<Option<Hello
             Incoming::Misfit { why, .. } => return Err(broken(why)),
             Incoming::Shutdown => return Ok(None),
             _ => tracing::warn!("a frame before `hello` is passed over"),
-        }
-    }
-}
-
-/// Those that ask a process to end.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn watch() -> Result<Self, Failure> {
-        let take = |kind| {
-            signal(kind)
-                .map_err(|why| Failure::internal(format!("cannot watch for signals: {why}")))
-        };
-        Ok(Self([
-            take(SignalKind::terminate())?,
-            take(SignalKind::interrupt())?,
-            take(SignalKind::hangup())?,
-        ]))
-    }
-
-    /// Waits for one. Cancel-safe.
-    async fn any(&mut self) {
-        let [terminate, interrupt, hangup] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
         }
     }
 }

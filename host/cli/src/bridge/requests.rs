@@ -14,8 +14,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{News, Outgoing};
-use super::lines::LONGEST;
-use super::outbox::Outbox;
+use crate::wire::{LONGEST, Outbox};
 
 /// Requests under way; further ones wait.
 const MOST: usize = 256;
