@@ -88,15 +88,18 @@ struct Request {
 }
 
 impl Request {
-    /// Waits for what can be dropped at any time.
-    async fn race<T, E: Into<Problem>>(
-        &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T> {
-        tokio::select! {
-            biased;
-            () = self.cancel.cancelled() => Err(Problem::new("cancelled", "it was cancelled")),
-            done = work => done.map_err(Into::into),
+    /// Waits for what can be dropped at any time. Boxed: the futures of the platform's client are large.
+    fn race<'a, T, E: Into<Problem>>(
+        &'a self,
+        work: impl Future<Output = Result<T, E>> + Send + 'a,
+    ) -> impl Future<Output = Result<T>> + Send + 'a {
+        let work = Box::pin(work);
+        async move {
+            tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => Err(Problem::new("cancelled", "it was cancelled")),
+                done = work => done.map_err(Into::into),
+            }
         }
     }
 }
