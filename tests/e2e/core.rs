@@ -138,7 +138,7 @@ async fn every_method_does_what_the_document_says() {
     let late = core
         .error(
             "exec",
-            on(json!({ "command": "sleep 600", "timeoutMs": 300 })),
+            on(json!({ "command": "sleep 600", "timeoutMs": 300.5 })),
         )
         .await;
     assert_eq!(late["kind"], "timed-out");

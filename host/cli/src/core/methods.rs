@@ -1,6 +1,7 @@
 //! The methods, and what they take.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -106,8 +107,8 @@ struct Visibility {
 pub(super) struct Exec {
     pub(super) vm_id: VmId,
     pub(super) command: String,
-    #[serde(default)]
-    pub(super) timeout_ms: Option<u64>,
+    #[serde(default, deserialize_with = "millis")]
+    pub(super) timeout_ms: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -115,8 +116,8 @@ pub(super) struct Exec {
 pub(super) struct Script {
     pub(super) vm_id: VmId,
     pub(super) script: String,
-    #[serde(default)]
-    pub(super) timeout_ms: Option<u64>,
+    #[serde(default, deserialize_with = "millis")]
+    pub(super) timeout_ms: Option<Duration>,
 }
 
 #[derive(Deserialize)]
@@ -127,6 +128,15 @@ pub(super) struct Upload {
     pub(super) remote_dir: String,
     #[serde(default)]
     pub(super) exclude: Option<Vec<String>>,
+}
+
+/// Milliseconds, whole or not.
+fn millis<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    let Some(millis) = Option::<f64>::deserialize(from)? else {
+        return Ok(None);
+    };
+    let duration = Duration::try_from_secs_f64(millis / 1000.0);
+    duration.map(Some).map_err(serde::de::Error::custom)
 }
 
 /// The parameters of a method; none are an empty object.

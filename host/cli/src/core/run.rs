@@ -111,14 +111,13 @@ fn with_outputs(ran: Ran) -> Value {
 }
 
 pub(super) async fn exec(request: &Request, exec: Exec) -> Result<Value> {
-    let limit = exec.timeout_ms.map_or(EXEC, Duration::from_millis);
+    let limit = exec.timeout_ms.unwrap_or(EXEC);
     let ran = collect(request, exec.vm_id, exec.command, Some(limit)).await?;
     Ok(with_outputs(ran))
 }
 
 pub(super) async fn exec_script(request: &Request, script: Script) -> Result<Value> {
-    let limit = script.timeout_ms.map(Duration::from_millis);
-    let ran = collect(request, script.vm_id, script.script, limit).await?;
+    let ran = collect(request, script.vm_id, script.script, script.timeout_ms).await?;
     if ran.exit.is_success() {
         return Ok(with_outputs(ran));
     }
@@ -142,8 +141,7 @@ pub(super) async fn exec_script(request: &Request, script: Script) -> Result<Val
 }
 
 pub(super) async fn exec_streaming(request: &Request, exec: Exec) -> Result<Value> {
-    let limit = exec.timeout_ms.map(Duration::from_millis);
-    let (child, stdout, stderr) = start(request, exec.vm_id, exec.command, limit).await?;
+    let (child, stdout, stderr) = start(request, exec.vm_id, exec.command, exec.timeout_ms).await?;
     let work = async {
         let ((), (), exit) = tokio::join!(
             pass_on(request, "stdout", stdout),
