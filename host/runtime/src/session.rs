@@ -190,16 +190,25 @@ impl Session {
             .collect()
     }
 
+    /// Says why the session starts, for extensions that a call starts before [`Session::start`] does. The first reason counts.
+    pub fn set_reason(&self, reason: StartReason) {
+        for slot in &self.0.slots {
+            slot.set_reason(reason);
+        }
+    }
+
     /// Starts every extension that wants to know of the session's start, side by side. Without it each starts
     /// at its first call.
     ///
     /// # Errors
     /// The first crash; the other extensions have started all the same.
     pub async fn start(&self, reason: StartReason) -> Result<(), CallError> {
-        let starts = self.0.slots.iter().map(|slot| async {
-            slot.set_reason(reason);
-            slot.actor().await.map(|_| ())
-        });
+        self.set_reason(reason);
+        let starts = self
+            .0
+            .slots
+            .iter()
+            .map(|slot| async { slot.actor().await.map(|_| ()) });
         futures::future::join_all(starts)
             .await
             .into_iter()

@@ -196,14 +196,18 @@ impl Dispatch {
         // From here on requests are for the new session, and wait until it is open.
         self.opening = async move {
             let mut stage = stage.lock().await;
-            if !again && !stage.is_outdated(&shim) {
-                return old.await;
-            }
-            if let Ok(old) = old.await {
-                old.end().await;
-            }
-            stage.update(&shim).await.map_err(Arc::new)?;
-            stage.open(&shim).map_err(Arc::new)
+            let session = if !again && !stage.is_outdated(&shim) {
+                old.await?
+            } else {
+                if let Ok(old) = old.await {
+                    old.end().await;
+                }
+                stage.update(&shim).await.map_err(Arc::new)?;
+                stage.open(&shim).map_err(Arc::new)?
+            };
+            // A call may be quicker than the start.
+            session.set_reason(reason);
+            Ok(session)
         }
         .boxed()
         .shared();
