@@ -10,7 +10,9 @@
 mod background;
 mod bad_input;
 mod behaviour;
+mod bridge;
 mod copy;
+mod core;
 mod guest;
 mod lab;
 mod plan;
@@ -18,4 +20,5 @@ mod roundtrip;
 mod script;
 mod sdk;
 mod secrets;
+mod ssh;
 mod survival;

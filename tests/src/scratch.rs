@@ -100,7 +100,12 @@ impl Scratch {
         self.directory.path().join("state/pi-vers/local")
     }
 
-    fn command(&self) -> std::process::Command {
+    /// The binary, to be run in these directories.
+    ///
+    /// # Panics
+    /// When it does not build.
+    #[must_use]
+    pub fn command(&self) -> std::process::Command {
         let at = |name: &str| self.directory.path().join(name);
         let mut command = std::process::Command::new(built::binary());
         command

@@ -68,6 +68,16 @@ skipped. All its calls share one session.
 With --json each result is one line: {\"tool\",\"ok\",\"content\":[…],\"details\",\"error\":{\"kind\",\"message\"},\"ms\"}.
 Ctrl-C cancels the running call, which also stops it on the VM; a second one quits at once.")]
     Run(Run),
+    /// Serve a harness: JSON lines on standard input and output
+    #[command(
+        after_help = "A harness's own extension starts this; docs/bridge.md has the protocol.\n\nExample:\n  pi-vers bridge --local"
+    )]
+    Bridge(Bridge),
+    /// Serve a program that wants the platform: JSON lines on standard input and output
+    #[command(
+        after_help = "docs/core.md has the methods.\n\nExample:\n  echo '{\"id\":1,\"method\":\"listVms\"}' | pi-vers core"
+    )]
+    Core(Core),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
@@ -76,6 +86,19 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
     /// The Vers platform on this machine
     #[command(subcommand)]
     Local(Local),
+    /// Print the arguments with which OpenSSH's `ssh` gets into a VM
+    #[command(after_help = "\
+Examples:
+  pi-vers ssh-config 1f2e      [\"-o\",\"ProxyCommand=…\",…,\"-i\",KEY,\"root@VM\"]
+
+The VM's key (mode 0600) and its pinned host key are put below pi-vers/ssh in XDG_STATE_HOME. A program that runs `ssh` appends
+the command to these arguments.")]
+    SshConfig(SshConfig),
+    /// The way to a VM's SSH server, as OpenSSH's ProxyCommand
+    #[command(after_help = "\
+Connects standard input and output to the VM's SSH server, inside TLS with a verified certificate. `pi-vers ssh-config`
+says how `ssh` uses it.")]
+    SshProxy(SshProxy),
     /// Get an API key: by mail, without a browser session
     #[command(after_help = "Example:\n  pi-vers login --email you@example.com")]
     Login(Login),
@@ -157,6 +180,28 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Bridge {
+    /// Use the platform of this machine; started for this harness if it is not up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Core {
+    /// Use the platform of this machine, which has to be up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Inspect {
     /// A component's file, or the name of a shipped extension
     pub(crate) what: String,
@@ -227,6 +272,30 @@ pub(crate) enum Network {
     None,
     /// This machine's network
     Host,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshConfig {
+    /// The VM: its id, or the beginning of it
+    pub(crate) vm: String,
+    /// The VM is one of the platform of this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SshProxy {
+    /// The VM: its whole id
+    pub(crate) vm: uuid::Uuid,
+    /// The VM is one of the platform of this machine
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -123,7 +123,7 @@ pub(crate) fn state_flag(state: &Path) -> String {
 }
 
 /// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
+pub(crate) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = !text.is_empty()
         && text

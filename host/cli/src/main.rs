@@ -1,7 +1,9 @@
 //! `pi-vers`: extensions for coding agents that work on Vers VMs, from the command line.
 
 mod args;
+mod bridge;
 mod call;
+mod core;
 mod demo;
 mod dirs;
 mod doctor;
@@ -16,9 +18,11 @@ mod run;
 mod session;
 mod setup;
 mod shipped;
+mod ssh;
 mod terminal;
 mod tools;
 mod whoami;
+mod wire;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -65,8 +69,12 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Demo(options) => Box::pin(demo::demo(terminal, options)).await,
         Command::Tools(options) => tools::tools(terminal, options).await,
         Command::Run(options) => run::run(terminal, options).await,
+        Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
+        Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Local(command) => local::command(terminal, command).await,
+        Command::SshProxy(options) => ssh::proxy(options).await,
+        Command::SshConfig(options) => ssh::config(&terminal, options).await,
         Command::Login(options) => login::login(terminal, options).await,
         Command::Whoami(options) => whoami::whoami(terminal, options).await,
         Command::Doctor(options) => doctor::doctor(terminal, options).await,

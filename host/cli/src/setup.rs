@@ -12,7 +12,7 @@ use crate::dirs;
 use crate::failure::Failure;
 use crate::shipped::{self, SHIPPED};
 
-/// The project's policy, in the working directory.
+/// The project's policy, in its directory.
 const PROJECT: &str = "pi-vers.toml";
 
 /// The user's policy file: the given one, which then has to be there, or the usual one.
@@ -23,8 +23,13 @@ pub(crate) fn policy_file(given: Option<&Path>) -> Result<PathBuf, Failure> {
     }
 }
 
-/// The user's policy over the shipped grants, narrowed by the project's.
+/// The user's policy over the shipped grants, narrowed by that of the project in the working directory.
 pub(crate) fn policy(given: Option<&Path>) -> Result<Policy, Failure> {
+    policy_in(given, Path::new(""))
+}
+
+/// The same, for the project in this directory.
+fn policy_in(given: Option<&Path>, directory: &Path) -> Result<Policy, Failure> {
     let file = policy_file(given)?;
     let user = match Policy::load(&file) {
         Ok(policy) => policy,
@@ -36,7 +41,7 @@ pub(crate) fn policy(given: Option<&Path>) -> Result<Policy, Failure> {
         Err(why) => return Err(why.into()),
     };
     let policy = user.over(shipped::policy()?);
-    match Policy::load_project(Path::new(PROJECT)) {
+    match Policy::load_project(&directory.join(PROJECT)) {
         Ok(project) => Ok(policy.narrowed_by(project)),
         Err(PolicyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(policy)
@@ -69,7 +74,17 @@ pub(crate) async fn load(
     loading: &Loading,
     settings: Settings,
 ) -> Result<(Host, Vec<Extension>), Failure> {
-    let host = host(policy(loading.policy.as_deref())?, settings)?;
+    load_in(loading, settings, Path::new("")).await
+}
+
+/// The same, for the project in this directory.
+pub(crate) async fn load_in(
+    loading: &Loading,
+    settings: Settings,
+    directory: &Path,
+) -> Result<(Host, Vec<Extension>), Failure> {
+    let policy = policy_in(loading.policy.as_deref(), directory)?;
+    let host = host(policy, settings)?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
 }

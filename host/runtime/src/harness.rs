@@ -104,15 +104,18 @@ pub trait Harness: Send + Sync + 'static {
         let _ = (from, key, lines);
     }
 
-    /// Asks somebody; `None` when nobody is there, the time is over, or the dialog was dismissed.
+    /// Asks somebody; `None` when nobody is there, the time is over, or the dialog was dismissed. `call` is the front
+    /// end's own id of the call, command or event that asks, where there is one. The future is dropped when that is
+    /// given up: then the dialog closes.
     fn ask(
         &self,
         from: &str,
+        call: Option<&str>,
         title: &str,
         dialog: Dialog,
         timeout: Option<Duration>,
     ) -> BoxFuture<'_, Option<Answer>> {
-        let _ = (from, title, dialog, timeout);
+        let _ = (from, call, title, dialog, timeout);
         Box::pin(async { None })
     }
 
@@ -179,10 +182,21 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// Names of tools that the front end has besides the session's and its own [built-ins](Self::built_ins), for example
+    /// of other plugins.
+    fn other_tools(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Replaces the offered tools.
     fn set_active_tools(&self, names: Vec<String>) -> BoxFuture<'_, Result<(), HarnessError>> {
         let _ = names;
         Box::pin(async { Err(HarnessError::Unsupported("choosing the active tools")) })
+    }
+
+    /// Hears what an extension told the [bus](crate::Session::tell), beside the extensions that subscribed.
+    fn bus(&self, from: &str, topic: &str, data: &Value) {
+        let _ = (from, topic, data);
     }
 
     /// Whether no agent turn is running.
@@ -195,7 +209,7 @@ pub trait Harness: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Runs one of them.
+    /// Runs one of them. Once `call.cancel` fires it has a second and a half to stop the tool before it is dropped.
     fn run_built_in(&self, call: BuiltInCall) -> BoxFuture<'_, Result<ToolOutput, BuiltInError>> {
         Box::pin(async move { Err(BuiltInError::Missing(call.tool)) })
     }

@@ -41,7 +41,7 @@ pub use events::{BashOutcome, Event, Reaction};
 pub use extension::{Anatomy, Extension, LARGEST};
 pub use harness::{Answer, BuiltInCall, BuiltInError, Dialog, Harness, HarnessError, Headless};
 pub use host::{Host, HostBuilder};
-pub use session::{Call, Canceller, Offer, Session};
+pub use session::{Call, Canceller, Cause, Offer, Session};
 pub use types::{
     Command, Completion, Content, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints,
     Image, Line, Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update,

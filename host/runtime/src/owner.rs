@@ -38,6 +38,8 @@ pub(crate) trait Stoppable: Send + Sync {
 
 pub(crate) struct Owner {
     what: String,
+    /// The front end's id of it.
+    call: Option<String>,
     token: CancellationToken,
     end: OnceLock<End>,
     deadline: Option<Instant>,
@@ -54,8 +56,20 @@ impl Owner {
         deadline: Option<Instant>,
         updates: Option<watch::Sender<Update>>,
     ) -> Arc<Self> {
+        Self::of_call(None, what, parent, deadline, updates)
+    }
+
+    /// The same, for what the front end knows by this id.
+    pub(crate) fn of_call(
+        call: Option<String>,
+        what: String,
+        parent: &CancellationToken,
+        deadline: Option<Instant>,
+        updates: Option<watch::Sender<Update>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             what,
+            call,
             token: parent.child_token(),
             end: OnceLock::new(),
             deadline,
@@ -67,6 +81,10 @@ impl Owner {
 
     pub(crate) fn what(&self) -> &str {
         &self.what
+    }
+
+    pub(crate) fn call(&self) -> Option<&str> {
+        self.call.as_deref()
     }
 
     pub(crate) fn token(&self) -> &CancellationToken {

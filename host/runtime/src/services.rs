@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
+use serde_json::Value;
 use tokio::sync::mpsc;
 use vers_client::{Api, Ssh, VmId};
 
@@ -44,11 +45,14 @@ impl Services {
     ) -> (Self, mpsc::Receiver<Message>) {
         let (bus, messages) = mpsc::channel(BUS_QUEUE);
         let services = Self {
+            bus: Bus {
+                queue: bus,
+                harness: harness.clone(),
+            },
             harness,
             api,
             ssh,
             secrets,
-            bus: Bus(bus),
             state,
             flags,
             tools: OnceLock::new(),
@@ -60,7 +64,11 @@ impl Services {
 
     /// Names of all tools of the session.
     pub(crate) fn all_tools(&self) -> Vec<String> {
-        self.tools.get().cloned().unwrap_or_default()
+        let mut all = self.tools.get().cloned().unwrap_or_default();
+        all.extend(self.harness.other_tools());
+        all.sort();
+        all.dedup();
+        all
     }
 
     pub(crate) fn set_tools(&self, names: Vec<String>) {
@@ -170,23 +178,40 @@ fn coerce(value: FlagValue, default: &FlagValue) -> Option<FlagValue> {
 
 /// A message between extensions.
 pub(crate) struct Message {
-    pub(crate) from: Arc<str>,
+    /// None is the front end.
+    pub(crate) from: Option<Arc<str>>,
     pub(crate) topic: String,
-    pub(crate) data: String,
+    pub(crate) data: Value,
 }
 
 /// The sending side of the bus.
-pub(crate) struct Bus(mpsc::Sender<Message>);
+pub(crate) struct Bus {
+    queue: mpsc::Sender<Message>,
+    harness: Arc<dyn Harness>,
+}
 
 impl Bus {
+    /// A message of an extension: to its subscribers and to the front end.
     pub(crate) fn emit(&self, from: &Arc<str>, topic: String, data: String) {
-        let message = Message {
-            from: from.clone(),
-            topic,
-            data,
-        };
-        if let Err(why) = self.0.try_send(message) {
-            tracing::warn!("a message of {from} on the bus was dropped: {why}");
+        match serde_json::from_str::<Value>(&data) {
+            Ok(data) => {
+                self.harness.bus(from, &topic, &data);
+                self.put(Some(from.clone()), topic, data);
+            }
+            Err(why) => {
+                tracing::warn!(
+                    extension = &**from,
+                    "a message on the bus is no JSON: {why}"
+                );
+            }
+        }
+    }
+
+    /// A message for the subscribers alone.
+    pub(crate) fn put(&self, from: Option<Arc<str>>, topic: String, data: Value) {
+        let message = Message { from, topic, data };
+        if let Err(why) = self.queue.try_send(message) {
+            tracing::warn!("a message on the bus was dropped: {why}");
         }
     }
 }

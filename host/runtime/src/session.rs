@@ -22,8 +22,9 @@ use crate::services::{Message, Services};
 use crate::slot::{Ended, Slot};
 use crate::types::{Command, Completion, FlagValue, StartReason, Tool, ToolOutput, Update};
 
-/// How long an extension may take over one event before the harness goes on without it.
-const EVENT: Duration = Duration::from_secs(30);
+/// How long an extension may take over one event before the harness goes on without it: 10 s with the grace in which
+/// its guest is told.
+const EVENT: Duration = Duration::from_secs(8);
 
 /// How long completions may take.
 const COMPLETE: Duration = Duration::from_secs(5);
@@ -62,6 +63,15 @@ impl std::fmt::Debug for Session {
             .field("extensions", &names)
             .finish_non_exhaustive()
     }
+}
+
+/// What a command, its completions or an event are asked for, as the front end knows it.
+#[derive(Debug, Clone, Default)]
+pub struct Cause {
+    /// The front end's id of it: what the extension asks of the harness meanwhile names it.
+    pub id: Option<String>,
+    /// Fires when it is given up.
+    pub cancel: CancellationToken,
 }
 
 /// A tool of a session and who offers it.
@@ -180,16 +190,25 @@ impl Session {
             .collect()
     }
 
+    /// Says why the session starts, for extensions that a call starts before [`Session::start`] does. The first reason counts.
+    pub fn set_reason(&self, reason: StartReason) {
+        for slot in &self.0.slots {
+            slot.set_reason(reason);
+        }
+    }
+
     /// Starts every extension that wants to know of the session's start, side by side. Without it each starts
     /// at its first call.
     ///
     /// # Errors
     /// The first crash; the other extensions have started all the same.
     pub async fn start(&self, reason: StartReason) -> Result<(), CallError> {
-        let starts = self.0.slots.iter().map(|slot| async {
-            slot.set_reason(reason);
-            slot.actor().await.map(|_| ())
-        });
+        self.set_reason(reason);
+        let starts = self
+            .0
+            .slots
+            .iter()
+            .map(|slot| async { slot.actor().await.map(|_| ()) });
         futures::future::join_all(starts)
             .await
             .into_iter()
@@ -234,8 +253,22 @@ impl Session {
     /// # Errors
     /// Like a tool call's. Cancel-safe: dropping the future gives the command up.
     pub async fn command(&self, name: &str, arguments: &str) -> Result<(), CallError> {
+        self.command_for(&Cause::default(), name, arguments).await
+    }
+
+    /// The same, on behalf of this. Given up by its `cancel` it returns when what the command had started is gone.
+    ///
+    /// # Errors
+    /// Like a tool call's.
+    pub async fn command_for(
+        &self,
+        cause: &Cause,
+        name: &str,
+        arguments: &str,
+    ) -> Result<(), CallError> {
         let slot = self.slot("command", &self.0.commands, name)?;
-        let owner = Owner::new(
+        let owner = Owner::of_call(
+            cause.id.clone(),
             format!("/{name}"),
             slot.token(),
             Some(Instant::now() + slot.limit()),
@@ -245,7 +278,7 @@ impl Session {
             name: name.to_owned(),
             arguments: arguments.to_owned(),
         };
-        match self.give(slot, owner.clone(), job).await? {
+        match self.give(cause, slot, owner.clone(), job).await? {
             Ended {
                 reply: Some(Reply::Done(Ok(()))),
                 end: None,
@@ -265,8 +298,22 @@ impl Session {
     /// # Errors
     /// Like a tool call's.
     pub async fn complete(&self, name: &str, prefix: &str) -> Result<Vec<Completion>, CallError> {
+        self.complete_for(&Cause::default(), name, prefix).await
+    }
+
+    /// The same, on behalf of this.
+    ///
+    /// # Errors
+    /// Like a tool call's.
+    pub async fn complete_for(
+        &self,
+        cause: &Cause,
+        name: &str,
+        prefix: &str,
+    ) -> Result<Vec<Completion>, CallError> {
         let slot = self.slot("command", &self.0.commands, name)?;
-        let owner = Owner::new(
+        let owner = Owner::of_call(
+            cause.id.clone(),
             format!("completions of /{name}"),
             slot.token(),
             Some(Instant::now() + COMPLETE),
@@ -276,7 +323,7 @@ impl Session {
             name: name.to_owned(),
             prefix: prefix.to_owned(),
         };
-        match self.give(slot, owner.clone(), job).await? {
+        match self.give(cause, slot, owner.clone(), job).await? {
             Ended {
                 reply: Some(Reply::Completions(found)),
                 end: None,
@@ -294,8 +341,13 @@ impl Session {
     }
 
     /// Tells the subscribers of an event, one after another, and says what the harness shall do. An extension
-    /// that fails or takes longer than 30 s counts as having nothing to say.
-    pub async fn event(&self, mut event: Event) -> Reaction {
+    /// that fails or takes longer than 10 s counts as having nothing to say.
+    pub async fn event(&self, event: Event) -> Reaction {
+        self.event_for(&Cause::default(), event).await
+    }
+
+    /// The same, on behalf of this. Once its `cancel` has fired nobody more is told.
+    pub async fn event_for(&self, cause: &Cause, mut event: Event) -> Reaction {
         let mut reaction = Reaction::default();
         for slot in &self.0.slots {
             if !slot
@@ -312,24 +364,31 @@ impl Session {
                 tracing::info!(target: "audit", extension = slot.name(), event = event.name(), "not delivered: not granted");
                 continue;
             }
-            let owner = Owner::new(
+            if cause.cancel.is_cancelled() {
+                break;
+            }
+            let owner = Owner::of_call(
+                cause.id.clone(),
                 format!("event {}", event.name()),
                 slot.token(),
                 Some(Instant::now() + EVENT),
                 None,
             );
-            let answer = match self.give(slot, owner, Job::Event((&event).into())).await {
+            let given = self.give(cause, slot, owner, Job::Event((&event).into()));
+            let answer = match given.await {
                 Ok(Ended {
                     reply: Some(Reply::Answer(answer)),
                     end: None,
                     ..
                 }) => answer,
                 Ok(_) => {
-                    tracing::warn!(
-                        extension = slot.name(),
-                        event = event.name(),
-                        "no answer in time"
-                    );
+                    if !cause.cancel.is_cancelled() {
+                        tracing::warn!(
+                            extension = slot.name(),
+                            event = event.name(),
+                            "no answer in time"
+                        );
+                    }
                     continue;
                 }
                 Err(why) => {
@@ -345,6 +404,11 @@ impl Session {
             }
         }
         reaction
+    }
+
+    /// Puts a message of the front end on the bus, for the extensions that subscribed to its topic. Does not wait for them.
+    pub fn tell(&self, topic: &str, data: Value) {
+        self.0.services.bus.put(None, topic.to_owned(), data);
     }
 
     /// Ends the session: open calls are given up, every extension is told and then dropped with all it holds.
@@ -382,13 +446,20 @@ impl Session {
     /// Gives an order whose caller may simply stop waiting.
     async fn give(
         &self,
+        cause: &Cause,
         slot: &Arc<Slot>,
         owner: Arc<Owner>,
         job: Job,
     ) -> Result<Ended, CallError> {
-        let _place = slot.place().await?;
         let _guard = FinishOnDrop(owner.clone());
-        slot.run(owner, job, &CancellationToken::new()).await
+        let _place = tokio::select! {
+            biased;
+            () = cause.cancel.cancelled() => {
+                return Ok(Ended { reply: None, end: Some(End::Cancelled), stopped: Vec::new() });
+            }
+            place = slot.place() => place?,
+        };
+        slot.run(owner, job, &cause.cancel).await
     }
 
     /// The host this session belongs to.
@@ -478,7 +549,8 @@ async fn run_tool(
     if !problems.is_empty() {
         return Err(CallError::Arguments { tool, problems });
     }
-    let owner = Owner::new(
+    let owner = Owner::of_call(
+        Some(id.clone()),
         format!("call of {tool}"),
         slot.token(),
         Some(Instant::now() + slot.limit()),
@@ -674,23 +746,16 @@ async fn deliver(
 ) {
     let work = async {
         while let Some(message) = messages.recv().await {
-            let Ok(data) = serde_json::from_str::<Value>(&message.data) else {
-                tracing::warn!(
-                    extension = &*message.from,
-                    "a message on the bus is no JSON"
-                );
-                continue;
-            };
             let event = Event::Bus {
                 topic: message.topic,
-                data,
+                data: message.data,
             };
             let Event::Bus { topic, .. } = &event else {
                 continue;
             };
             for slot in &slots {
-                let wants =
-                    slot.name() != &*message.from && slot.extension.info().topics.contains(topic);
+                let wants = message.from.as_deref() != Some(slot.name())
+                    && slot.extension.info().topics.contains(topic);
                 if !wants
                     || !slot
                         .grants

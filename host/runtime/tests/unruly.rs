@@ -12,7 +12,9 @@ mod support;
 use std::time::{Duration, Instant};
 
 use pi_vers_host::policy::{Digest, Lookup, Policy};
-use pi_vers_host::{Answer, CallError, Content, Event, Host, Refusal, StartReason};
+use pi_vers_host::{
+    Answer, CallError, Cause, Content, Event, Host, Reaction, Refusal, StartReason,
+};
 use serde_json::json;
 use support::{Bench, Front, guest, nowhere};
 
@@ -528,6 +530,49 @@ async fn events_reach_granted_subscribers_only_and_a_crash_counts_as_silence() {
             .input
             .as_deref(),
         Some("again!")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_front_end_hears_the_bus_speaks_on_it_and_knows_for_which_call_it_is_asked() {
+    let bench = Bench::new("bus = [\"gossip\"]\nui = [\"confirm\"]").await;
+    bench.text("emit", json!({ "text": "psst" })).await;
+    assert_eq!(bench.front.told(), ["unruly gossip \"psst\""]);
+    bench.session.tell("gossip", json!({ "n": 1 }));
+    bench.session.tell("else", json!(2));
+    // Nobody tells when a message has arrived.
+    let mut seen = String::new();
+    for _ in 0..10_000 {
+        seen = bench.text("seen", json!({})).await;
+        if seen.contains("gossip") {
+            break;
+        }
+    }
+    assert!(seen.contains("gossip {\"n\":1}"), "{seen}");
+    assert!(!seen.contains("psst") && !seen.contains("else"), "{seen}");
+    let mut asked =
+        bench
+            .session
+            .call_with_id("call-7", "ask", json!({ "text": "Sure?", "n": 50 }));
+    asked.outcome().await.unwrap();
+    assert_eq!(bench.front.told().last().unwrap(), "asked Sure? for call-7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_its_cause_gives_up_is_cancelled() {
+    let bench = Bench::new("").await;
+    let cause = Cause::default();
+    cause.cancel.cancel();
+    let why = bench
+        .session
+        .command_for(&cause, "unruly", "")
+        .await
+        .unwrap_err();
+    assert!(matches!(why, CallError::Cancelled { .. }), "{why:?}");
+    assert_eq!(bench.text("count", json!({})).await, "1");
+    assert_eq!(
+        bench.session.event_for(&cause, Event::TurnStart(1)).await,
+        Reaction::default()
     );
 }
 

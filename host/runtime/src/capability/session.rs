@@ -1,6 +1,7 @@
 //! `vers:harness/session`: the conversation and the harness around it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pi_vers_policy::{Request, SessionVerb};
 use tokio::sync::watch;
@@ -14,6 +15,9 @@ use crate::bindings::vers::harness::types::{
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
 use crate::types::{self, contents, json};
+
+/// How long a built-in tool has to stop: less than the grace of the call it works for.
+const STOP: Duration = Duration::from_millis(1500);
 
 impl From<HarnessError> for Error {
     fn from(error: HarnessError) -> Self {
@@ -208,13 +212,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             updates,
             cancel: owner.token().clone(),
         };
-        let result = match ask
-            .owner
-            .race(ask.services.harness.run_built_in(call))
-            .await
-        {
+        let mut running = ask.services.harness.run_built_in(call);
+        let result = match ask.owner.race(&mut running).await {
             Ok(result) => result,
-            Err(ended) => return Ok(Err(ToolError::Capability(ended))),
+            // Cancelled means stopped: the harness's own tool gets its time to stop, too.
+            Err(ended) => {
+                let _ = tokio::time::timeout(STOP, running).await;
+                return Ok(Err(ToolError::Capability(ended)));
+            }
         };
         Ok(match result {
             Ok(output) => Ok(output.into()),

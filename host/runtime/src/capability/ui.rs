@@ -159,10 +159,13 @@ async fn ask(
         .timeout
         .map_or(LONGEST, Duration::from_millis)
         .min(LONGEST);
-    let answer = ask
-        .services
-        .harness
-        .ask(&ask.name, &visible(&about.title), dialog, Some(timeout));
+    let answer = ask.services.harness.ask(
+        &ask.name,
+        ask.owner.call(),
+        &visible(&about.title),
+        dialog,
+        Some(timeout),
+    );
     ask.owner
         .race(async { tokio::time::timeout(timeout, answer).await.ok().flatten() })
         .await

@@ -154,9 +154,17 @@ impl Harness for Front {
             .push(format!("{from} {severity:?} {message}"));
     }
 
+    fn bus(&self, from: &str, topic: &str, data: &Value) {
+        self.told
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(format!("{from} {topic} {data}"));
+    }
+
     fn ask(
         &self,
         _: &str,
+        call: Option<&str>,
         title: &str,
         _: Dialog,
         _: Option<std::time::Duration>,
@@ -164,7 +172,7 @@ impl Harness for Front {
         self.told
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .push(format!("asked {title}"));
+            .push(format!("asked {title} for {}", call.unwrap_or("nobody")));
         let answer = self
             .answers
             .lock()

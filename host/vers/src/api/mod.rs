@@ -273,8 +273,26 @@ impl Api {
 
     /// A page of the commits, newest first; `limit` is cut to [`MAX_PAGE`].
     pub async fn list_commits(&self, limit: u32, offset: u32) -> Result<CommitPage> {
+        self.commits("list commits", &["commits"], limit, offset)
+            .await
+    }
+
+    /// The same of those that everybody may restore.
+    pub async fn list_public_commits(&self, limit: u32, offset: u32) -> Result<CommitPage> {
+        let path = ["commits", "public"];
+        self.commits("list public commits", &path, limit, offset)
+            .await
+    }
+
+    async fn commits(
+        &self,
+        what: &'static str,
+        path: &[&str],
+        limit: u32,
+        offset: u32,
+    ) -> Result<CommitPage> {
         let call = self
-            .call("list commits", Method::GET, &["commits"])
+            .call(what, Method::GET, path)
             .query("limit", limit.clamp(1, MAX_PAGE))
             .query("offset", offset);
         self.http.json(call).await

@@ -210,11 +210,11 @@ pub enum SetState {
 }
 
 /// A commit, whichever endpoint tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Commit {
     /// Its id.
-    #[serde(alias = "commit_id")]
+    #[serde(rename(serialize = "commit_id"), alias = "commit_id")]
     pub id: CommitId,
     /// Its name.
     #[serde(default, deserialize_with = "or_default")]
@@ -237,7 +237,7 @@ pub struct Commit {
 }
 
 /// One page of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CommitPage {
     /// The commits, newest first.
     pub commits: Vec<Commit>,

@@ -15,6 +15,7 @@ use russh::{Channel, cipher};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connection::Link;
@@ -101,13 +102,8 @@ impl Dialer {
         })
     }
 
-    /// One attempt. Cancel-safe: nothing of it stays behind.
-    pub(super) async fn dial(
-        &self,
-        vm: VmId,
-        key: Arc<PrivateKey>,
-        purpose: Purpose,
-    ) -> Result<Link, DialError> {
+    /// One attempt to get as far as a VM's TLS. Cancel-safe.
+    pub(super) async fn edge(&self, vm: VmId) -> Result<TlsStream<TcpStream>, DialError> {
         let host = self.settings.vm_host(vm);
         let again = |what: String| DialError::again(vm, what);
         let late = |phase: &str| {
@@ -131,7 +127,7 @@ impl Dialer {
         let tls = timeout(PHASE, self.tls.connect(name, tcp))
             .await
             .map_err(|_| late("the TLS handshake"))?;
-        let tls = tls.map_err(|e| {
+        tls.map_err(|e| {
             if tls::is_certificate_error(&e) {
                 DialError::stop(Error::new(
                     Kind::Denied,
@@ -140,7 +136,21 @@ impl Dialer {
             } else {
                 again(format!("TLS with {host}: {e}"))
             }
-        })?;
+        })
+    }
+
+    /// One attempt. Cancel-safe: nothing of it stays behind.
+    pub(super) async fn dial(
+        &self,
+        vm: VmId,
+        key: Arc<PrivateKey>,
+        purpose: Purpose,
+    ) -> Result<Link, DialError> {
+        let tls = self.edge(vm).await?;
+        let again = |what: String| DialError::again(vm, what);
+        let late = |phase: &str| {
+            DialError::again(vm, format!("{phase} took more than {} s", PHASE.as_secs()))
+        };
 
         let closed = CancellationToken::new();
         // russh's session is a task: this ends it if we get no further.

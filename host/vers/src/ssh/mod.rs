@@ -35,6 +35,7 @@ mod command;
 mod connection;
 mod control;
 mod dial;
+mod edge;
 mod files;
 mod follow;
 mod forward;
@@ -57,6 +58,7 @@ use std::time::Duration;
 
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
+pub use self::edge::Edge;
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
 pub(crate) use self::files::{checked, temporary_name};
 pub use self::follow::{Follow, Followed, Position};
@@ -68,7 +70,7 @@ use self::dial::Dialer;
 use self::machine::Machine;
 use self::pins::Pins;
 use crate::api::{Api, VmId};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// How to connect.
 #[derive(Debug, Clone)]
@@ -188,6 +190,40 @@ impl Ssh {
         if let Some(machine) = machine {
             machine.abandon();
         }
+    }
+
+    /// A connection to a VM's SSH server for a program that speaks SSH itself, and has to check the VM's
+    /// [host key](Self::host_key) then. One attempt, of half a minute at most; it is not among the shared ones. Cancel-safe.
+    ///
+    /// # Errors
+    /// [`Kind::Denied`](crate::Kind) if the certificate is not trusted, `Unavailable` if the platform cannot be reached.
+    pub async fn edge(&self, vm: VmId) -> Result<Edge> {
+        let edge = self.shared.dialer.edge(vm).await;
+        edge.map(Edge::new).map_err(|failed| failed.error)
+    }
+
+    /// The host key that is pinned for a VM, as `algorithm base64`; connects first, with the patience of the options, where
+    /// none is.
+    ///
+    /// # Errors
+    /// Those of [`Ssh::connect`], and when the file of host keys cannot be read.
+    pub async fn host_key(&self, vm: VmId) -> Result<String> {
+        let pins = &self.shared.dialer.pins;
+        let mut pinned = pins.pinned(vm).await?;
+        if pinned.is_none() {
+            self.connect(vm, self.patience()).await?;
+            pinned = pins.pinned(vm).await?;
+        }
+        let line = pinned.and_then(|mut key| {
+            key.set_comment("");
+            key.to_openssh().ok()
+        });
+        let line = line.ok_or_else(|| {
+            Error::other(format!(
+                "VM {vm} has shown no host key that can be written down"
+            ))
+        })?;
+        Ok(line.trim_end().to_owned())
     }
 
     /// Whether a connection of this VM is open, as far as is known.

@@ -74,16 +74,7 @@ impl Pins {
 
     /// Refuses a key that is not the pinned one.
     pub(super) async fn check(&self, vm: VmId, key: &PublicKey) -> Result<()> {
-        let seen = self.lock().get(&vm).cloned();
-        let pinned = match (seen, &self.path) {
-            (Some(pinned), _) => Some(pinned),
-            (None, Some(path)) => {
-                let path = path.clone();
-                blocking(move || lookup(&path, vm)).await?
-            }
-            (None, None) => None,
-        };
-        match pinned {
+        match self.pinned(vm).await? {
             // Comments do not count.
             Some(pinned) if pinned.key_data() != key.key_data() => {
                 Err(self.changed(vm, &pinned, key))
@@ -131,14 +122,15 @@ impl Pins {
 
     /// Whether this VM has a pin.
     pub(super) async fn knows(&self, vm: VmId) -> bool {
-        if self.lock().contains_key(&vm) {
-            return true;
-        }
-        match self.path.clone() {
-            Some(path) => blocking(move || lookup(&path, vm))
-                .await
-                .is_ok_and(|pinned| pinned.is_some()),
-            None => false,
+        self.pinned(vm).await.is_ok_and(|pinned| pinned.is_some())
+    }
+
+    /// The key that this VM has to show.
+    pub(super) async fn pinned(&self, vm: VmId) -> Result<Option<PublicKey>> {
+        let seen = self.lock().get(&vm).cloned();
+        match (seen, self.path.clone()) {
+            (None, Some(path)) => blocking(move || lookup(&path, vm)).await,
+            (seen, _) => Ok(seen),
         }
     }
 

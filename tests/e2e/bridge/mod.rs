@@ -1,0 +1,7 @@
+//! `pi-vers bridge`, with a scripted shim for the harness.
+
+mod end;
+mod guest;
+mod protocol;
+mod shim;
+mod vms;
