@@ -85,6 +85,7 @@ export class Connection {
   #held = 0;
   #closing = false;
   #dead: Failure | undefined;
+  #usable = false;
   #onReady: ((outcome: Ready | Failure) => void) | undefined;
   /** The snapshot that the host has, as it was sent. */
   snapshot: string | undefined;
@@ -144,10 +145,10 @@ export class Connection {
     connection.#onReady = undefined;
     connection.#release();
     if (ready instanceof Failure) {
-      connection.#closing = true;
       connection.#fail(ready);
       throw ready;
     }
+    connection.#usable = true;
     return { connection, ready };
   }
 
@@ -310,7 +311,8 @@ export class Connection {
     for (const request of this.#requests.values()) request.abort();
     this.#held = 0;
     this.#reference(false);
-    if (!this.#closing) this.#handlers.died(why);
+    // Who opens it or closes it hears of it there.
+    if (this.#usable && !this.#closing) this.#handlers.died(why);
   }
 
   #hold(): void {

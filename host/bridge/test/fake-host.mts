@@ -87,7 +87,8 @@ async function call(id: number, name: string, args: Record<string, unknown>): Pr
       return result(id, "done");
     case "slow":
       running.set(id, (code) => write({ t: "error", id, code, message: "stopped there, too" }));
-      return write({ t: "update", id, content: [{ type: "text", text: "running" }] }) && undefined;
+      write({ t: "update", id, content: [{ type: "text", text: "running" }] });
+      return;
     case "deaf":
       return;
     case "ask": {
@@ -96,8 +97,7 @@ async function call(id: number, name: string, args: Record<string, unknown>): Pr
       return result(id, JSON.stringify(t === "result" ? { value } : { code, message }));
     }
     case "die":
-      process.exit(3);
-      break;
+      return process.exit(3);
     case "babble":
       process.stdout.write("this is no JSON\n");
       return;
@@ -146,6 +146,7 @@ function handle(frame: Frame): void {
       return;
     case "result":
     case "error":
+      if (frame.t === "error") mark(`error ${String(frame["code"])}`);
       waiting.get(id)?.(frame);
       return;
   }
