@@ -28,6 +28,23 @@ export function findBinary(environment: NodeJS.ProcessEnv = process.env, root: s
   );
 }
 
+/**
+ * What the process is started with: `bridge`, and what the user adds in PI_VERS_BRIDGE_ARGS, for example `--local`. It is words with
+ * spaces between them, or a JSON list of texts.
+ */
+export function bridgeArguments(environment: NodeJS.ProcessEnv = process.env): string[] {
+  const added = (environment["PI_VERS_BRIDGE_ARGS"] ?? "").trim();
+  if (!added.startsWith("[")) return ["bridge", ...added.split(/\s+/).filter((word) => word !== "")];
+  let words: unknown;
+  try {
+    words = JSON.parse(added);
+  } catch {
+    words = undefined;
+  }
+  if (Array.isArray(words) && words.every((word) => typeof word === "string")) return ["bridge", ...words];
+  throw new Failure("invalid", `PI_VERS_BRIDGE_ARGS is ${added}, which is no JSON list of texts`);
+}
+
 function isProgram(path: string): boolean {
   try {
     accessSync(path, constants.X_OK);

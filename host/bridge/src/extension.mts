@@ -1,5 +1,5 @@
 /** The extension's entry, as pi and punkin-pi load it. It imports nothing of theirs. */
-import { findBinary } from "./binary.mjs";
+import { bridgeArguments, findBinary } from "./binary.mjs";
 import { load } from "./bridge.mjs";
 import { detectHarness } from "./harness.mjs";
 import type { Api } from "./pi.mjs";
@@ -14,7 +14,7 @@ export default async function piVers(api: Api): Promise<void> {
     log: errors.write,
     launch: () => ({
       program: findBinary(),
-      args: ["bridge"],
+      args: bridgeArguments(),
       cwd: process.cwd(),
       environment: process.env,
       stderr: errors.target,

@@ -3,7 +3,7 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
-import { findBinary } from "../src/binary.mjs";
+import { bridgeArguments, findBinary } from "../src/binary.mjs";
 import { detectHarness } from "../src/harness.mjs";
 
 function directory(t: TestContext): string {
@@ -48,4 +48,12 @@ test("the harness is told by the package of the program, through links", (t) => 
   const other = detectHarness(installed("my-agent"));
   assert.deepEqual([other.kind, other.cachesReads, other.lateTools, other.entry], ["other", true, false, undefined]);
   assert.equal(detectHarness(join(root, "none")).kind, "other");
+});
+
+test("what the user adds to the arguments: words, or a list", () => {
+  const of = (added?: string) => bridgeArguments(added === undefined ? {} : { PI_VERS_BRIDGE_ARGS: added });
+  assert.deepEqual(of(), ["bridge"]);
+  assert.deepEqual(of(" --local  -e a.wasm "), ["bridge", "--local", "-e", "a.wasm"]);
+  assert.deepEqual(of('["-e", "a b.wasm"]'), ["bridge", "-e", "a b.wasm"]);
+  for (const wrong of ["[", "[1]"]) assert.throws(() => of(wrong), /no JSON list of texts/);
 });
