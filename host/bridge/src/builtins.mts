@@ -14,6 +14,8 @@ import { isObject } from "./wire.mjs";
 const NAMES = ["bash", "read", "edit", "write", "grep", "find", "ls"];
 
 interface BuiltIn {
+  parameters?: { properties?: Record<string, unknown> };
+  prepareArguments?(params: unknown): unknown;
   execute(
     callId: string,
     params: unknown,
@@ -59,7 +61,8 @@ export class BuiltIns {
     }
     const builtIn = make(context.cwd) as BuiltIn;
     try {
-      const output = await builtIn.execute(`pi-vers-${this.#nextId++}`, params, signal, onUpdate, context);
+      const fitting = argumentsFor(builtIn, params);
+      const output = await builtIn.execute(`pi-vers-${this.#nextId++}`, fitting, signal, onUpdate, context);
       return { content: output.content, details: output.details ?? null, isError: output.isError === true };
     } catch (why) {
       if (signal.aborted) throw new Failure("cancelled", messageOf(why));
@@ -86,6 +89,22 @@ export class BuiltIns {
       throw new Failure("unavailable", `the harness's own tools can't be loaded from ${entry}: ${messageOf(why)}`);
     }
   }
+}
+
+/**
+ * The arguments as this harness's tool takes them. `edit` has one replacement in some harnesses, a list in others, and the
+ * tool that replaces it takes either.
+ */
+function argumentsFor(builtIn: BuiltIn, params: unknown): unknown {
+  if (builtIn.prepareArguments !== undefined) return builtIn.prepareArguments(params);
+  const known = builtIn.parameters?.properties;
+  if (!isObject(params) || known === undefined || "edits" in known || !Array.isArray(params["edits"])) return params;
+  const { edits, ...rest } = params;
+  const [only, ...more] = edits as unknown[];
+  if (!isObject(only) || more.length > 0 || "oldText" in rest) {
+    throw new Failure("invalid", "this harness's edit makes one replacement at a time: give oldText and newText");
+  }
+  return { ...rest, oldText: only["oldText"], newText: only["newText"] };
 }
 
 function makerOf(tool: string): string {

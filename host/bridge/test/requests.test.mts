@@ -159,3 +159,27 @@ test("a harness without the tool, or without files, says so", async () => {
   await assert.rejects(run(poor, "read"), { code: "not-found" });
   await assert.rejects(run(poor, "constructor"), { code: "not-found" });
 });
+
+test("an edit is handed over as the harness's own tool takes it", async () => {
+  const made = (parts: object) =>
+    new BuiltIns(harnessOf("punkin-pi", "1", "file:///x"), () =>
+      Promise.resolve({
+        createEditTool: () => ({
+          ...parts,
+          execute: (_id: string, params: unknown) =>
+            Promise.resolve({ content: [{ type: "text", text: JSON.stringify(params) }] }),
+        }),
+      }),
+    );
+  const edit = async (parts: object, params: unknown) => {
+    const { content } = await made(parts).run("edit", params, new AbortController().signal, () => {}, { cwd: "/" } as never);
+    return content[0]?.type === "text" ? content[0].text : "";
+  };
+  const old = { parameters: { properties: { path: {}, oldText: {}, newText: {} } } };
+  const one = { path: "f", edits: [{ oldText: "a", newText: "b" }] };
+  assert.equal(await edit(old, one), '{"path":"f","oldText":"a","newText":"b"}');
+  assert.equal(await edit(old, { path: "f", oldText: "a", newText: "b" }), '{"path":"f","oldText":"a","newText":"b"}');
+  assert.match(await edit(old, { path: "f", edits: [...one.edits, ...one.edits] }), /one replacement at a time/);
+  assert.equal(await edit({ parameters: { properties: { path: {}, edits: {} } } }, one), JSON.stringify(one));
+  assert.equal(await edit({ prepareArguments: () => "prepared" }, one), '"prepared"');
+});
