@@ -1,5 +1,5 @@
 /** A machine for one pi: directories of its own, the local platform, the model, and the package, installed as a user does it. */
-import { execFileSync } from "node:child_process";
+import { execFile, execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -124,6 +124,20 @@ export class Lab {
     const cwd = this.path("work");
     // Its errors are what a failed test shows.
     return execFileSync(program, args, { cwd, env: this.env, encoding: "utf8", timeout: 60_000, stdio: "pipe" });
+  }
+
+  /** Runs pi on one prompt to its end, while the model answers; returns what it prints. */
+  print(args: string[], env: NodeJS.ProcessEnv = {}): Promise<{ stdout: string; stderr: string }> {
+    const [program = "", ...more] = this.harness.command;
+    const options = { cwd: this.path("work"), env: { ...this.env, ...env }, timeout: 60_000 };
+    return new Promise((done, fail) => {
+      const child = execFile(program, [...more, "--model", "stub/stub-1", "-p", ...args], options, (why, stdout, stderr) => {
+        if (why === null) done({ stdout, stderr });
+        else fail(new Error(`${why.message}\n${stdout}\n${stderr}`));
+      });
+      // It would wait for what is piped into it.
+      child.stdin?.end();
+    });
   }
 
   /** Packs the package as it would be published, and tells pi to install it. */

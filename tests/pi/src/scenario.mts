@@ -189,6 +189,8 @@ async function steps(
   });
 
   await step("plan mode blocks what changes something, asks, and carries the plan out", async () => {
+    const { commands } = await pi.command("get_commands");
+    assert.ok((commands as { name: string }[]).some((command) => command.name === "plan"), "there is /plan");
     await pi.command("prompt", { message: "/plan" });
     const blocked = await call("bash", { command: "rm -rf ~/notes" });
     assert.equal(blocked.isError, true);
@@ -245,6 +247,17 @@ async function steps(
     assert.equal(blocked.isError, true);
     assert.match(blocked.text, /plan mode/i);
     await pi.command("prompt", { message: "/plan" });
+  });
+
+  await step("pi -p ends with the host, and flags of extensions reach it", async () => {
+    model.play({ tools: [{ name: "vers_vms", args: {} }] }, { text: "That is all." });
+    const { stdout } = await lab.print(["--no-session", "Go on."]);
+    assert.match(stdout, /That is all\./);
+    assert.match(JSON.stringify(model.last.messages.at(-1)), new RegExp(vm));
+    model.play({ tools: [{ name: "vers_vms", args: {} }] }, { text: "That is all." });
+    const elsewhere = { PI_VERS_BRIDGE_ARGS: "", VERS_BASE_URL: "http://127.0.0.1:7", VERS_API_KEY: "none" };
+    await lab.print(["--no-session", "--vers-base-url", "http://127.0.0.2:9/api/v1", "Go on."], elsewhere);
+    assert.match(JSON.stringify(model.last.messages.at(-1)), /127\.0\.0\.2/);
   });
 
   await step("a new session has neither", async () => {
