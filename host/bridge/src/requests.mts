@@ -148,10 +148,14 @@ export function kindOf(extension: string, kind: string): string {
   return `pi-vers/${extension}/${kind}`;
 }
 
+/** The TypeScript extensions wrote theirs under their own name; a session of then goes on. */
 function entries(context: Context, extension: string, kind: unknown): unknown[] {
   const wanted = kindOf(extension, typeof kind === "string" ? kind : "");
-  const fits = (type: string | undefined) =>
-    type !== undefined && (typeof kind === "string" ? type === wanted : type.startsWith(wanted));
+  const fits = (type: string | undefined) => {
+    if (type === undefined) return false;
+    if (type === extension && (kind === extension || typeof kind !== "string")) return true;
+    return typeof kind === "string" ? type === wanted : type.startsWith(wanted);
+  };
   return context.sessionManager
     .getBranch()
     .filter((entry) => entry.type === "custom" && fits(entry.customType))

@@ -102,6 +102,18 @@ test("entries are each extension's own", async (t) => {
   assert.deepEqual(await ask("session.entries", { extension: "plan", kind: null }), { value: [3] });
 });
 
+test("entries that the TypeScript extension of the same name has left are its own", async (t) => {
+  const { harness } = await bench(t);
+  harness.entries.push({ type: "custom", customType: "plan-mode", data: { enabled: true } });
+  harness.entries.push({ type: "custom", customType: "state", data: "of another extension" });
+  const entries = async (params: unknown) =>
+    JSON.parse((await harness.call("ask", { method: "session.entries", params })).text) as { value: unknown };
+  assert.deepEqual(await entries({ extension: "plan-mode", kind: "plan-mode" }), { value: [{ enabled: true }] });
+  assert.deepEqual(await entries({ extension: "plan-mode" }), { value: [{ enabled: true }] });
+  assert.deepEqual(await entries({ extension: "plan-mode", kind: "state" }), { value: [] });
+  assert.deepEqual(await entries({ extension: "plan" }), { value: [] });
+});
+
 test("active tools, and what is unknown or malformed", async (t) => {
   const { harness, answer } = await asked(t, "session.setActiveTools", { names: ["read", "echo"] });
   assert.deepEqual(answer, { value: ["read", "echo"] });

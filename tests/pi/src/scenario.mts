@@ -81,6 +81,15 @@ async function steps(
     model.play(...answers);
     return pi.prompt("Go on.");
   };
+  /** The position in the log after which the newest of this many questions of plan mode stands. */
+  const questions = async (count: number): Promise<number> => {
+    let from = pi.log.findLastIndex((message) => message.type === "response" && message["command"] === "get_commands");
+    for (let n = 1; n < count; n++) {
+      const asked = await pi.find((message) => message["method"] === "select", from);
+      from = pi.log.indexOf(asked) + 1;
+    }
+    return from;
+  };
   const works = async (name: string, args: Record<string, unknown>): Promise<Outcome> => {
     const outcome = await call(name, args);
     assert.equal(outcome.isError, false, `${name}: ${outcome.text}`);
@@ -192,10 +201,14 @@ async function steps(
     const { commands } = await pi.command("get_commands");
     assert.ok((commands as { name: string }[]).some((command) => command.name === "plan"), "there is /plan");
     await pi.command("prompt", { message: "/plan" });
-    const blocked = await call("bash", { command: "rm -rf ~/notes" });
+    const blocked = await call("bash", { command: "rm -rf notes" });
     assert.equal(blocked.isError, true);
     assert.match(blocked.text, /plan mode/i);
-    assert.match(await text("bash", { command: "ls ~/notes" }), /a\.txt/);
+    assert.match(await text("bash", { command: "ls notes" }), /a\.txt/);
+    const offered = (model.last.tools ?? []).map((tool) => tool.function.name);
+    assert.ok(offered.includes("read") && !offered.includes("write"), offered.join());
+    // It has asked at the end of each turn; nobody has answered.
+    await pi.find((message) => message["method"] === "select", await questions(2));
     const dialogs: Message[] = [];
     pi.answer = (dialog) => {
       dialogs.push(dialog);
@@ -243,7 +256,7 @@ async function steps(
   await step("a session that is resumed has its active VM and its plan mode", async () => {
     start("--continue");
     assert.match(await text("bash", { command: "ls -a ~" }), /proof/);
-    const blocked = await call("bash", { command: "rm -rf ~/notes" });
+    const blocked = await call("bash", { command: "rm -rf notes" });
     assert.equal(blocked.isError, true);
     assert.match(blocked.text, /plan mode/i);
     await pi.command("prompt", { message: "/plan" });
