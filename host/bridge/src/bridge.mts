@@ -189,7 +189,9 @@ class Bridge {
     const api = this.#api;
     api.on("session_start", (event, context) => this.#begin(reasonOf(event["reason"], this.#reloaded), context));
     // punkin-pi goes on with the same extension when the user changes the session.
-    api.on("session_switch", (_event, context) => this.#begin("resume", context));
+    api.on("session_switch", (event, context) =>
+      this.#begin(event["reason"] === "resume" ? "resume" : "startup", context),
+    );
     api.on("session_fork", (_event, context) => this.#begin("fork", context));
     api.on("session_shutdown", (event) => this.#end(String(event["reason"] ?? "quit")));
     for (const event of ["agent_start", "agent_end", "agent_settled", "model_select", "session_tree"]) {

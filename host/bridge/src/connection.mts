@@ -304,8 +304,12 @@ export class Connection {
   #fail(why: Failure): void {
     if (this.#dead !== undefined) return;
     this.#dead = why;
-    this.#child.kill("SIGKILL");
+    // It may still live: it gets the time to stop what it has started, here and on VMs.
+    this.#stdin.destroy();
     this.#stdout.destroy();
+    this.#child.kill("SIGTERM");
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), this.#limits.shutdown).unref();
+    this.#child.once("exit", () => clearTimeout(timer));
     this.#onReady?.(why);
     for (const pending of [...this.#pending.values()]) pending.settle({ failure: why });
     for (const request of this.#requests.values()) request.abort();

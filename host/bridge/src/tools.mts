@@ -30,7 +30,6 @@ export function registerTools(api: Api, tools: ToolDeclaration[], connect: Conne
       label: tool.label,
       description: tool.description,
       parameters: tool.parameters,
-      promptSnippet: snippetOf(tool.description),
       execute: async (callId, params, signal, onUpdate, context) => {
         signal?.throwIfAborted();
         uncache(params);
@@ -43,8 +42,9 @@ export function registerTools(api: Api, tools: ToolDeclaration[], connect: Conne
         });
         return outputOf(result as ToolResult);
       },
+      // The system prompt goes on naming the tools that it names by itself.
       ...(tool.replaces
-        ? {}
+        ? { promptSnippet: snippetOf(tool.description) }
         : {
             renderResult: (result, _options, theme) =>
               linesComponent(linesOf(result.details) ?? linesOfContent(result.content), theme),

@@ -59,7 +59,8 @@ test("a tool's result, its details and its lines", async (t) => {
   assert.deepEqual(shown(details)?.render(80), ["<accent>echoed</>"]);
   assert.deepEqual(shown({})?.render(80), ["plain"]);
   assert.equal(harness.tools.get("bash")?.renderResult, undefined);
-  assert.equal(tool.promptSnippet, "The tool echo");
+  assert.equal(harness.tools.get("bash")?.promptSnippet, "The tool bash");
+  assert.equal(tool.promptSnippet, undefined);
 });
 
 for (const kind of ["pi-0.73", "pi-0.87", "punkin-pi"] as const) {

@@ -73,8 +73,10 @@ test("the session changes under the same extension", async (t) => {
   harness.sessionId = "session-2";
   await harness.emit("session_switch", { reason: "resume" });
   harness.sessionId = "session-3";
+  await harness.emit("session_switch", { reason: "new" });
+  harness.sessionId = "session-4";
   await harness.emit("session_fork", {});
-  assert.deepEqual(marks.read(), ["start startup", "start resume", "start fork"]);
+  assert.deepEqual(marks.read(), ["start startup", "start resume", "start startup", "start fork"]);
 });
 
 test("its tools are left as they are: choosing them would take its own away", async (t) => {
