@@ -45,7 +45,17 @@ function components(): { path: string; grants: string }[] {
   return [{ path: named("PI_VERS_TEST_ALARM"), grants: 'session = ["send-message"]' }];
 }
 
+/** What `pi-vers local up --json` says. */
+interface Platform {
+  api_url: string;
+  api_key_file: string;
+  ssh_addr: string;
+  domain: string;
+  ca_pem: string;
+}
+
 export class Lab {
+  #platform: Platform | undefined;
   readonly harness: Harness;
   readonly directory = mkdtempSync(join(tmpdir(), "pv-"));
   readonly model: Model;
@@ -111,8 +121,21 @@ export class Lab {
 
   static async open(harness: Harness): Promise<Lab> {
     const lab = new Lab(harness, await Model.start());
-    lab.run(["pi-vers", "local", "up", "--network", "none"]);
+    lab.#platform = JSON.parse(lab.run(["pi-vers", "local", "up", "--network", "none", "--json"])) as Platform;
     return lab;
+  }
+
+  /** What a program has in its environment that uses the local platform as it would the cloud. */
+  get platform(): NodeJS.ProcessEnv {
+    if (this.#platform === undefined) throw new Error("the local platform is not up");
+    const { api_url, api_key_file, ssh_addr, domain, ca_pem } = this.#platform;
+    return {
+      VERS_BASE_URL: api_url,
+      VERS_API_KEY: readFileSync(api_key_file, "utf8").trim(),
+      VERS_VM_CONNECT: ssh_addr,
+      VERS_VM_DOMAIN: domain,
+      VERS_TLS_CA: ca_pem,
+    };
   }
 
   path(name: string): string {
@@ -142,13 +165,18 @@ export class Lab {
 
   /** Packs the package as it would be published, and tells pi to install it. */
   install(): string {
+    this.pack();
+    return this.run([...this.harness.command, "install", this.path("tmp/package")]);
+  }
+
+  /** Packs the package and unpacks it again: what is not packed is not there. */
+  pack(): void {
     const packed = execFileSync("npm", ["pack", "--silent", "--pack-destination", this.path("tmp")], {
       cwd: ROOT,
       encoding: "utf8",
       stdio: ["ignore", "pipe", "ignore"],
     }).trim();
     this.run(["tar", "-xzf", join(this.path("tmp"), packed), "-C", this.path("tmp")]);
-    return this.run([...this.harness.command, "install", this.path("tmp/package")]);
   }
 
   /** Starts pi in RPC mode. */
