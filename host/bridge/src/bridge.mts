@@ -19,6 +19,7 @@ import { Requests } from "./requests.mjs";
 import { Screen } from "./screen.mjs";
 import { Session } from "./session.mjs";
 import { registerTools } from "./tools.mjs";
+import { isObject } from "./wire.mjs";
 
 /** What the harness offers to the model when nobody has chosen. */
 const OFFERED = new Set(["bash", "read", "edit", "write"]);
@@ -37,20 +38,23 @@ export interface Environment {
   limits?: Limits;
 }
 
-/** Bridges that are loaded, by the bus that all extensions of one load share. */
-const loaded: WeakMap<object, Bridge> = ((globalThis as Record<symbol, unknown>)[Symbol.for("pi-vers.bridges")] ??=
-  new WeakMap()) as WeakMap<object, Bridge>;
+/** Asked on the bus that all extensions of one load share; a bridge that is loaded answers by setting `there`. */
+const ROLL_CALL = "pi-vers.roll-call";
+
+/** Set when a bridge has ended in this process: one that is loaded later is reloaded. It outlives the module. */
+const ENDED = Symbol.for("pi-vers.ended");
+const memory = globalThis as { [ENDED]?: boolean };
 
 /** Loads the extension into the harness. Never throws: a harness that can't have pi-vers works without it. */
 export async function load(api: Api, environment: Environment): Promise<void> {
-  const before = api.events === undefined ? undefined : loaded.get(api.events);
-  if (before !== undefined && !before.closed) {
+  const call = { there: false };
+  api.events?.emit(ROLL_CALL, call);
+  if (call.there) {
     // A package may be named twice, in the settings and with -e: the second would clash with the first.
     environment.log("info", "pi-vers is loaded already");
     return;
   }
-  const bridge = new Bridge(api, environment, before !== undefined);
-  if (api.events !== undefined) loaded.set(api.events, bridge);
+  const bridge = new Bridge(api, environment, memory[ENDED] === true);
   try {
     await bridge.start();
   } catch (why) {
@@ -75,7 +79,6 @@ class Bridge {
   #registered = false;
   #emitting = 0;
   #started: { sessionId: string; done: Promise<void> } | undefined;
-  closed = false;
 
   constructor(api: Api, environment: Environment, reloaded: boolean) {
     this.#api = api;
@@ -103,6 +106,10 @@ class Bridge {
 
   /** Starts the host, and registers what it offers. */
   async start(): Promise<void> {
+    const answer = this.#api.events?.on(ROLL_CALL, (call) => {
+      if (isObject(call)) call["there"] = true;
+    });
+    if (answer !== undefined) this.#subscriptions.push(answer);
     await this.#host.start();
     this.#registerLife();
   }
@@ -113,7 +120,7 @@ class Bridge {
     if (this.#environment.terminal) this.#environment.log("error", message);
     this.#screen.notify(message, "error");
     this.#api.on("session_start", (_event, context) => this.#screen.use(context));
-    this.closed = true;
+    this.#unsubscribe();
   }
 
   async #open(): Promise<Connection> {
@@ -253,11 +260,14 @@ class Bridge {
   }
 
   async #end(reason: string): Promise<void> {
-    if (this.closed) return;
-    for (const unsubscribe of this.#subscriptions) unsubscribe();
+    this.#unsubscribe();
     await this.#host.close(reason);
-    this.closed = true;
+    memory[ENDED] = true;
     this.#session.forget();
+  }
+
+  #unsubscribe(): void {
+    for (const unsubscribe of this.#subscriptions.splice(0)) unsubscribe();
   }
 
   #subscribe(topic: string): void {

@@ -41,6 +41,8 @@ export function harnessFor(kind: Kind): Harness {
 /** Loads and starts it; it is ended with the test. */
 export async function bench(t: TestContext, options: Options = {}): Promise<Bench> {
   const kind = options.kind ?? "pi-0.73";
+  // As in a process that is new: nothing has been loaded and ended in it.
+  delete (globalThis as Record<symbol, unknown>)[Symbol.for("pi-vers.ended")];
   const harness = new StandIn(kind);
   const logged: string[] = [];
   const about = harnessFor(kind);

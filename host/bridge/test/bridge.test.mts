@@ -189,19 +189,21 @@ test("the end of the session is the end of the host, which is killed when it sta
   assert.match((await harness.call("echo", {})).text, /the session has ended/);
 });
 
-test("a reload is another host, and nothing of the first one is left on the bus", async (t) => {
-  const marks = marksFile(t);
-  const { harness, environment, frames } = await bench(t, { script: { marks: marks.path } });
-  await harness.unload("reload");
-  assert.deepEqual(marks.read(), ["start startup", "end"]);
-  await harness.load("pi-vers", (api) => load(api, environment));
-  await harness.start("reload");
-  harness.bus.emit("t.in", { n: 1 });
-  assert.equal((await frames("bus")).length, 1);
-  assert.equal(marks.read()[2], "start reload");
-});
+for (const kind of ["pi-0.73", "pi-0.87", "punkin-pi"] as const) {
+  test(`${kind}: a reload is another host, and nothing of the first one is left on the bus`, async (t) => {
+    const marks = marksFile(t);
+    const { harness, environment, frames } = await bench(t, { kind, script: { marks: marks.path } });
+    await harness.unload("reload");
+    assert.deepEqual(marks.read(), ["start startup", "end"]);
+    await harness.load("pi-vers", (api) => load(api, environment));
+    await harness.start("reload");
+    harness.bus.emit("t.in", { n: 1 });
+    assert.equal((await frames("bus")).length, 1);
+    assert.equal(marks.read()[2], "start reload");
+  });
+}
 
-for (const kind of ["pi-0.73", "punkin-pi"] as const) {
+for (const kind of ["pi-0.73", "pi-0.87", "punkin-pi"] as const) {
   test(`${kind}: a package that is named twice is loaded once, and clashes with nobody`, async (t) => {
     const { harness, environment } = await bench(t, { kind });
     await harness.load("pi-vers again", (api) => load(api, environment));

@@ -224,7 +224,8 @@ export class StandIn {
       sendMessage: (message, options) => action(() => this.sent.push({ message, options })),
       sendUserMessage: (content, options) => action(() => this.said.push({ content, options })),
       appendEntry: (customType, data) => action(() => this.entries.push({ type: "custom", customType, data })) && undefined,
-      events: this.bus,
+      // Each extension of the newer pi has an object of its own for the bus.
+      events: this.kind === "pi-0.87" ? { ...this.bus } : this.bus,
     };
   }
 }

@@ -273,6 +273,17 @@ async function steps(
     assert.match(JSON.stringify(model.last.messages.at(-1)), /127\.0\.0\.2/);
   });
 
+  await step("a second copy of the package does not clash, and pi works without the binary", async () => {
+    lab.run(["cp", "-r", lab.path("tmp/package"), lab.path("tmp/second")]);
+    model.play({ text: "That is all." });
+    const second = lab.path("tmp/second/host/bridge/dist/extension.mjs");
+    assert.match((await lab.print(["--no-session", "-e", second, "Go on."])).stdout, /That is all\./);
+    model.play({ text: "That is all." });
+    const { stdout, stderr } = await lab.print(["--no-session", "Go on."], { PI_VERS_BIN: "/nowhere" });
+    assert.match(stdout, /That is all\./);
+    assert.match(stderr, /pi-vers is not available: PI_VERS_BIN is \/nowhere/);
+  });
+
   await step("a new session has neither", async () => {
     await pi.command("new_session");
     assert.equal(pi.bridges().length, 1);
