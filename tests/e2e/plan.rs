@@ -78,6 +78,7 @@ impl Harness for Desk {
     fn ask(
         &self,
         _: &str,
+        _: Option<&str>,
         title: &str,
         dialog: Dialog,
         _: Option<Duration>,
