@@ -60,3 +60,24 @@ pub(crate) fn describe() -> ExtensionInfo {
         topics: vec![active_vm::TOPIC.into()],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_users_know() {
+        let info = describe();
+        let commands: Vec<&str> = info.commands.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(commands, ["plan", "todos"]);
+        let shortcuts: Vec<_> = info
+            .shortcuts
+            .iter()
+            .map(|s| (s.key.as_str(), s.command.as_str()))
+            .collect();
+        assert_eq!(shortcuts, [("ctrl+alt+p", "plan")]);
+        let flags: Vec<&str> = info.flags.iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(flags, ["plan", "plan-branch", "plan-tools"]);
+        assert!(info.tools.is_empty());
+    }
+}

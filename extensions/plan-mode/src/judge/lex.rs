@@ -197,6 +197,16 @@ impl Lexer {
                     self.rest.take();
                     word.push(c, false);
                 }
+                // No pattern, but a word that the parser knows and refuses.
+                '[' if word.pieces.is_empty()
+                    && self.rest.peek(1) == Some('[')
+                    && is_end(self.rest.peek(2)) =>
+                {
+                    self.rest.take();
+                    self.rest.take();
+                    word.push('[', false);
+                    word.push('[', false);
+                }
                 // What `find` and `xargs` replace.
                 '{' if self.rest.peek(1) == Some('}') && self.no_more_braces() => {
                     self.rest.take();

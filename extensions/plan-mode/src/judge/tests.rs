@@ -53,6 +53,8 @@ fn a_refusal_names_the_program_and_what_is_wrong_with_it() {
         ("echo x > out", "`> out` writes a file"),
         ("less a", "use cat"),
         ("git push", "`git push`"),
+        ("[[ -f x ]]", "use `[ … ]` instead"),
+        ("python3 x.py", "only its `--version`"),
         ("echo $(id)", "command substitution"),
         ("sed -i s/a/b/ f", "the option `-i` of `sed`"),
         ("sed -n 1p $f", "`$f` may become an option of `sed`"),

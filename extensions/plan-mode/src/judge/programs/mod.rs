@@ -98,6 +98,12 @@ pub(super) fn judge(program: &str, arguments: &[Word], depth: usize) -> Result<(
             return Err(options::form(name, why));
         }
     }
+    if packages::VERSION_ONLY.contains(&name) {
+        return Err(options::form(
+            name,
+            "can run code: only its `--version` is allowed",
+        ));
+    }
     Err(Refusal::new(format!(
         "`{}` is not a program that is known to only read",
         brief(program)
