@@ -341,7 +341,8 @@ impl Session {
     }
 
     /// Tells the subscribers of an event, one after another, and says what the harness shall do. An extension
-    /// that fails or takes longer than 10 s counts as having nothing to say.
+    /// that fails or takes longer than 10 s counts as having nothing to say; but a tool call that it did not get to judge
+    /// is blocked: it may be the one that keeps the user's files from being changed.
     pub async fn event(&self, event: Event) -> Reaction {
         self.event_for(&Cause::default(), event).await
     }
@@ -380,7 +381,7 @@ impl Session {
                     reply: Some(Reply::Answer(answer)),
                     end: None,
                     ..
-                }) => answer,
+                }) => Some(answer),
                 Ok(_) => {
                     if !cause.cancel.is_cancelled() {
                         tracing::warn!(
@@ -389,12 +390,22 @@ impl Session {
                             "no answer in time"
                         );
                     }
-                    continue;
+                    None
                 }
                 Err(why) => {
                     tracing::warn!(extension = slot.name(), event = event.name(), "{why}");
-                    continue;
+                    None
                 }
+            };
+            let Some(answer) = answer else {
+                if matches!(event, Event::ToolCall { .. }) {
+                    reaction.block = Some(format!(
+                        "the extension {} judges tool calls, and failed to judge this one; try again, or unload it",
+                        slot.name()
+                    ));
+                    break;
+                }
+                continue;
             };
             if let Err(why) = reaction.take(&mut event, answer) {
                 tracing::warn!(extension = slot.name(), "{why}");

@@ -514,6 +514,14 @@ async fn events_reach_granted_subscribers_only_and_a_crash_counts_as_silence() {
         granted.session.event(call).await.block.as_deref(),
         Some("not today")
     );
+    // Who was to judge and could not has not agreed.
+    let call = Event::ToolCall {
+        call_id: "2".into(),
+        tool: "panic".into(),
+        arguments: json!({}),
+    };
+    let block = granted.session.event(call).await.block.unwrap_or_default();
+    assert!(block.contains("unruly judges tool calls"), "{block}");
     assert_eq!(
         granted
             .session
