@@ -44,10 +44,12 @@
 //! # fn main() {}
 //! ```
 //!
-//! Two rules of the platform, because breaking them is easy in Rust:
+//! Three rules of the platform, because breaking them is easy in Rust:
 //! * Never block: `std::thread::sleep` and the like stop every call of the extension. Use
 //!   [`harness::timers::sleep`].
 //! * A long computation stops the other calls too; put [`wit_bindgen::yield_async`] into its loop.
+//! * What a call, a command or an event leaves behind ends with it. Work that shall go on, such as asking the user after
+//!   an event, belongs into a background task that [`Extension::start`] spawned.
 
 pub mod active_vm;
 pub mod args;
