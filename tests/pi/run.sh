@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the package for pi and tests it: its own tests, then scenarios with two real pis, the real host and the local
-# platform. PI_VERS_BIN names the binary. All traffic of the tests is on loopback; npm's is not.
+# platform; with the argument `startup`, it measures how long they take to start instead. PI_VERS_BIN names the binary. All traffic of the tests is on loopback; npm's is not.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 : "${PI_VERS_BIN:?name the pi-vers binary to test}"
@@ -46,4 +46,8 @@ export PI_VERS_TEST_CACHE=$scratch/cache
 XDG_CACHE_HOME=$PI_VERS_TEST_CACHE HOME=$scratch "$PI_VERS_BIN" tools >/dev/null
 rm -rf tests/pi/build
 npx --no-install tsc -p tests/pi
+if [ "${1:-}" = startup ]; then
+  node tests/pi/build/startup.mjs
+  exit
+fi
 tests scenarios 210 tests/pi/build/*.test.mjs

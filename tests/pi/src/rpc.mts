@@ -45,14 +45,17 @@ export class Rpc {
     });
   }
 
+  get pid(): number {
+    return this.#child.pid ?? 0;
+  }
+
   get stderr(): string {
     return this.#stderr;
   }
 
   /** The pids of the bridges that this pi has started and that run. */
   bridges(): number[] {
-    const pid = this.#child.pid ?? 0;
-    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim();
+    const children = readFileSync(`/proc/${this.pid}/task/${this.pid}/children`, "utf8").trim();
     return children
       .split(" ")
       .filter((child) => child !== "")
