@@ -180,6 +180,8 @@ async fn events_are_answered_in_their_order_and_those_that_nobody_waits_for_neve
         )
         .await;
     assert_eq!(rewritten, json!({ "text": "on!" }));
+    // Other extensions say what they show.
+    shim.seen.retain(|frame| frame["t"] != "notice");
     assert!(shim.seen.is_empty(), "{:?}", shim.seen);
     shim.end().await;
 }
