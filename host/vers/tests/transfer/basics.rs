@@ -480,8 +480,102 @@ async fn a_vm_with_nothing_but_busybox_can_be_copied_to() {
         }
     }
     scene.assert_clean();
-    // To be copied from takes GNU's find and tar, and that is what it says.
-    let error = copy(scene.vm("up"), scene.local("down")).await.unwrap_err();
+}
+
+/// Gives the VM these of busybox's programs, and no others; no names: all.
+pub fn only_busybox(scene: &Scene, programs: &[&str]) {
+    let home = scene.lab.dir.path().join("home");
+    let all = home.join("all");
+    busybox(&all);
+    let mut bin = all.clone();
+    if !programs.is_empty() {
+        bin = home.join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        for program in programs {
+            std::fs::rename(all.join(program), bin.join(program)).unwrap();
+        }
+    }
+    std::fs::write(
+        home.join(".bashrc"),
+        format!("PATH={}; export PATH\n", bin.display()),
+    )
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_with_nothing_but_busybox_can_be_copied_from() {
+    let few = [
+        "sh", "stat", "ls", "readlink", "head", "dd", "cat", "rm", "mv", "mkdir", "sleep", "kill",
+        "ps", "rmdir",
+    ];
+    for programs in [&[][..], &few] {
+        let scene = Scene::start().await;
+        only_busybox(&scene, programs);
+        let tree = scene.there.join("tree");
+        std::fs::create_dir(&tree).unwrap();
+        build(&tree);
+        // More than are looked at by one process, and each of the patterns of hidden names.
+        std::fs::create_dir(tree.join("many")).unwrap();
+        for count in 0..250 {
+            let prefix = ["", ".", "..", "..."][count % 4];
+            let file = tree.join(format!("many/{prefix}{count}"));
+            std::fs::write(&file, noise(count * 50, 9)).unwrap();
+            set_time(&file, 1_000_000_000 + count as i64, 7);
+        }
+        std::fs::create_dir_all(tree.join("many/.d/..d/d")).unwrap();
+        let summary = copy(scene.vm("tree"), scene.local("down")).await.unwrap();
+        assert_same(&tree, &scene.here.join("down"));
+        assert_eq!(
+            (summary.files, summary.directories, summary.links),
+            (268, 10, 4)
+        );
+        // Files, by the exact name and through a link.
+        for source in ["tree/a/big", "tree/only a hole", "tree/nothing"] {
+            copy(scene.vm(source), scene.local("file")).await.unwrap();
+            assert_same(&scene.there.join(source), &scene.here.join("file"));
+        }
+        link("tree/file", &scene.there.join("to file"));
+        copy(scene.vm("to file"), scene.local("file"))
+            .await
+            .unwrap();
+        assert_same(&tree.join("file"), &scene.here.join("file"));
+        // What is excluded, and what is no file.
+        std::process::Command::new("mkfifo")
+            .arg(tree.join("pipe"))
+            .status()
+            .unwrap();
+        let options = Options {
+            exclude: ["/a/", "many/*", "!/many/.d", "l*", "*hole*", "\u{f0}*"]
+                .map(str::to_owned)
+                .to_vec(),
+            ..Options::default()
+        };
+        let summary = copy_with(scene.vm("tree"), scene.local("part"), options)
+            .await
+            .unwrap();
+        assert_eq!(summary.left_out, 1);
+        let part = describe(&scene.here.join("part"));
+        assert!(
+            part.contains_key(Path::new("many/.d/..d/d")) && !part.contains_key(Path::new("a")),
+            "{:?}",
+            part.keys()
+        );
+        let error = copy(scene.vm("missing"), scene.local("new"))
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::NotFound, "{error}");
+        scene.assert_clean();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_that_cannot_even_look_at_files_says_what_to_install() {
+    let scene = Scene::start().await;
+    only_busybox(&scene, &["sh", "cat"]);
+    std::fs::create_dir(scene.there.join("tree")).unwrap();
+    let error = copy(scene.vm("tree"), scene.local("down"))
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("install"), "{error}");
     assert!(!scene.here.join("down").exists());
 }

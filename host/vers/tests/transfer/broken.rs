@@ -151,6 +151,62 @@ async fn two_hundred_cuts_lose_nothing_and_leave_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cuts_lose_nothing_where_there_is_no_gnu_find_either() {
+    let mut scene = Scene::start().await;
+    crate::basics::only_busybox(&scene, &[]);
+    let saw = Saw::start(scene.lab.edge).await;
+    let settings = scene
+        .lab
+        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
+    scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
+    build(&scene, "tree");
+    std::fs::remove_file(scene.here.join("tree/holes")).unwrap();
+    let source = scene.there.join("tree");
+    std::fs::rename(scene.here.join("tree"), &source).unwrap();
+    saw.most.store(3_000_000, Ordering::Relaxed);
+    for round in 0.. {
+        let down = copy(scene.vm("tree"), scene.local("down")).await.unwrap();
+        assert_eq!((down.files, down.directories), (202, 29));
+        assert_same(&source, &scene.here.join("down"));
+        scene.assert_clean();
+        std::fs::remove_dir_all(scene.here.join("down")).unwrap();
+        let cuts = saw.cuts.load(Ordering::Relaxed);
+        if cuts >= 20 {
+            break;
+        }
+        assert!(round < 20, "only {cuts} cuts");
+    }
+    // Given up in the midst of the small files, and of the big one.
+    saw.most.store(0, Ordering::Relaxed);
+    scene.ssh.disconnect(scene.lab.vm).await;
+    for bytes in [100_000, 4_000_000] {
+        let cancel = CancellationToken::new();
+        let (progress, mut seen) = watch::channel(Progress::default());
+        let copying = tokio::spawn(transfer::copy(
+            scene.vm("tree"),
+            scene.local("down"),
+            Options::default(),
+            progress,
+            cancel.clone(),
+        ));
+        seen.wait_for(|seen| seen.bytes > bytes).await.unwrap();
+        cancel.cancel();
+        match copying.await.unwrap() {
+            Err(error) => assert_eq!(error.kind(), Kind::Cancelled, "{error}"),
+            // It was quicker.
+            Ok(summary) => assert_eq!(summary.files, 202),
+        }
+        scene.assert_clean();
+    }
+    let home = scene.lab.dir.path().join("home");
+    scene.ssh.disconnect(scene.lab.vm).await;
+    eventually("no process is left", || {
+        marked(home.to_str().unwrap()).is_empty()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
     let scene = Scene::start().await;
     build(&scene, "tree");

@@ -234,3 +234,59 @@ async fn an_archive_holds_the_files_that_were_asked_for_and_nothing_else() {
     assert_eq!(error.kind(), Kind::Conflict, "{error}");
     assert!(!Path::new(&inside("one")).exists());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_vm_without_gnu_find_is_believed_no_more() {
+    let liar = Liar::start().await;
+    // Its shell answers the scripts that list and read.
+    let shell = liar.bin.join("sh");
+    let lies = liar.bin.display();
+    let script = format!(
+        "#!/bin/sh\ncase $2 in *'find . -printf'*) exit 69 ;; *'walk()'*) exec cat '{lies}/list.says' ;;\n\
+         *'read -r line'*) cat '{lies}/pack.says'; [ ! -e '{lies}/endless' ] || exec yes ;; *) exec /bin/sh \"$@\" ;; esac\n"
+    );
+    std::fs::write(&shell, script).unwrap();
+    mode(&shell, 0o755);
+    let copy_lies = async |list: &[Vec<u8>], files: &str| {
+        std::fs::write(liar.bin.join("list.says"), list.concat()).unwrap();
+        std::fs::write(liar.bin.join("pack.says"), files).unwrap();
+        let _ = std::fs::remove_dir_all(liar.scene.here.join("target"));
+        let outside = describe(&liar.outside);
+        let outcome = copy(liar.scene.vm("tree"), liar.scene.local("target")).await;
+        assert_eq!(describe(&liar.outside), outside);
+        liar.scene.assert_clean();
+        outcome
+    };
+    let list = [top(), listed("f", b"one", b""), listed("f", b"two", b"")];
+    let frame = |number, size: u64, data, end| {
+        format!("{number}\0f\x00644\0{size}\0{size}\x000.0\0{data}{end}\0")
+    };
+    let (one, two) = (frame("1", 4, "1111", "1"), frame("2", 4, "2222", "2"));
+    let summary = copy_lies(&list, &format!("{one}{two}0\0")).await.unwrap();
+    assert_eq!((summary.files, summary.bytes), (2, 8));
+    for bad in ["../outside/new", "..", "a//b", "./x", "/new"] {
+        let list = [top(), listed("f", bad.as_bytes(), b"")];
+        let error = copy_lies(&list, &format!("{one}0\0")).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Denied, "{bad}: {error}");
+    }
+    for (files, says) in [
+        // Twice, in another order, another one, more than there is.
+        (format!("{one}{one}0\0"), "not asked for"),
+        (format!("{two}{one}0\0"), "not asked for"),
+        (frame("3", 4, "3333", "3"), "not asked for"),
+        (format!("{one}{two}0\0{two}"), "not asked for"),
+        // Longer and shorter than it says, and far too long.
+        (frame("1", 4, "11111", "1"), "changes"),
+        (frame("1", 4, "11", "1") + &two, "changes"),
+        (frame("1", 7 << 30, "", "1"), "changes"),
+    ] {
+        let error = copy_lies(&list, &files).await.unwrap_err();
+        assert!(error.to_string().contains(says), "{files:?}: {error}");
+    }
+    // What never ends.
+    std::fs::write(liar.bin.join("endless"), "").unwrap();
+    for files in ["", &one, &format!("{one}{two}0\0")] {
+        let error = copy_lies(&list, files).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Other, "{error}");
+    }
+}

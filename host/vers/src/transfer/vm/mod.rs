@@ -64,6 +64,13 @@ pub(super) struct Ended {
     pub(super) complaints: String,
 }
 
+impl Ended {
+    /// It did nothing, because a program that it needs is not there.
+    pub(super) fn lacks_a_program(&self) -> bool {
+        self.exit == Exit::Code(69)
+    }
+}
+
 impl Vm {
     /// Runs a script. `work` moves its data meanwhile; the script is stopped, and has cleaned up, if `work` fails or
     /// the copy is cancelled.

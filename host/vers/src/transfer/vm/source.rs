@@ -1,7 +1,12 @@
 //! A source on a VM: a list by GNU find, small files in archives by GNU tar, big ones as a stream.
+//!
+//! A VM that lacks one of the two is read by shell scripts that need no more than what busybox has (`plain_list.sh`,
+//! `plain_pack.sh`): slower, a process or two for each file, and holes travel as zeros. Else nothing is different; in
+//! particular, what comes is checked against the list in the same way. Why not by SFTP: its client here cannot
+//! hold names that are no UTF-8.
 
 use bytes::{Bytes, BytesMut};
-use pi_vers_system::files::tree::Time;
+use pi_vers_system::files::tree::{Stretch, Time};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::mpsc;
 
@@ -15,11 +20,19 @@ use crate::error::{self, Error, Result, shown};
 
 /// One field of the list.
 const MOST_FIELD: usize = 8192;
+/// What the plain ways share, before each of them.
+macro_rules! plain {
+    ($script:literal) => {
+        concat!(include_str!("each.sh"), include_str!($script))
+    };
+}
 /// Names are sent in pieces of this size.
 const NAMES: usize = 64 << 10;
 
 pub(in super::super) struct VmSource {
     vm: Vm,
+    /// It lacks GNU's find or tar.
+    plain: bool,
     /// As given.
     shown: String,
     /// The directory that paths start in.
@@ -37,27 +50,25 @@ impl VmSource {
     ) -> Result<(Self, Listing)> {
         let at = argument(path)?;
         let what = format!("list {:?}", shown(path));
-        let (listing, ended) = vm
-            .run(
-                Over::Shared,
-                include_str!("list.sh"),
-                vec![at.clone()],
-                false,
-                |streams| list(streams, exclude),
-            )
-            .await?;
+        let run = |script| {
+            let work = |streams| list(streams, exclude);
+            vm.run(Over::Shared, script, vec![at.clone()], false, work)
+        };
+        let (mut listing, mut ended) = run(include_str!("list.sh")).await?;
+        let plain = ended.lacks_a_program();
+        if plain {
+            (listing, ended) = run(plain!("plain_list.sh")).await?;
+        }
         if let Err(error) = vm.check(&what, &ended)
             && (listing.entries.is_empty() || complaint(&ended.complaints).is_some())
         {
-            return Err(match complaint(&ended.complaints) {
-                Some(why) if why.contains("-printf") || why.contains("find: not found") => {
-                    Error::other(format!(
-                        "copy: {what} on VM {}: it has no GNU find, which copies from it need; install findutils there",
-                        vm.id
-                    ))
-                }
-                _ => error,
-            });
+            if ended.lacks_a_program() {
+                return Err(Error::other(format!(
+                    "copy: {what} on VM {}: it has neither GNU find and GNU tar nor a stat that knows -c; install findutils and tar there",
+                    vm.id
+                )));
+            }
+            return Err(error);
         }
         if listing.entries.is_empty() {
             let line = format!(
@@ -76,6 +87,7 @@ impl VmSource {
         };
         let source = Self {
             vm,
+            plain,
             shown: shown(path),
             directory,
             file,
@@ -113,8 +125,14 @@ impl VmSource {
                 let Some(mut stdin) = stdin else { return };
                 let mut buffer = BytesMut::new();
                 for (_, entry) in files {
-                    buffer.extend_from_slice(&self.name(entry));
-                    buffer.extend_from_slice(b"\0");
+                    let name = self.name(entry);
+                    if self.plain {
+                        buffer.extend_from_slice(octal(&name).as_bytes());
+                        buffer.extend_from_slice(b"\n");
+                    } else {
+                        buffer.extend_from_slice(&name);
+                        buffer.extend_from_slice(b"\0");
+                    }
                     if buffer.len() >= NAMES && stdin.write_all(&buffer.split()).await.is_err() {
                         return;
                     }
@@ -123,14 +141,25 @@ impl VmSource {
                 let _ = stdin.write_all(&buffer).await;
                 let _ = stdin.shutdown().await;
             };
-            let (read, ()) = tokio::join!(self.unpack(stdout, files, to_sink), names);
-            read
+            let unpacked = async {
+                if self.plain {
+                    self.unframe(stdout, files, to_sink).await
+                } else {
+                    self.unpack(stdout, files, to_sink).await
+                }
+            };
+            tokio::join!(unpacked, names).0
+        };
+        let script = if self.plain {
+            plain!("plain_pack.sh")
+        } else {
+            include_str!("pack.sh")
         };
         let (read, ended) = self
             .vm
             .run(
                 Over::Shared,
-                include_str!("pack.sh"),
+                script,
                 vec![self.directory.clone()],
                 true,
                 work,
@@ -141,12 +170,7 @@ impl VmSource {
             Ok(()) => {}
             // What tar says is nearer to the cause.
             Err(Bad::Short) => self.vm.check(&what, &ended)?,
-            Err(Bad::Wrong(why)) => {
-                return Err(Error::other(format!(
-                    "copy: {what} on VM {}: it sent what was not asked for: {why}",
-                    self.vm.id
-                )));
-            }
+            Err(Bad::Wrong(why)) => return Err(self.not_asked_for(&why)),
         }
         if let Some(why) = complaint {
             return Err(Error::other(format!(
@@ -163,6 +187,71 @@ impl VmSource {
         }
         let _ = to.send(Item::End).await;
         Ok(())
+    }
+
+    fn not_asked_for(&self, why: &str) -> Error {
+        Error::other(format!(
+            "copy: read {:?} on VM {}: it sent what was not asked for: {why}",
+            self.shown, self.vm.id
+        ))
+    }
+
+    /// Passes on the files that `plain_pack.sh` sends.
+    async fn unframe(
+        &self,
+        stdout: crate::ssh::Output,
+        files: &[(usize, &Entry)],
+        to: &mpsc::Sender<Item>,
+    ) -> Result<Result<(), Bad>> {
+        let mut reader = Reader::new(stdout);
+        let mut expected = (1usize..).zip(files);
+        loop {
+            let Some(number) = field(&mut reader).await? else {
+                return Ok(Err(Bad::Short));
+            };
+            if *number == *b"0" {
+                break;
+            }
+            // Whatever is skipped has gone since it was listed.
+            let Some((_, (index, entry))) =
+                expected.find(|(place, _)| place.to_string().as_bytes() == number)
+            else {
+                let number = String::from_utf8_lossy(&number);
+                return Err(self.not_asked_for(&format!("file {:?}", shown(&number))));
+            };
+            let Some(found) = meta(&mut reader).await? else {
+                return Ok(Err(Bad::Short));
+            };
+            let length = match usize::try_from(found.size) {
+                Ok(length) if found.size <= 4 * SMALL => length,
+                _ => return Err(changed(entry)),
+            };
+            let (Ok(data), Ok(end)) = (
+                reader.exactly(length).await,
+                reader.exactly(number.len() + 1).await,
+            ) else {
+                return Ok(Err(Bad::Short));
+            };
+            // If it has become shorter meanwhile, what follows it stands where its end should be.
+            if end.strip_suffix(b"\0") != Some(&*number) {
+                return Err(changed(entry));
+            }
+            let content = Content {
+                index: *index,
+                size: found.size,
+                mode: found.mode & 0o7777,
+                modified: found.modified,
+                stretches: whole(found.size),
+                data,
+            };
+            if to.send(Item::File(content)).await.is_err() {
+                return Ok(Ok(()));
+            }
+        }
+        match reader.some(1).await {
+            None => Ok(Ok(())),
+            Some(_) => Err(self.not_asked_for("something behind the end")),
+        }
     }
 
     /// Passes on the files of an archive.
@@ -276,11 +365,7 @@ impl VmSource {
                         size: found.size,
                         mode: found.mode,
                         modified: found.modified,
-                        stretches: if found.size == 0 {
-                            vec![]
-                        } else {
-                            vec![(0, found.size)]
-                        },
+                        stretches: whole(found.size),
                         prefix: 0,
                     },
                 }
@@ -307,7 +392,7 @@ impl VmSource {
             .vm
             .run(
                 Over::for_file(entry.size()),
-                include_str!("read.sh"),
+                plain!("read.sh"),
                 arguments,
                 false,
                 work,
@@ -338,6 +423,9 @@ fn exact_time(entry: &Entry, found: &Found) -> Time {
 fn complaint(said: &str) -> Option<&str> {
     let harmless = [
         ": No such file or directory",
+        // As shells say it.
+        ": No such file",
+        ": no such file",
         ": File removed before we read it",
         ": file changed as we read it",
         "Exiting with failure status due to previous errors",
@@ -435,19 +523,34 @@ fn time_of(text: &str) -> Option<Time> {
 async fn meta(reader: &mut Reader<crate::ssh::Output>) -> Result<Option<Meta>> {
     let mut fields = Vec::new();
     while fields.len() < 5 {
-        let mut field = BytesMut::new();
-        loop {
-            match reader.exactly(1).await.as_deref() {
-                Ok([0]) => break,
-                Ok(byte) if field.len() < MOST_FIELD => field.extend_from_slice(byte),
-                Ok(_) => return Err(malformed("a field is too long")),
-                Err(_) => return Ok(None),
-            }
+        match field(reader).await? {
+            Some(field) => fields.push(field),
+            None => return Ok(None),
         }
-        fields.push(field.freeze());
     }
     let meta = Meta::parse(&fields).ok_or_else(|| malformed("a number is none"))?;
     Ok((meta.kind == b'f').then_some(meta))
+}
+
+/// A field that ends in NUL; leaves what comes behind it. `None` if there is none.
+async fn field(reader: &mut Reader<crate::ssh::Output>) -> Result<Option<Bytes>> {
+    let mut field = BytesMut::new();
+    loop {
+        match reader.exactly(1).await.as_deref() {
+            Ok([0]) => return Ok(Some(field.freeze())),
+            Ok(byte) if field.len() < MOST_FIELD => field.extend_from_slice(byte),
+            Ok(_) => return Err(malformed("a field is too long")),
+            Err(_) => return Ok(None),
+        }
+    }
+}
+
+/// The stretches of a file without holes.
+fn whole(size: u64) -> Vec<Stretch> {
+    if size == 0 {
+        return Vec::new();
+    }
+    vec![(0, size)]
 }
 
 async fn list(streams: Streams, exclude: &Exclude) -> Result<Listing> {
