@@ -77,7 +77,11 @@ test("each method asks for what it says", async (t) => {
 test("errors have the platform's status; a program without a binary is told what to do", async (t) => {
   fake(t);
   const client = new VersClient({ apiKey: "b" });
-  await assert.rejects(client.getState("none"), { kind: "not-found", status: 404, message: "there is no such VM" });
+  await assert.rejects(client.getState("none"), {
+    kind: "not-found",
+    status: 404,
+    message: "Vers API GET /vm/none/status failed (404): there is no such VM",
+  });
   process.env["PI_VERS_BIN"] = "/nowhere";
   await assert.rejects(new VersClient({ apiKey: "b2" }).list(), /PI_VERS_BIN is \/nowhere/);
 });

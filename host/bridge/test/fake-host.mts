@@ -3,7 +3,8 @@
  *
  * Its tools do what their names say; `frames` returns all that it has been sent.
  */
-import { appendFileSync } from "node:fs";
+import { appendFileSync, existsSync } from "node:fs";
+import { dirname } from "node:path";
 import { createInterface } from "node:readline";
 
 interface Script {
@@ -31,7 +32,8 @@ let nextId = 1;
 
 const write = (frame: Record<string, unknown>) => process.stdout.write(`${JSON.stringify(frame)}\n`);
 const mark = (line: string) => {
-  if (script.marks !== undefined) appendFileSync(script.marks, `${line}\n`);
+  // A test that has ended has taken its directory away.
+  if (script.marks !== undefined && existsSync(dirname(script.marks))) appendFileSync(script.marks, `${line}\n`);
 };
 
 const tool = (name: string, more: Record<string, unknown> = {}) => ({

@@ -208,9 +208,37 @@ export class VersClient {
     return (await this.#ask("sshArgs", { vmId })) as string[];
   }
 
-  #ask(method: string, params?: Record<string, unknown>, more?: RequestOptions): Promise<unknown> {
-    return request(this.#options, method, params, more);
+  async #ask(method: string, params?: Record<string, unknown>, more?: RequestOptions): Promise<unknown> {
+    try {
+      return await request(this.#options, method, params, more);
+    } catch (why) {
+      throw asBefore(why, method, params);
+    }
   }
+}
+
+/** What the platform is asked for a method. Programs have read this in the texts of errors. */
+const ENDPOINTS: Record<string, string> = {
+  listVms: "GET /vms",
+  createRoot: "POST /vm/new_root",
+  restoreFromCommit: "POST /vm/from_commit",
+  branch: "POST /vm/{vmId}/branch",
+  commit: "POST /vm/{vmId}/commit",
+  delete: "DELETE /vm/{vmId}",
+  getState: "GET /vm/{vmId}/status",
+  updateState: "PATCH /vm/{vmId}/state",
+  resizeDisk: "PATCH /vm/{vmId}/disk",
+  listCommits: "GET /commits",
+  listPublicCommits: "GET /commits/public",
+  setCommitPublic: "PATCH /commits/{commitId}",
+};
+
+/** The text that an answer of the platform had as an error: `Vers API GET /vms failed (500): …`. */
+function asBefore(why: unknown, method: string, params: Record<string, unknown> = {}): unknown {
+  const endpoint = ENDPOINTS[method];
+  if (!(why instanceof VersError) || why.status === undefined || endpoint === undefined) return why;
+  const asked = endpoint.replace(/\{(\w+)\}/, (_, name: string) => String(params[name]));
+  return new VersError(why.kind, `Vers API ${asked} failed (${why.status}): ${why.message}`, why.status);
 }
 
 /** A command that a signal has ended has no exit code; what shells make of that is what callers compare with. */
