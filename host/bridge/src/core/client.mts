@@ -37,6 +37,12 @@ export interface VmCommitResponse {
   commit_id: string;
 }
 
+/** What the platform gives for a VM; here the key stays in the host, see {@link VersClient.ensureKeyFile}. */
+export interface VmSSHKeyResponse {
+  ssh_port: number;
+  ssh_private_key: string;
+}
+
 export interface ExecResult {
   stdout: string;
   stderr: string;

@@ -12,6 +12,7 @@ export {
   type VmCommitResponse,
   type VmConfig,
   type VmDeleteResponse,
+  type VmSSHKeyResponse,
 } from "./client.mjs";
 export {
   type ResolveGoldenCommitOptions,
