@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use vers_client::{Api, Ssh, VmId};
 
 use crate::bindings::vers::harness::types::Error as WitError;
@@ -48,6 +50,8 @@ impl Services {
             bus: Bus {
                 queue: bus,
                 harness: harness.clone(),
+                queued: AtomicU64::new(0),
+                heard: Arc::new(watch::Sender::new(0)),
             },
             harness,
             api,
@@ -188,6 +192,9 @@ pub(crate) struct Message {
 pub(crate) struct Bus {
     queue: mpsc::Sender<Message>,
     harness: Arc<dyn Harness>,
+    /// Messages that were queued, and how many of them all subscribers have heard.
+    queued: AtomicU64,
+    heard: Arc<watch::Sender<u64>>,
 }
 
 impl Bus {
@@ -210,9 +217,23 @@ impl Bus {
     /// A message for the subscribers alone.
     pub(crate) fn put(&self, from: Option<Arc<str>>, topic: String, data: Value) {
         let message = Message { from, topic, data };
-        if let Err(why) = self.queue.try_send(message) {
-            tracing::warn!("a message on the bus was dropped: {why}");
+        match self.queue.try_send(message) {
+            Ok(()) => drop(self.queued.fetch_add(1, Ordering::Relaxed)),
+            Err(why) => tracing::warn!("a message on the bus was dropped: {why}"),
         }
+    }
+
+    /// Waits until all that was said so far has been heard, but no longer than this.
+    pub(crate) async fn settled(&self, limit: Duration) {
+        let queued = self.queued.load(Ordering::Relaxed);
+        let mut heard = self.heard.subscribe();
+        // Who is slower than that is told later.
+        let _ = tokio::time::timeout(limit, heard.wait_for(|heard| *heard >= queued)).await;
+    }
+
+    /// Counts a message that all have heard.
+    pub(crate) fn heard(&self) -> Arc<watch::Sender<u64>> {
+        self.heard.clone()
     }
 }
 

@@ -26,6 +26,9 @@ use crate::types::{Command, Completion, FlagValue, StartReason, Tool, ToolOutput
 /// its guest is told.
 const EVENT: Duration = Duration::from_secs(8);
 
+/// How long a tool call waits until its judges have heard what was said on the bus before it.
+const HEARD: Duration = Duration::from_secs(1);
+
 /// How long completions may take.
 const COMPLETE: Duration = Duration::from_secs(5);
 
@@ -123,7 +126,12 @@ impl Session {
         all.dedup();
         services.set_tools(all);
         let calls = TaskTracker::new();
-        calls.spawn(deliver(slots.clone(), messages, end.clone()));
+        calls.spawn(deliver(
+            slots.clone(),
+            messages,
+            services.bus.heard(),
+            end.clone(),
+        ));
         Ok(Self(Arc::new(Inner {
             slots,
             tools,
@@ -350,6 +358,10 @@ impl Session {
     /// The same, on behalf of this. Once its `cancel` has fired nobody more is told.
     pub async fn event_for(&self, cause: &Cause, mut event: Event) -> Reaction {
         let mut reaction = Reaction::default();
+        if matches!(event, Event::ToolCall { .. }) {
+            // Who judges it knows what was said before: for example which VM it would act on.
+            self.0.services.bus.settled(HEARD).await;
+        }
         for slot in &self.0.slots {
             if !slot
                 .extension
@@ -753,6 +765,7 @@ fn claim(
 async fn deliver(
     slots: Vec<Arc<Slot>>,
     mut messages: mpsc::Receiver<Message>,
+    heard: Arc<watch::Sender<u64>>,
     end: CancellationToken,
 ) {
     let work = async {
@@ -792,6 +805,7 @@ async fn deliver(
                     tracing::warn!(extension = slot.name(), "{why}");
                 }
             }
+            heard.send_modify(|heard| *heard += 1);
         }
     };
     tokio::select! {
