@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pi_vers_host::CallError;
-use pi_vers_tests::{Scratch, eventually, ids, mark, text, traces, without_ids};
+use pi_vers_tests::{Scratch, eventually, mark, text, traces, without_ids};
 use serde_json::{Value, json};
 
 use crate::lab::Lab;
@@ -477,10 +477,7 @@ fn starting(vm: &str, on: &str, mark: &str) -> String {
 async fn a_host_that_is_killed_leaves_nothing_on_the_vm() {
     let scratch = Scratch::new();
     scratch.up().await;
-    let vm = ids(&scratch
-        .text("vers_vm_create", json!({ "wait_boot": true }))
-        .await)[0]
-        .clone();
+    let vm = scratch.vm().await;
     let m = mark();
     std::fs::write(scratch.work().join("s.jsonl"), starting(&vm, "vm", &m)).unwrap();
     let running = scratch.start(&["run", "--local", "--script", "s.jsonl"]);

@@ -756,18 +756,16 @@ async fn on_a_throw_away_branch_anything_may_run_and_nothing_of_it_stays() {
     // The end of the session ends the branch; a resumed one makes another.
     run.command("plan", "branch").await;
     run.session.end().await;
-    let run = Run::new(
-        settings.clone(),
-        &scratch.work(),
-        &[],
-        entries,
-        StartReason::Resume,
-    )
-    .await;
-    eventually("there is a branch again", || {
-        run.shown("plan-mode").as_deref() == Some("⏸ plan (branch)")
-    })
-    .await;
+    let resumed = async |entries| {
+        let work = scratch.work();
+        let run = Run::new(settings.clone(), &work, &[], entries, StartReason::Resume).await;
+        eventually("there is a branch again", || {
+            run.shown("plan-mode").as_deref() == Some("⏸ plan (branch)")
+        })
+        .await;
+        run
+    };
+    let run = resumed(entries).await;
     assert_eq!(
         ids(&call(&run, "vers_vms", json!({})).await)
             .into_iter()
@@ -782,18 +780,7 @@ async fn on_a_throw_away_branch_anything_may_run_and_nothing_of_it_stays() {
         .expect("there is a branch");
     let entries = run.desk.entries.clone();
     drop(run);
-    let run = Run::new(
-        settings.clone(),
-        &scratch.work(),
-        &[],
-        entries,
-        StartReason::Resume,
-    )
-    .await;
-    eventually("there is a branch once more", || {
-        run.shown("plan-mode").as_deref() == Some("⏸ plan (branch)")
-    })
-    .await;
+    let run = resumed(entries).await;
     let listed = ids(&call(&run, "vers_vms", json!({})).await);
     assert!(
         !listed.contains(&left) && listed.contains(&vm),

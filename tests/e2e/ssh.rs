@@ -5,8 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
-use pi_vers_tests::{Scratch, ids, needs};
-use serde_json::json;
+use pi_vers_tests::{Scratch, needs};
 
 /// Runs the machine's `ssh` with these arguments and this input, in the test's directories.
 async fn ssh(scratch: &Scratch, arguments: &[String], command: &str, input: Vec<u8>) -> Output {
@@ -47,10 +46,7 @@ async fn a_plain_ssh_gets_into_a_vm_and_refuses_another_host_key() {
     needs("openssh-client");
     let scratch = Scratch::new();
     scratch.up().await;
-    let vm = ids(&scratch
-        .text("vers_vm_create", json!({ "wait_boot": true }))
-        .await)[0]
-        .clone();
+    let vm = scratch.vm().await;
     let printed = scratch.run(&["ssh-config", "--local", &vm[..13]]).await;
     assert_eq!(printed.code, Some(0), "{printed:?}");
     let arguments: Vec<String> = serde_json::from_str(&printed.stdout).unwrap();

@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use vers_client::{Environment, Overrides, Secret, Settings};
 use vers_local::Endpoint;
 
-use crate::{DEADLINE, built, traces};
+use crate::{DEADLINE, built, ids, traces};
 
 /// Directories for one test: a home, and what the XDG variables name. Compiled components are shared by all tests.
 #[derive(Debug)]
@@ -211,6 +211,17 @@ impl Scratch {
         let line = self.call(tool, arguments.clone()).await;
         assert_eq!(line["ok"], true, "{tool} {arguments}: {line}");
         text(&line)
+    }
+
+    /// A new VM's id.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub async fn vm(&self) -> String {
+        let made = self
+            .text("vers_vm_create", json!({ "wait_boot": true }))
+            .await;
+        ids(&made).swap_remove(0)
     }
 
     /// Starts the local platform in the background. VMs have no network: their ports would meet.

@@ -155,11 +155,9 @@ pub(crate) async fn start(_reason: Reason) {
     }
     // Not here: making a VM takes its time, and other extensions may still be starting.
     wit_bindgen::spawn_local(async move {
-        if !same && let Some(live) = live {
-            branch::discard(&live).await;
-        } else if !same && let Some(stale) = stale {
-            // It was left behind when the session, or this extension alone, was torn down.
-            branch::discard(&stale).await;
+        // A stale one was left behind when the session, or this extension alone, was torn down.
+        if !same && let Some(old) = live.or(stale) {
+            branch::discard(&old).await;
         }
         if wants_branch {
             branch::begin().await;

@@ -3,7 +3,7 @@
 use pi_vers_sdk::harness::types::{Role, Span};
 use pi_vers_sdk::harness::ui;
 
-use crate::state::get;
+use crate::state::{branch, get};
 
 const STATUS: &str = "plan-mode";
 const WIDGET: &str = "plan-todos";
@@ -36,11 +36,7 @@ pub(crate) fn show() {
             });
             return (Some(vec![status]), Some(lines.collect::<Vec<_>>()));
         }
-        let on_branch = state
-            .branch
-            .as_ref()
-            .is_some_and(|branch| branch.vm.is_some());
-        let text = if on_branch {
+        let text = if branch().is_some() {
             "⏸ plan (branch)"
         } else {
             "⏸ plan"

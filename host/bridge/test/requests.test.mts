@@ -149,7 +149,7 @@ test("a built-in is the harness's own code: result, news, failure, abort", async
   const run = (command: string, signal?: AbortSignal) =>
     harness.call("ask", { method: "builtIn", params: { tool: "bash", arguments: { command } } }, signal ? { signal } : {});
   assert.deepEqual(JSON.parse((await run("pwd")).text), {
-    value: { content: [{ type: "text", text: "/work/of/the/user" }], details: null, isError: false },
+    value: { content: [{ type: "text", text: "/home/user/project" }], details: null, isError: false },
   });
   assert.deepEqual(JSON.parse((await run("false")).text), {
     value: { content: [{ type: "text", text: "exit code 1" }], isError: true },

@@ -164,7 +164,7 @@ export class StandIn {
       });
     return {
       hasUI: this.hasUI,
-      cwd: "/work/of/the/user",
+      cwd: "/home/user/project",
       isIdle: () => this.idle,
       sessionManager: { getSessionId: () => this.sessionId, getBranch: () => [...this.entries] },
       ui: {

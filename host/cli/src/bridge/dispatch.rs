@@ -19,8 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use super::events::{self, Told};
 use super::frames::{self, Incoming, Outgoing};
-use super::harness::Shim;
-use super::requests::Refused;
+use super::harness::{Shim, UnderWay};
 use super::stage::Stage;
 use super::values;
 use crate::failure::Failure;
@@ -106,6 +105,9 @@ impl Dispatch {
 
     /// Takes a frame that came as a line of so many bytes. `false`: the session is to end.
     pub(crate) fn take(&mut self, frame: Incoming, bytes: usize) -> bool {
+        let Some(frame) = self.shim.requests.take(frame) else {
+            return true;
+        };
         match frame {
             Incoming::Context(context) => self.shim.set_context(*context),
             Incoming::Start(start) => self.start(&start, bytes),
@@ -128,13 +130,6 @@ impl Dispatch {
                     cancel.cancel();
                 }
             }
-            Incoming::Result(answer) => self.shim.requests.answered(answer.id, Ok(answer.value)),
-            Incoming::Error(why) => {
-                let (code, message) = (why.code, why.message);
-                let refused = Refused { code, message };
-                self.shim.requests.answered(why.id, Err(refused));
-            }
-            Incoming::Update(news) => self.shim.requests.heard(news),
             Incoming::Misfit { id, why } => {
                 tracing::warn!("{why}");
                 if let Some(id) = id {
@@ -142,7 +137,8 @@ impl Dispatch {
                 }
             }
             Incoming::Hello(_) => tracing::warn!("a second `hello` is passed over"),
-            Incoming::Unknown => {}
+            // Answers were taken before.
+            Incoming::Result(_) | Incoming::Error(_) | Incoming::Update(_) | Incoming::Unknown => {}
             Incoming::Shutdown => return false,
         }
         true
@@ -261,11 +257,7 @@ impl Dispatch {
             return;
         };
         let (opening, answers) = (self.opening.clone(), self.answers.clone());
-        let cause = cause(&place, command.id);
-        let mark = cause
-            .id
-            .clone()
-            .map(|name| self.shim.working_on(name, command.id));
+        let (cause, mark) = work_on(&self.shim, &place, command.id);
         self.tasks.spawn(async move {
             let answer = match open(opening, &place.cancel).await {
                 Ok(session) => {
@@ -350,11 +342,20 @@ fn cancelled() -> Refusal {
 }
 
 /// A name that no id of a call has: those are the harness's.
+fn name_of(id: u64) -> String {
+    format!("\u{0}{id}")
+}
+
 fn cause(place: &Place, id: u64) -> Cause {
     Cause {
-        id: Some(format!("\u{0}{id}")),
+        id: Some(name_of(id)),
         cancel: place.cancel.clone(),
     }
+}
+
+/// The same, and from now on requests of the host for it are made for the shim's `id`, until the second value is dropped.
+fn work_on(shim: &Arc<Shim>, place: &Place, id: u64) -> (Cause, UnderWay) {
+    (cause(place, id), shim.working_on(name_of(id), id))
 }
 
 /// Shows what a call shows, and waits for what comes of it.
@@ -424,9 +425,8 @@ async fn handle(mut queue: mpsc::Receiver<Queued>, shim: Arc<Shim>, answers: Ans
             Ok(session) => {
                 let (cause, mark) = match place.id {
                     Some(id) => {
-                        let cause = cause(&place, id);
-                        let name = cause.id.clone();
-                        (cause, name.map(|name| shim.working_on(name, id)))
+                        let (cause, mark) = work_on(&shim, &place, id);
+                        (cause, Some(mark))
                     }
                     None => (Cause::default(), None),
                 };

@@ -30,36 +30,33 @@ use crate::args::Bridge;
 use crate::failure::{Code, Failure};
 use crate::local::Local;
 use crate::terminal::Terminal;
-use crate::wire::{LONGEST, Lines, Outbox, Signals};
+use crate::wire::{END, Lines, Outbox, Signals, Stdio};
 
 /// How long the shim may take to say `hello`.
 const HELLO: Duration = Duration::from_secs(10);
-/// How long the session's end may take: the shim kills the process after 5 s.
-const END: Duration = Duration::from_millis(4200);
-/// How long the last lines may take.
-const FLUSH: Duration = Duration::from_millis(500);
 
 /// Serves a harness on standard input and output until it ends.
 pub(crate) async fn bridge(terminal: Arc<Terminal>, options: Bridge) -> Result<Code, Failure> {
     let mut signals = Signals::watch()?;
-    let outbox = Outbox::new();
-    let writer = tokio::spawn({
-        let outbox = outbox.clone();
-        async move { outbox.write(tokio::io::stdout()).await }
-    });
-    let mut lines = Lines::new(tokio::io::stdin(), LONGEST);
+    let mut stdio = Stdio::open();
+    let outbox = stdio.outbox.clone();
     let mut place = Place {
         terminal: &terminal,
         local: None,
     };
-    let served = serve(&options, &mut place, &outbox, &mut lines, &mut signals).await;
+    let served = serve(
+        &options,
+        &mut place,
+        &outbox,
+        &mut stdio.lines,
+        &mut signals,
+    )
+    .await;
     if let Err(Ended::Fatal(why)) = &served {
         let line = why.line();
         outbox.send_small(Outgoing::Fatal { message: &line }.line());
     }
-    outbox.finish();
-    // A shim that does not read loses the last lines.
-    let _ = timeout(FLUSH, writer).await;
+    stdio.finish().await;
     let left = match place.local {
         Some(local) => local.leave(&terminal).await,
         None => Ok(()),
@@ -181,18 +178,11 @@ async fn serve(
 async fn end(dispatch: Dispatch, shim: &Shim, lines: &mut Lines<impl AsyncRead + Unpin>) {
     let answers = async {
         while let Ok(Some(line)) = lines.next().await {
-            match frames::read(&line) {
-                Ok(Incoming::Result(answer)) => {
-                    shim.requests.answered(answer.id, Ok(answer.value));
-                }
-                Ok(Incoming::Error(why)) => {
-                    let (code, message) = (why.code, why.message);
-                    let refused = requests::Refused { code, message };
-                    shim.requests.answered(why.id, Err(refused));
-                }
-                Ok(_) => {}
-                Err(_) => break,
-            }
+            let Ok(frame) = frames::read(&line) else {
+                break;
+            };
+            // Whatever else it asks for comes too late.
+            let _ = shim.requests.take(frame);
         }
         // Nobody is there any more.
         shim.requests.close();

@@ -13,7 +13,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::frames::{News, Outgoing};
+use super::frames::{Incoming, News, Outgoing};
 use crate::wire::{LONGEST, Outbox};
 
 /// Requests under way; further ones wait.
@@ -102,10 +102,7 @@ impl Requests {
         request: Request<'_>,
         cancel: &CancellationToken,
     ) -> Result<Value, Refused> {
-        let told = async {
-            cancel.cancelled().await;
-        };
-        self.make(request, told).await
+        self.make(request, cancel.cancelled()).await
     }
 
     async fn make(
@@ -161,8 +158,22 @@ impl Requests {
         answer.unwrap_or_else(|_| Err(closed()))
     }
 
+    /// Takes an answer, or news of a request that runs; hands back what is neither.
+    pub(crate) fn take(&self, frame: Incoming) -> Option<Incoming> {
+        match frame {
+            Incoming::Result(answer) => self.answered(answer.id, Ok(answer.value)),
+            Incoming::Error(why) => {
+                let (code, message) = (why.code, why.message);
+                self.answered(why.id, Err(Refused { code, message }));
+            }
+            Incoming::Update(news) => self.heard(news),
+            other => return Some(other),
+        }
+        None
+    }
+
     /// An answer has come. One that nobody waits for is passed over: the shim had sent it before it heard of the cancelling.
-    pub(crate) fn answered(&self, id: u64, answer: Result<Value, Refused>) {
+    fn answered(&self, id: u64, answer: Result<Value, Refused>) {
         let pending = self.pending().as_mut().and_then(|all| all.remove(&id));
         if let Some(pending) = pending {
             let _ = pending.answer.send(answer);
@@ -170,7 +181,7 @@ impl Requests {
     }
 
     /// News of a request that runs.
-    pub(crate) fn heard(&self, news: News) {
+    fn heard(&self, news: News) {
         let hear = self
             .pending()
             .as_ref()

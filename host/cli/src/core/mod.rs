@@ -8,7 +8,6 @@ mod run;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,14 +18,10 @@ use tokio_util::task::TaskTracker;
 use crate::args::Core;
 use crate::failure::{Code, Failure};
 use crate::ssh::Platform;
-use crate::wire::{LONGEST, Lines, Outbox, Signals, line};
+use crate::wire::{END, LONGEST, Outbox, Signals, Stdio, line};
 
 /// Requests under way.
 const MOST: usize = 256;
-/// How long the end may take.
-const END: Duration = Duration::from_millis(4200);
-/// How long the last lines may take.
-const FLUSH: Duration = Duration::from_millis(500);
 
 /// A line of the input.
 #[derive(Deserialize)]
@@ -115,12 +110,8 @@ fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<u64, CancellationToken>>
 pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
     let mut signals = Signals::watch()?;
     let platform = Arc::new(Platform::of(options.local, options.state.as_deref()).await?);
-    let outbox = Outbox::new();
-    let writer = tokio::spawn({
-        let outbox = outbox.clone();
-        async move { outbox.write(tokio::io::stdout()).await }
-    });
-    let mut lines = Lines::new(tokio::io::stdin(), LONGEST);
+    let mut stdio = Stdio::open();
+    let outbox = stdio.outbox.clone();
     let tasks = TaskTracker::new();
     let under_way = UnderWay::default();
     let stop = CancellationToken::new();
@@ -129,7 +120,7 @@ pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
             biased;
             () = signals.any() => break Ok(()),
             () = outbox.gone().cancelled() => break Ok(()),
-            next = lines.next() => next,
+            next = stdio.lines.next() => next,
         };
         let next = match next {
             Ok(Some(line)) => serde_json::from_slice(&line).map_err(|why| why.to_string()),
@@ -185,8 +176,7 @@ pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
     if timeout(END, tasks.wait()).await.is_err() {
         tracing::warn!("a request did not end in time");
     }
-    outbox.finish();
-    let _ = timeout(FLUSH, writer).await;
+    stdio.finish().await;
     ended.map(|()| Code::Ok)
 }
 

@@ -15,7 +15,9 @@ use tokio_util::sync::{CancellationToken, DropGuard, PollSender};
 
 use super::SshOptions;
 use super::command::{self, Command, Exit, Signal};
+use super::dial::Purpose;
 use super::lease::Lease;
+use super::machine::Machine;
 use super::output::{self, Output, Unread};
 use super::runner::{Runner, Stage};
 use crate::api::VmId;
@@ -254,8 +256,23 @@ impl AsyncWrite for Stdin {
     }
 }
 
-/// Starts a command on a channel that nothing was asked of yet. Returns when it runs.
-pub(super) async fn start(
+/// Starts a command on a connection for this purpose. Returns when it runs.
+pub(super) async fn spawn(
+    machine: &Arc<Machine>,
+    purpose: Purpose,
+    command: &Command,
+    options: &SshOptions,
+) -> Result<Child> {
+    let frame = command::frame(command)?;
+    let lease = match purpose {
+        Purpose::Commands => machine.session(options.patience).await?,
+        Purpose::Bulk => machine.bulk(options.patience).await?,
+    };
+    start(lease, frame, command, options).await
+}
+
+/// The same, on a channel that nothing was asked of yet.
+async fn start(
     lease: Lease,
     frame: Bytes,
     command: &Command,

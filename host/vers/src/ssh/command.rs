@@ -239,6 +239,7 @@ const READ: &str = concat!(
 
 /// The variable that a frame may stand in. Servers accept variables of locales, if any.
 pub(super) const FRAME_VARIABLE: &str = "LC_VERS_FRAME";
+
 /// The frame as the value of its variable, if it may stand there: a long one is read from the input, and secrets that were
 /// given as such do not stand in the environment of a shell that has no need of them.
 pub(super) fn in_variable(command: &Command, frame: &Bytes) -> Option<String> {

@@ -38,6 +38,8 @@ const NAP: Duration = Duration::from_millis(20);
 const PATIENCE: Duration = Duration::from_secs(15);
 /// Whether the server hands over variables that come with a request.
 const PROBE: &str = "LC_VERS_PROBE";
+/// What the shell says if it does.
+const VARIABLES: &str = "0 variables";
 /// An answer is a short line.
 const LONGEST_LINE: usize = 1024;
 
@@ -249,9 +251,6 @@ async fn serve(
     let mut scanner = Some(StartScanner::new(true));
     let mut line = Vec::new();
     let mut waiting: HashMap<u64, oneshot::Sender<String>> = HashMap::new();
-    // What it says of itself is answer 0.
-    let (sender, mut probed) = oneshot::channel();
-    waiting.insert(0, sender);
     let mut told: Vec<oneshot::Sender<()>> = Vec::new();
     let mut ending = false;
     loop {
@@ -267,7 +266,7 @@ async fn serve(
                         }
                         Some(_) => continue,
                     };
-                    take_lines(&mut line, &data, &mut waiting)?;
+                    take_lines(&mut line, &data, &mut waiting, variables)?;
                 }
                 Some(ChannelMsg::Close) | None => return if ending { Ok(()) } else { Err(lost()) },
                 Some(ChannelMsg::Failure) => return Err(Error::new(Kind::Other, "the VM's SSH server runs no commands")),
@@ -309,9 +308,6 @@ async fn serve(
                 }
                 input.eof().await.map_err(|_| lost())?;
             }
-            said = &mut probed, if !probed.is_terminated() => {
-                variables.store(said.is_ok_and(|said| said == "variables"), Ordering::Relaxed);
-            }
             () = link.closed().cancelled() => return Err(lost()),
             () = tokio::time::sleep(grace + PATIENCE), if ending => return Err(lost()),
         }
@@ -324,11 +320,12 @@ fn tell(told: &mut Vec<oneshot::Sender<()>>) {
     }
 }
 
-/// Hands complete lines to whoever waits for them.
+/// Hands complete lines to whoever waits for them; `variables` is told if the server hands them over.
 fn take_lines(
     line: &mut Vec<u8>,
     data: &[u8],
     waiting: &mut HashMap<u64, oneshot::Sender<String>>,
+    variables: &AtomicBool,
 ) -> Result<()> {
     for byte in data {
         if *byte != b'\n' {
@@ -340,7 +337,9 @@ fn take_lines(
         }
         let text = String::from_utf8_lossy(line).into_owned();
         line.clear();
-        if let Some((sequence, rest)) = text.split_once(' ')
+        if text == VARIABLES {
+            variables.store(true, Ordering::Relaxed);
+        } else if let Some((sequence, rest)) = text.split_once(' ')
             && let Some(sender) = sequence
                 .parse()
                 .ok()
@@ -490,7 +489,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_answer_is_survived(data in prop::collection::vec(any::<u8>(), 0..3000)) {
-            let _ = take_lines(&mut Vec::new(), &data, &mut HashMap::new());
+            let _ = take_lines(&mut Vec::new(), &data, &mut HashMap::new(), &AtomicBool::new(false));
             let _ = parse_report(&String::from_utf8_lossy(&data));
         }
     }

@@ -72,10 +72,10 @@ impl DialError {
 
 /// What a connection is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Commands, and small things beside them.
     Commands,
-    /// Bulk data.
+    /// Bulk data: a connection of its own, so that commands do not wait behind it, with a window for long fast lines.
     Bulk,
 }
 

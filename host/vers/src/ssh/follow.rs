@@ -47,7 +47,8 @@ use tokio::time::Instant;
 
 use self::lines::Lines;
 use self::marks::{Marks, Piece};
-use super::command::{self, Command, Exit};
+use super::command::{Command, Exit};
+use super::dial::Purpose;
 use super::machine::Machine;
 use super::{SshOptions, child};
 use crate::api::VmId;
@@ -364,9 +365,7 @@ impl Follower {
             .env("VERS_FOLLOW_FILE", place.file.clone().unwrap_or_default())
             .env("VERS_FOLLOW_MARK", mark)
             .with_stdin();
-        let frame = command::frame(&command)?;
-        let lease = self.machine.session(self.options.patience).await?;
-        child::start(lease, frame, &command, &self.options).await
+        child::spawn(&self.machine, Purpose::Commands, &command, &self.options).await
     }
 
     /// Hands over what one run of the script brings.
@@ -528,7 +527,7 @@ mod tests {
         for (number, (programs, shell)) in all
             .iter()
             .flat_map(|programs| {
-                command::tests::shells()
+                super::super::command::tests::shells()
                     .into_iter()
                     .map(move |shell| (programs, shell))
             })

@@ -58,6 +58,7 @@ use std::time::Duration;
 
 pub use self::child::{Child, Stdin, StopReport};
 pub use self::command::{Command, EnvValue, Exit, Program, Signal};
+pub(crate) use self::dial::Purpose;
 pub use self::edge::Edge;
 pub use self::files::{FileKind, Files, Metadata, WriteOptions};
 pub(crate) use self::files::{checked, temporary_name};
@@ -240,18 +241,17 @@ impl Ssh {
     /// Those of [`Ssh::connect`]. [`Kind::NotFound`](crate::Kind) if there is no directory of that name; `Limit` if forty
     /// commands run and none ends in time. A program that does not exist is no error: its exit code is 127.
     pub async fn spawn(&self, vm: VmId, command: Command) -> Result<Child> {
-        let options = &self.shared.options;
-        let frame = command::frame(&command)?;
-        let lease = self.machine(vm).session(options.patience).await?;
-        child::start(lease, frame, &command, options).await
+        self.spawn_for(Purpose::Commands, vm, command).await
     }
 
-    /// Like [`Ssh::spawn`], on a connection of its own for bulk data: commands do not wait behind it.
-    pub(crate) async fn spawn_bulk(&self, vm: VmId, command: Command) -> Result<Child> {
-        let options = &self.shared.options;
-        let frame = command::frame(&command)?;
-        let lease = self.machine(vm).bulk(options.patience).await?;
-        child::start(lease, frame, &command, options).await
+    /// Like [`Ssh::spawn`], on a connection for this purpose.
+    pub(crate) async fn spawn_for(
+        &self,
+        purpose: Purpose,
+        vm: VmId,
+        command: Command,
+    ) -> Result<Child> {
+        child::spawn(&self.machine(vm), purpose, &command, &self.shared.options).await
     }
 
     /// The lines of a file that grows on a VM, each exactly once and in order, whatever happens to the connection. A

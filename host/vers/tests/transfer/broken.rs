@@ -24,6 +24,16 @@ struct Saw {
 }
 
 impl Saw {
+    /// Between a scene's client and its VM.
+    async fn before(scene: &mut Scene) -> Self {
+        let saw = Self::start(scene.lab.edge).await;
+        let settings = scene
+            .lab
+            .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
+        scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
+        saw
+    }
+
     async fn start(to: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -108,11 +118,7 @@ fn build(scene: &Scene, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_hundred_cuts_lose_nothing_and_leave_nothing() {
     let mut scene = Scene::start().await;
-    let saw = Saw::start(scene.lab.edge).await;
-    let settings = scene
-        .lab
-        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
-    scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
+    let saw = Saw::before(&mut scene).await;
     build(&scene, "tree");
     let source = scene.here.join("tree");
     saw.most.store(3_000_000, Ordering::Relaxed);
@@ -154,11 +160,7 @@ async fn two_hundred_cuts_lose_nothing_and_leave_nothing() {
 async fn cuts_lose_nothing_where_there_is_no_gnu_find_either() {
     let mut scene = Scene::start().await;
     crate::basics::only_busybox(&scene, &[]);
-    let saw = Saw::start(scene.lab.edge).await;
-    let settings = scene
-        .lab
-        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
-    scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
+    let saw = Saw::before(&mut scene).await;
     build(&scene, "tree");
     std::fs::remove_file(scene.here.join("tree/holes")).unwrap();
     let source = scene.there.join("tree");
@@ -281,11 +283,7 @@ async fn a_copy_that_is_given_up_leaves_neither_names_nor_processes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_vm_that_stays_away_is_given_up_in_time() {
     let mut scene = Scene::start().await;
-    let saw = Saw::start(scene.lab.edge).await;
-    let settings = scene
-        .lab
-        .settings(&[("VERS_VM_CONNECT", &saw.address.to_string())]);
-    scene.ssh = Ssh::new(Api::new(settings).unwrap(), scene.lab.options()).unwrap();
+    let saw = Saw::before(&mut scene).await;
     std::fs::write(scene.here.join("big"), noise(9 << 20, 2)).unwrap();
     // Too little for anything but the handshake.
     saw.most.store(1, Ordering::Relaxed);

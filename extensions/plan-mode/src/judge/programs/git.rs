@@ -43,6 +43,15 @@ const LOG: &str = "-n: -# -g -i -E -F -P -c -m -q --oneline --graph --decorate? 
     --notes? --no-notes --show-notes? --encoding= --expand-tabs? --no-expand-tabs --count --objects --no-walk? --do-walk --root --stdin \
     --diff-merges= --remerge-diff --no-diff-merges --show-pulls --since-as-filter= --name-rev --no-commit-id -r -L:";
 
+/// Options with which `branch` and `tag` list, whatever names follow.
+const LISTING: [&str; 6] = [
+    "--list",
+    "--contains",
+    "--no-contains",
+    "--merged",
+    "--no-merged",
+    "--points-at",
+];
 const REFS: &str = "-a -r -v -l -i -q -n? --all --remotes --list --verbose --show-current --contains --no-contains --merged --no-merged \
     --points-at= --sort= --format= --column? --no-column --color? --no-color --abbrev? --no-abbrev --ignore-case --omit-empty --count= \
     --contains= --merged= --no-merged= --no-contains= --exclude= --shell --perl --python --tcl --head --heads --tags --hash? --dereference \
@@ -199,28 +208,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("cherry", &["-v --verbose --abbrev?"], ANY),
     ("branch", &[REFS], |parsed| {
         !parsed.has(&["-d", "-l", "-t", "-s", "-h"])
-            && (parsed.operands.is_empty()
-                || parsed.has(&[
-                    "--list",
-                    "--contains",
-                    "--no-contains",
-                    "--merged",
-                    "--no-merged",
-                    "--points-at",
-                ]))
+            && (parsed.operands.is_empty() || parsed.has(&LISTING))
     }),
     ("tag", &[REFS], |parsed| {
         !parsed.has(&["-d", "-a", "-s", "-v", "-h", "--verify"])
-            && (parsed.operands.is_empty()
-                || parsed.has(&[
-                    "-l",
-                    "--list",
-                    "--contains",
-                    "--no-contains",
-                    "--merged",
-                    "--no-merged",
-                    "--points-at",
-                ]))
+            && (parsed.operands.is_empty() || parsed.has(&LISTING) || parsed.has(&["-l"]))
     }),
     ("remote", &["-vn --verbose --push --all"], |parsed| {
         matches!(first(parsed).as_deref(), None | Some("show" | "get-url"))

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::SMALL;
 use crate::api::VmId;
 use crate::error::{Error, Kind, Result, shown};
-use crate::ssh::{self, Child, Command, Exit, Output, Ssh, Stdin};
+use crate::ssh::{self, Child, Command, Exit, Output, Purpose, Ssh, Stdin};
 
 /// What a stopped script has to clean up behind itself.
 const GRACE: Duration = Duration::from_secs(2);
@@ -32,23 +32,12 @@ pub(super) struct Vm {
     pub(super) cancel: CancellationToken,
 }
 
-/// Which connection a script uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Over {
-    /// One of those that commands share: it is there already.
-    Shared,
-    /// The one for bulk data, with a window for long fast lines, so that commands do not wait behind it.
-    Bulk,
-}
-
-impl Over {
-    /// For a file of this size: a small one is not worth a handshake.
-    fn for_file(size: u64) -> Self {
-        if size > SMALL {
-            Self::Bulk
-        } else {
-            Self::Shared
-        }
+/// Which connection a file of this size takes: a small one is not worth a handshake.
+fn for_file(size: u64) -> Purpose {
+    if size > SMALL {
+        Purpose::Bulk
+    } else {
+        Purpose::Commands
     }
 }
 
@@ -76,7 +65,7 @@ impl Vm {
     /// the copy is cancelled.
     pub(super) async fn run<T, W>(
         &self,
-        over: Over,
+        purpose: Purpose,
         script: &str,
         arguments: Vec<String>,
         stdin: bool,
@@ -98,12 +87,7 @@ impl Vm {
         let mut child = self
             .cancel
             // These futures are large, and a copy holds several.
-            .run_until_cancelled(Box::pin(async {
-                match over {
-                    Over::Shared => self.ssh.spawn(self.id, command).await,
-                    Over::Bulk => self.ssh.spawn_bulk(self.id, command).await,
-                }
-            }))
+            .run_until_cancelled(Box::pin(self.ssh.spawn_for(purpose, self.id, command)))
             .await
             .ok_or_else(cancelled)??;
         let (Some(stdout), Some(stderr)) = (child.take_stdout(), child.take_stderr()) else {

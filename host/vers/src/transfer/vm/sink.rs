@@ -19,9 +19,9 @@ use super::super::entry::{Content, Entry, Head, Item, Kind as What, Piece};
 use super::super::local::{Is, split};
 use super::super::meter::{Meter, Share};
 use super::super::tar::{self, Header};
-use super::{Over, Streams, Vm, argument, join, octal};
+use super::{Streams, Vm, argument, for_file, join, octal};
 use crate::error::{Error, Kind, Result, shown};
-use crate::ssh::{Stdin, temporary_name};
+use crate::ssh::{Purpose, Stdin, temporary_name};
 
 /// What is handed to the connection at once.
 const CHUNK: usize = 256 << 10;
@@ -54,7 +54,13 @@ impl VmSink {
         let what = format!("look at {:?}", shown(path));
         let work = |streams: Streams| async move { Ok(streams.stdout.collect(16 << 10).await.0) };
         let (answer, ended) = vm
-            .run(Over::Shared, include_str!("look.sh"), vec![at], false, work)
+            .run(
+                Purpose::Commands,
+                include_str!("look.sh"),
+                vec![at],
+                false,
+                work,
+            )
             .await?;
         vm.check(&what, &ended)?;
         let fields: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
@@ -185,7 +191,7 @@ impl VmSink {
         let outcome = self
             .vm
             .run(
-                Over::Shared,
+                Purpose::Commands,
                 include_str!("unpack.sh"),
                 arguments,
                 true,
@@ -312,7 +318,7 @@ impl VmSink {
         let (answer, ended) = self
             .vm
             .run(
-                Over::Shared,
+                Purpose::Commands,
                 include_str!("stand.sh"),
                 arguments,
                 false,
@@ -352,7 +358,7 @@ impl VmSink {
             let ((), ended) = self
                 .vm
                 .run(
-                    Over::Shared,
+                    Purpose::Commands,
                     include_str!("seeks.sh"),
                     Vec::new(),
                     false,
@@ -453,7 +459,7 @@ impl VmSink {
         let (sent, ended) = self
             .vm
             .run(
-                Over::for_file(head.size),
+                for_file(head.size),
                 include_str!("write.sh"),
                 arguments,
                 true,
@@ -509,7 +515,7 @@ impl VmSink {
         let ((), ended) = self
             .vm
             .run(
-                Over::Shared,
+                Purpose::Commands,
                 include_str!("attributes.sh"),
                 vec![octal(&self.path)],
                 true,
@@ -534,7 +540,7 @@ impl VmSink {
                     let work = |_: Streams| async { Ok(()) };
                     match vm
                         .run(
-                            Over::Shared,
+                            Purpose::Commands,
                             include_str!("clean.sh"),
                             arguments.clone(),
                             false,

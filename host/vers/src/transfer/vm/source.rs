@@ -15,8 +15,9 @@ use super::super::exclude::Exclude;
 use super::super::local::split;
 use super::super::tar::{Bad, Found, Reader};
 use super::super::{MOST_ENTRIES, MOST_PATH, SMALL, changed, too_deep, too_many};
-use super::{Over, Streams, Vm, argument, octal};
+use super::{Streams, Vm, argument, for_file, octal};
 use crate::error::{self, Error, Result, shown};
+use crate::ssh::Purpose;
 
 /// One field of the list.
 const MOST_FIELD: usize = 8192;
@@ -52,7 +53,7 @@ impl VmSource {
         let what = format!("list {:?}", shown(path));
         let run = |script| {
             let work = |streams| list(streams, exclude);
-            vm.run(Over::Shared, script, vec![at.clone()], false, work)
+            vm.run(Purpose::Commands, script, vec![at.clone()], false, work)
         };
         let (mut listing, mut ended) = run(include_str!("list.sh")).await?;
         let plain = ended.lacks_a_program();
@@ -158,7 +159,7 @@ impl VmSource {
         let (read, ended) = self
             .vm
             .run(
-                Over::Shared,
+                Purpose::Commands,
                 script,
                 vec![self.directory.clone()],
                 true,
@@ -391,7 +392,7 @@ impl VmSource {
         let (complete, ended) = self
             .vm
             .run(
-                Over::for_file(entry.size()),
+                for_file(entry.size()),
                 plain!("read.sh"),
                 arguments,
                 false,
