@@ -11,6 +11,7 @@ for tool in tmux flock mkfifo; do command -v $tool >/dev/null 2>&1 || fail "ther
 # Whoever is on this VM before goes first: one agent a VM, and a copied VM may have stale sessions.
 tmux kill-session -t =pi-rpc 2>/dev/null
 tmux kill-session -t =pi-keeper 2>/dev/null
+[ -s $dir/pid ] && ! flock -n $dir/lock true && kill -TERM -"$(cat $dir/pid)" 2>/dev/null
 if [ -L $dir ] || { [ -e $dir ] && ! { [ -d $dir ] && [ -O $dir ]; }; }; then fail "$dir belongs to somebody else"; fi
 mkdir -p $dir && chmod 700 $dir || fail "$dir cannot be made"
 if ! flock -w 10 $dir/lock true; then
@@ -43,6 +44,8 @@ if [ -r /etc/profile.d/reef-agent.sh ]; then . /etc/profile.d/reef-agent.sh; fi
 rm -f $dir/env
 cd "$HOME/workspace" || exit
 agent() {
+  # A part of a pipeline has forgotten what was said above.
+  trap : HUP INT TERM
   "$@" <$dir/in 2>>$dir/err 9>&-
   # A last line without an end must not swallow the record.
   printf '\n{"type":"pi_vers_exit","code":%d}\n' $?
