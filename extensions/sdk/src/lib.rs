@@ -52,7 +52,9 @@
 //!   an event, belongs into a background task that [`Extension::start`] spawned.
 
 pub mod active_vm;
+pub mod agent;
 pub mod args;
+pub mod background;
 pub mod call;
 pub mod digest;
 mod extension;
