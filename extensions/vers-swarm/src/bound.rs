@@ -68,7 +68,10 @@ mod tests {
         assert_eq!(end("grüß", 2), "ß");
         assert_eq!(end("grüß", 1), "");
         assert_eq!(end("abc", 9), "abc");
-        assert_eq!((last("grüß", 2), last("ab", 5), last("ab", 0)), ("üß", "ab", ""));
+        assert_eq!(
+            (last("grüß", 2), last("ab", 5), last("ab", 0)),
+            ("üß", "ab", "")
+        );
         assert_eq!(first("grüß", 3, "[...]"), "grü[...]");
         assert_eq!(first("grüß", 4, "[...]"), "grüß");
         assert_eq!(one_line(" a\n\tb  c ", 3), "a b…");

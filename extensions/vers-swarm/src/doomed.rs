@@ -84,11 +84,15 @@ async fn insist(vm: String) {
     for tried in 0..TRIES {
         match delete(&vm).await {
             Ok(()) => break,
-            Err(Error::Cancelled) => break left(&vm, "the session ended"),
+            Err(Error::Cancelled) => {
+                left(&vm, "the session ended");
+                break;
+            }
             Err(error) if tried + 1 == TRIES => left(&vm, &outcome::explain(&error)),
             Err(_) => {
                 if timers::sleep(BACKOFF << tried).await.is_err() {
-                    break left(&vm, "the session ended");
+                    left(&vm, "the session ended");
+                    break;
                 }
             }
         }

@@ -2,10 +2,11 @@
 
 use std::rc::Rc;
 
+use pi_vers_sdk::Error;
 use pi_vers_sdk::harness::{log, session};
 use pi_vers_sdk::system::store;
-use pi_vers_sdk::{Error, outcome};
 
+use crate::notes::warn;
 use crate::record::{PREFIX, Record};
 use crate::worker::Worker;
 
@@ -88,17 +89,12 @@ pub(crate) async fn add_owner(id: &str) {
     known.push(id.to_owned());
     let from = known.len().saturating_sub(MOST_OWNERS);
     let text = serde_json::to_string(known.get(from..).unwrap_or_default()).unwrap_or_default();
-    warn("The account was not noted", store::set(OWNERS.into(), text).await);
+    warn(
+        "The account was not noted",
+        store::set(OWNERS.into(), text).await,
+    );
 }
 
 fn key(vm: &str) -> String {
     format!("{PREFIX}{vm}")
-}
-
-fn warn(what: &str, done: Result<(), Error>) {
-    if let Err(error) = done
-        && error != Error::Cancelled
-    {
-        log::write(log::Level::Warn, &format!("{what}: {}", outcome::explain(&error)));
-    }
 }

@@ -27,7 +27,9 @@ pub(crate) async fn read(call: &ToolCall) -> Result<ToolResult, ToolError> {
     let args: Read = call::arguments(call).map_err(ToolError::Capability)?;
     let worker = swarm::find(&args.agent_id).map_err(outcome::failed)?;
     let view = worker.view();
-    let tail = args.tail.map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+    let tail = args
+        .tail
+        .map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
     let text = words::read(&view, tail, timers::now());
     let mut details = serde_json::Map::new();
     details.insert("agentId".into(), view.id.as_str().into());

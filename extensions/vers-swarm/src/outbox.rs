@@ -6,18 +6,19 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use pi_vers_sdk::background;
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
-use pi_vers_sdk::harness::{bus, log, timers};
+use pi_vers_sdk::harness::{bus, timers};
 use pi_vers_sdk::platform::shell::{self, Followed, Position};
 use pi_vers_sdk::printable::Printable;
 use pi_vers_sdk::system::files::{self, Location};
-use pi_vers_sdk::{Error, background, outcome};
 use serde_json::json;
 
 use crate::bound::first;
 use crate::keep;
 use crate::mail::{Mail, Note};
+use crate::notes::warn;
 use crate::worker::Worker;
 
 /// Where agents write.
@@ -73,15 +74,10 @@ pub(crate) async fn listen(worker: Rc<Worker>) {
             }
         }
     }
-    if let Err(error) = done.await
-        && error != Error::Cancelled
-    {
-        let why = outcome::explain(&error);
-        log::write(
-            log::Level::Info,
-            &format!("The messages of {} are not heard any more: {why}", worker.label),
-        );
-    }
+    warn(
+        &format!("The messages of {} are not heard any more", worker.label),
+        done.await,
+    );
 }
 
 fn hear(worker: &Worker, vm: &str, line: &str) {
@@ -110,14 +106,10 @@ async fn send() {
         let Some((text, notes)) = MAIL.with_borrow_mut(|mail| mail.take(timers::ticks())) else {
             break;
         };
-        if let Err(error) = session::send_message(message(text, &notes), Delivery::FollowUp, true).await
-        {
-            let why = outcome::explain(&error);
-            log::write(
-                log::Level::Info,
-                &format!("A message of agents did not reach the conversation: {why}"),
-            );
-        }
+        warn(
+            "A message of agents did not reach the conversation",
+            session::send_message(message(text, &notes), Delivery::FollowUp, true).await,
+        );
     }
     SENDING.set(false);
 }

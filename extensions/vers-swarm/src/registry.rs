@@ -1,11 +1,12 @@
 //! Who else is told of agents: the bus, and the fleet's control plane where there is one.
 
-use pi_vers_sdk::agent::labels;
-use pi_vers_sdk::harness::{bus, log, session, timers};
+use pi_vers_sdk::agent::{self, labels};
+use pi_vers_sdk::background;
+use pi_vers_sdk::harness::{bus, session, timers};
 use pi_vers_sdk::platform::fleet::{self, Member};
-use pi_vers_sdk::{Error, background, outcome};
 use serde_json::json;
 
+use crate::notes::warn;
 use crate::worker::Worker;
 
 /// What our agents are, in labels and registries.
@@ -13,20 +14,9 @@ pub(crate) const ROLE: &str = "worker";
 /// Who registers them.
 const BY: &str = "vers-swarm";
 
-/// A variable of the host; none also where the policy does not grant it.
-fn variable(name: &str) -> Option<String> {
-    let value = session::variable(name).ok().flatten()?;
-    (!value.trim().is_empty()).then(|| value.trim().to_owned())
-}
-
 /// Where this coordinator runs: the id of its VM, or `local`.
 pub(crate) fn owner() -> String {
-    variable("VERS_VM_ID").unwrap_or_else(|| "local".into())
-}
-
-/// What this coordinator is called.
-fn parent() -> String {
-    variable("VERS_AGENT_NAME").unwrap_or_else(|| "orchestrator".into())
+    agent::own_vm().unwrap_or_else(|| "local".into())
 }
 
 /// The labels of a new agent's VM. `expires`: after so many seconds.
@@ -37,7 +27,7 @@ pub(crate) fn of(label: &str, expires: Option<u64>) -> Vec<(String, String)> {
         (labels::NAME, label.to_owned()),
         (labels::SESSION, session::id()),
         (labels::OWNER, owner()),
-        (labels::PARENT, parent()),
+        (labels::PARENT, agent::own_name()),
         (labels::CREATED, now.to_string()),
     ];
     if let Some(expires) = expires {
@@ -71,7 +61,10 @@ pub(crate) fn spawned(worker: &Worker, vm: &str) {
     };
     let label = worker.label.clone();
     background::spawn(async move {
-        warn(&format!("{label} was not registered"), fleet::register(member).await);
+        warn(
+            &format!("{label} was not registered"),
+            fleet::register(member).await,
+        );
     });
 }
 
@@ -89,12 +82,4 @@ pub(crate) fn destroyed(label: &str, vm: &str) {
             fleet::deregister(vm).await,
         );
     });
-}
-
-fn warn(what: &str, done: Result<(), Error>) {
-    if let Err(error) = done
-        && error != Error::Cancelled
-    {
-        log::write(log::Level::Warn, &format!("{what}: {}", outcome::explain(&error)));
-    }
 }

@@ -81,7 +81,10 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
     let count = usize::try_from(args.count.unwrap_or(1)).unwrap_or(usize::MAX);
     let key = args.llm_proxy_key.filter(|key| !key.trim().is_empty());
-    if key.is_none() && !session::has_secret("LLM_PROXY_KEY") && !session::has_secret("ANTHROPIC_API_KEY") {
+    if key.is_none()
+        && !session::has_secret("LLM_PROXY_KEY")
+        && !session::has_secret("ANTHROPIC_API_KEY")
+    {
         return Err(outcome::failed(
             "LLM_PROXY_KEY is required for swarm agents. Set it in the environment of pi-vers, or give llmProxyKey.",
         ));
@@ -103,7 +106,12 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     };
     let (golden, made) = match call::until_cancelled(call, work).await {
         Ok(done) => done,
-        Err(error) => return Err(outcome::ended("Cannot find the commit that agents start from", error)),
+        Err(error) => {
+            return Err(outcome::ended(
+                "Cannot find the commit that agents start from",
+                error,
+            ));
+        }
     };
     if call.is_cancelled() {
         // Nobody would be told of what was made: it is deleted with `made`.
@@ -183,8 +191,10 @@ impl Progress<'_> {
         for (label, step) in steps.iter().filter(|(_, step)| !step.is_empty()) {
             text.push_str(&format!("\n{label}: {step}"));
         }
-        let details = json!({ "ready": self.ready.get(), "failed": self.failed.get(), "count": steps.len() });
-        self.call.update(&[Content::Text(text)], Some(&details.to_string()));
+        let details =
+            json!({ "ready": self.ready.get(), "failed": self.failed.get(), "count": steps.len() });
+        self.call
+            .update(&[Content::Text(text)], Some(&details.to_string()));
         #[allow(clippy::cast_precision_loss, reason = "a hundred at most")]
         self.call.progress(
             (self.ready.get() + self.failed.get()) as f64,
@@ -195,8 +205,14 @@ impl Progress<'_> {
 }
 
 /// Makes the agents, in the order of their labels.
-async fn make(call: &ToolCall, workers: &[Rc<Worker>], order: &Order) -> Vec<Result<Ready, Failed>> {
-    let steps = workers.iter().map(|worker| (worker.label.clone(), String::new()));
+async fn make(
+    call: &ToolCall,
+    workers: &[Rc<Worker>],
+    order: &Order,
+) -> Vec<Result<Ready, Failed>> {
+    let steps = workers
+        .iter()
+        .map(|worker| (worker.label.clone(), String::new()));
     let progress = Progress {
         call,
         steps: RefCell::new(steps.collect()),
@@ -244,11 +260,23 @@ async fn one(label: &str, order: &Order, show: &dyn Fn(&str)) -> Result<Ready, F
     // At once: from here on whoever looks for VMs of agents finds it, also if nobody is left here.
     let id = vm.vm().to_owned();
     if let Err(error) = vms::set_labels(id.clone(), registry::of(label, order.expires)).await {
-        return Err(failed(vm, "label", format!("{label}: FAILED to label VM {id}"), error).await);
+        return Err(failed(
+            vm,
+            "label",
+            format!("{label}: FAILED to label VM {id}"),
+            error,
+        )
+        .await);
     }
     show("booting");
     if let Err(error) = shell::connect(id.clone(), BOOT).await {
-        return Err(failed(vm, "connect", format!("{label}: FAILED to boot VM {id}"), error).await);
+        return Err(failed(
+            vm,
+            "connect",
+            format!("{label}: FAILED to boot VM {id}"),
+            error,
+        )
+        .await);
     }
     note_owner(&id, order).await;
     let note = order.plan.copy(&id).await.err();
@@ -322,7 +350,10 @@ async fn tell(
         match made {
             Ok(ready) => {
                 let vm = ready.vm.vm().to_owned();
-                let note = ready.note.as_ref().map_or_else(String::new, |note| format!(" ({note})"));
+                let note = ready
+                    .note
+                    .as_ref()
+                    .map_or_else(String::new, |note| format!(" ({note})"));
                 lines.push(format!("{}: VM {vm} — ready{note}", worker.label));
                 agents.push(json!({ "id": worker.label, "vmId": vm, "status": "idle" }));
                 take_over(worker, ready, golden);
@@ -350,7 +381,11 @@ async fn tell(
     } else {
         format!("Spawned {spawned} of {count} agent(s):")
     };
-    let text = format!("{heading}\n{}\n\n{}", lines.join("\n"), words::summary(&swarm::views()));
+    let text = format!(
+        "{heading}\n{}\n\n{}",
+        lines.join("\n"),
+        words::summary(&swarm::views())
+    );
     let mut details = json!({ "agents": agents, "commitId": golden.commit });
     if let (Some(details), false) = (details.as_object_mut(), failures.is_empty()) {
         details.insert("failed".into(), Value::Array(failures));

@@ -371,7 +371,10 @@ mod tests {
         let mut state = ready();
         let giving = state.give("x").unwrap();
         state.not_given(giving);
-        assert_eq!((&state.phase, state.owed, state.tasks), (&Phase::Idle, false, 0));
+        assert_eq!(
+            (&state.phase, state.owed, state.tasks),
+            (&Phase::Idle, false, 0)
+        );
         assert_eq!(state.task, None);
     }
 
@@ -405,8 +408,8 @@ mod tests {
         state.reached();
         assert_eq!(state.phase, Phase::Done);
         // Nothing is left to throw away of a VM that does not exist.
-        state.give("again").unwrap();
         state.seen(true);
+        state.give("again").unwrap();
         state.lost("no such VM", true);
         assert_eq!(state.holds(false), None);
     }
@@ -438,7 +441,12 @@ mod tests {
             state.ended(run(Outcome::Done, &"x".repeat(100_000)));
         }
         assert_eq!((state.earlier.len(), state.forgotten), (MOST_EARLIER, 4));
-        assert!(state.earlier.iter().all(|old| old.text.len() <= MOST_EARLIER_TEXT && old.length() == 100_000));
+        assert!(
+            state
+                .earlier
+                .iter()
+                .all(|old| old.text.len() <= MOST_EARLIER_TEXT && old.length() == 100_000)
+        );
         assert!(state.holds(false).unwrap().contains("5 tasks"));
     }
 

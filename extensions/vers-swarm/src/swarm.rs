@@ -81,6 +81,11 @@ pub(crate) fn add(worker: Rc<Worker>) {
     changed();
 }
 
+/// Whether the agent is in the list.
+pub(crate) fn has(worker: &Rc<Worker>) -> bool {
+    WORKERS.with_borrow(|all| all.iter().any(|known| Rc::ptr_eq(known, worker)))
+}
+
 /// Takes an agent out.
 pub(crate) fn remove(worker: &Rc<Worker>) {
     WORKERS.with_borrow_mut(|all| all.retain(|known| !Rc::ptr_eq(known, worker)));

@@ -51,7 +51,11 @@ impl Part {
 /// The name that is none.
 pub fn parse(list: &str) -> Result<Vec<Part>, String> {
     let mut parts = Vec::new();
-    for name in list.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+    for name in list
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+    {
         let Some(part) = Part::ALL.into_iter().find(|part| part.name() == name) else {
             return Err(format!(
                 "--{FLAG} names {name:?}, and only skills, agents-md and prompts can be copied to agents."
@@ -82,7 +86,11 @@ pub(crate) fn plan() -> Result<Plan, String> {
     }
     let home = match session::variable("HOME") {
         Ok(Some(home)) if home.starts_with('/') => home,
-        Ok(_) => return Err(format!("--{FLAG} needs the variable HOME, which is not set.")),
+        Ok(_) => {
+            return Err(format!(
+                "--{FLAG} needs the variable HOME, which is not set."
+            ));
+        }
         Err(error) => {
             return Err(format!(
                 "--{FLAG} needs the variable HOME: {}",
@@ -117,7 +125,11 @@ impl Plan {
 }
 
 fn failed(part: Part, error: &Error) -> String {
-    format!("{} was not copied: {}", part.name(), outcome::explain(error))
+    format!(
+        "{} was not copied: {}",
+        part.name(),
+        outcome::explain(error)
+    )
 }
 
 #[cfg(test)]
@@ -132,7 +144,14 @@ mod tests {
             parse(" skills,agents-md ,, skills"),
             Ok(vec![Part::Skills, Part::AgentsMd])
         );
-        for name in ["settings", "settings.json", "auth", "../..", "all", "Skills"] {
+        for name in [
+            "settings",
+            "settings.json",
+            "auth",
+            "../..",
+            "all",
+            "Skills",
+        ] {
             assert!(parse(name).unwrap_err().contains("only skills"), "{name}");
         }
     }

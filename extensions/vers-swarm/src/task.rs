@@ -129,10 +129,14 @@ async fn send(
 fn cannot(worker: &Worker, phase: &Phase) -> String {
     let label = &worker.label;
     match phase {
-        Phase::Starting => format!("Agent '{label}' is still starting. Try again when it is ready."),
+        Phase::Starting => {
+            format!("Agent '{label}' is still starting. Try again when it is ready.")
+        }
         Phase::Working => {
             let task = worker.view().state.task;
-            let task = task.map_or_else(String::new, |task| format!(" on \"{}\"", one_line(&task, 60)));
+            let task = task.map_or_else(String::new, |task| {
+                format!(" on \"{}\"", one_line(&task, 60))
+            });
             format!(
                 "Agent '{label}' is busy{task}. Wait for it with vers_swarm_wait, or tell it something with vers_swarm_message."
             )
@@ -143,7 +147,9 @@ fn cannot(worker: &Worker, phase: &Phase) -> String {
         Phase::Lost { why, .. } => format!(
             "Agent '{label}' cannot be reached ({why}). vers_swarm_discover tries to reach it again."
         ),
-        Phase::Idle | Phase::Done | Phase::Failed(_) => format!("Agent '{label}' takes no task now."),
+        Phase::Idle | Phase::Done | Phase::Failed(_) => {
+            format!("Agent '{label}' takes no task now.")
+        }
     }
 }
 

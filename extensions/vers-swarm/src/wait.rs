@@ -77,7 +77,12 @@ fn chosen(ids: Option<&[String]>) -> Result<Vec<Rc<Worker>>, ToolError> {
 }
 
 async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<Waited, Error> {
-    let pending = || workers.iter().filter(|worker| worker.phase().is_pending()).count();
+    let pending = || {
+        workers
+            .iter()
+            .filter(|worker| worker.phase().is_pending())
+            .count()
+    };
     if pending() == 0 {
         return Ok(Waited { millis: None });
     }
@@ -93,7 +98,14 @@ async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<
         }
         if left != shown {
             shown = left;
-            call::show(call, format!("{} of {} agents finished", workers.len() - left, workers.len()));
+            call::show(
+                call,
+                format!(
+                    "{} of {} agents finished",
+                    workers.len() - left,
+                    workers.len()
+                ),
+            );
         }
         if let Either::Right((passed, _)) = select(change, late.as_mut()).await {
             passed?;

@@ -71,7 +71,11 @@ pub fn summary(views: &[View]) -> String {
     let mut text = format!("Swarm ({} agents):", views.len());
     for view in views {
         let vm = view.vm.as_deref().unwrap_or("no VM yet");
-        text.push_str(&format!("\n  {} [{}] ({vm})", view.id, view.state.phase.word()));
+        text.push_str(&format!(
+            "\n  {} [{}] ({vm})",
+            view.id,
+            view.state.phase.word()
+        ));
         if let Some(task) = &view.state.task {
             text.push_str(&format!(" — {}", one_line(task, 60)));
         }
@@ -119,7 +123,14 @@ pub fn standing(state: &State) -> &'static str {
     }
 }
 
-const STANDINGS: [&str; 6] = ["done", "failed", "timed out", "never tasked", "ended", "lost"];
+const STANDINGS: [&str; 6] = [
+    "done",
+    "failed",
+    "timed out",
+    "never tasked",
+    "ended",
+    "lost",
+];
 
 /// How many agents stand how, by name unless they are done: `2 done, 1 failed (b)`.
 fn tally(views: &[View]) -> String {
@@ -186,7 +197,11 @@ pub fn waited(views: &[View], waited: Waited) -> (String, Value, Vec<bool>) {
 fn section(view: &View, output: &str) -> String {
     let mut text = format!("=== {} [{}] ===\n", view.id, view.state.phase.word());
     if let Some(why) = view.state.phase.why() {
-        text.push_str(&format!("{}: {}\n", heading(&view.state.phase), first(why, 2_000, "…")));
+        text.push_str(&format!(
+            "{}: {}\n",
+            heading(&view.state.phase),
+            first(why, 2_000, "…")
+        ));
     }
     let missing = view.length().saturating_sub(output.len() as u64);
     if missing > 0 {
@@ -200,7 +215,11 @@ fn section(view: &View, output: &str) -> String {
     } else {
         "(no output)"
     };
-    text.push_str(if output.is_empty() && missing == 0 { none } else { output });
+    text.push_str(if output.is_empty() && missing == 0 {
+        none
+    } else {
+        output
+    });
     text.push_str("\n\n");
     text
 }
@@ -217,10 +236,14 @@ fn heading(phase: &Phase) -> &'static str {
 #[must_use]
 pub fn read(view: &View, tail: Option<usize>, now: u64) -> String {
     let mut text = format!("[{}] ({}):\n", view.id, view.state.phase.word());
-    let quiet = view.last_activity.map_or(0, |last| now.saturating_sub(last));
+    let quiet = view
+        .last_activity
+        .map_or(0, |last| now.saturating_sub(last));
     if view.state.phase == Phase::Working && quiet >= QUIET {
         let minutes = quiet / 60_000;
-        text.push_str(&format!("⚠️ No activity for {minutes} minute(s) — may be stuck\n"));
+        text.push_str(&format!(
+            "⚠️ No activity for {minutes} minute(s) — may be stuck\n"
+        ));
     }
     if let Some(why) = view.state.phase.why() {
         text.push_str(&format!("{}: {why}\n", heading(&view.state.phase)));
@@ -243,7 +266,11 @@ pub fn read(view: &View, tail: Option<usize>, now: u64) -> String {
             output.chars().count()
         )),
     }
-    text.push_str(if output.is_empty() { "(no output yet)" } else { shown });
+    text.push_str(if output.is_empty() {
+        "(no output yet)"
+    } else {
+        shown
+    });
     text
 }
 
@@ -256,7 +283,11 @@ fn earlier(state: &State) -> String {
             state.forgotten
         ));
     }
-    let sizes: Vec<usize> = state.earlier.iter().map(|report| report.text.len()).collect();
+    let sizes: Vec<usize> = state
+        .earlier
+        .iter()
+        .map(|report| report.text.len())
+        .collect();
     for (report, room) in state.earlier.iter().zip(shares(&sizes, EACH, ALL)) {
         text.push_str(&format!(
             "=== earlier task [{}]: {} ===\n{}\n\n",
@@ -364,13 +395,25 @@ mod tests {
             text.starts_with("TIMED OUT after 12s: 1 done, 1 failed (b), 1 timed out (d), 1 never tasked (c), 1 lost (e)\n\n=== a [done] ==="),
             "{text}"
         );
-        assert!(text.contains("=== b [error] ===\nFailed: no credit\n(no output)"), "{text}");
-        assert!(text.contains("=== c [idle] ===\n(never given a task)"), "{text}");
+        assert!(
+            text.contains("=== b [error] ===\nFailed: no credit\n(no output)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("=== c [idle] ===\n(never given a task)"),
+            "{text}"
+        );
         assert!(text.contains("=== d [working] ===\nso far"), "{text}");
-        assert!(text.contains("=== e [lost] ===\nThe agent cannot be reached: no route to host"), "{text}");
+        assert!(
+            text.contains("=== e [lost] ===\nThe agent cannot be reached: no route to host"),
+            "{text}"
+        );
         assert_eq!(details["agents"][2]["outcome"], "never tasked");
         let (text, ..) = waited(&all[..3], AFTER);
-        assert!(text.starts_with("Waited 12s: 1 done, 1 failed (b), 1 never tasked (c)"), "{text}");
+        assert!(
+            text.starts_with("Waited 12s: 1 done, 1 failed (b), 1 never tasked (c)"),
+            "{text}"
+        );
         let (text, details, _) = waited(&all[2..3], Waited { millis: None });
         assert_eq!(text, "=== c [idle] ===\n(never given a task)");
         assert_eq!(details["waited"], 0);
@@ -407,10 +450,20 @@ mod tests {
 
     #[test]
     fn a_tail_is_marked_as_one() {
-        assert_eq!(read(&done("b", "grüße"), Some(3), 0), "[b] (done):\n\n...üße");
-        assert_eq!(read(&done("b", "grüße"), Some(5), 0), "[b] (done):\n\ngrüße");
+        assert_eq!(
+            read(&done("b", "grüße"), Some(3), 0),
+            "[b] (done):\n\n...üße"
+        );
+        assert_eq!(
+            read(&done("b", "grüße"), Some(5), 0),
+            "[b] (done):\n\ngrüße"
+        );
         let text = read(&done("b", &"x".repeat(100_000)), None, 0);
-        assert!(text.contains("50848 earlier bytes are not shown: tail shows up to 100000 characters"), "{}", &text[..200]);
+        assert!(
+            text.contains("50848 earlier bytes are not shown: tail shows up to 100000 characters"),
+            "{}",
+            &text[..200]
+        );
     }
 
     #[test]

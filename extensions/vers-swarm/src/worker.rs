@@ -129,21 +129,34 @@ impl Worker {
     pub(crate) fn hold(self: &Rc<Self>, agent: Agent, inbox: Inbox) {
         self.let_go();
         let generation = self.generation.get();
-        let known = self.state.borrow().owed;
-        self.change(|state| {
-            state.reached();
-            if agent.status() == Status::Working && !known {
-                // Somebody else gave it something to do.
-                state.started();
+        *self.agent.borrow_mut() = Some(agent.clone());
+        self.note(|record| {
+            let now = agent.bookmark();
+            let before = record.bookmark.replace(now.clone());
+            if before.is_some_and(|before| before.start != now.start) {
+                self.change(|state| {
+                    state.exited("another agent was started in its place", String::new(), 0);
+                });
             }
         });
-        *self.agent.borrow_mut() = Some(agent.clone());
-        background::spawn(self.clone().listen(agent, inbox, generation));
+        background::spawn(self.clone().listen(agent.clone(), inbox, generation));
         let (listening, stop) = futures::future::abortable(outbox::listen(self.clone()));
         *self.outbox.borrow_mut() = Some(stop);
         background::spawn(async move {
             // It is aborted when it is let go.
             let _ = listening.await;
+        });
+        if agent.status() != Status::Starting {
+            self.change(State::reached);
+            return;
+        }
+        // All that it said meanwhile is heard first.
+        let worker = self.clone();
+        background::spawn(async move {
+            agent.changed(&Status::Starting).await;
+            if worker.generation.get() == generation && worker.phase() == Phase::Starting {
+                worker.change(State::reached);
+            }
         });
     }
 
@@ -189,8 +202,8 @@ impl Worker {
             News::Status(Status::Lost(kind, why)) => {
                 self.change(|state| state.lost(&why, kind == Kind::Gone));
             }
-            // What these say, `Started` and `Ended` say better; the user sees that something moved.
-            News::Status(Status::Starting | Status::Idle | Status::Working) => swarm::changed(),
+            // What these say, `Started` and `Ended` say better.
+            News::Status(Status::Starting | Status::Idle | Status::Working) => {}
         }
     }
 
