@@ -23,3 +23,4 @@ mod sdk;
 mod secrets;
 mod ssh;
 mod survival;
+mod swarm;
