@@ -121,7 +121,7 @@ async fn engine(policy: pi_vers_host::policy::Policy) -> Result<String, Failure>
         vers_client::Environment::of([("", ""); 0]),
         vers_client::Overrides::default(),
     )?;
-    let host: Host = setup::host(policy, nowhere)?;
+    let host: Host = setup::host(policy, nowhere).await?;
     let begun = std::time::Instant::now();
     let extensions = setup::extensions(&host, &[]).await?;
     let cached = extensions

@@ -97,7 +97,8 @@ pub(crate) async fn inspect(terminal: Arc<Terminal>, options: Inspect) -> Result
     let host = setup::host(
         setup::policy(options.policy.as_deref())?,
         setup::settings()?,
-    )?;
+    )
+    .await?;
     let path = Path::new(&options.what);
     let shipped = SHIPPED.iter().find(|shipped| shipped.name == options.what);
     let extension = match shipped {

@@ -1,9 +1,11 @@
 //! Builds the host and loads the extensions, as the command line and the user's files say.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use futures::future::join_all;
 use pi_vers_host::policy::{Error as PolicyError, Policy};
+use pi_vers_host::secrets::Secrets;
 use pi_vers_host::{Extension, Host};
 use vers_client::{Environment, Overrides, Settings};
 
@@ -58,12 +60,32 @@ pub(crate) fn settings() -> Result<Settings, Failure> {
     )?)
 }
 
+/// Variables whose values the host holds for the agents that extensions start: handed on by name, shown to nobody.
+const SECRETS: [&str; 3] = ["LLM_PROXY_KEY", "VERS_AUTH_TOKEN", "ANTHROPIC_API_KEY"];
+
+/// What extensions may hand on by name, where the policy lets them: the keys of the environment, and the one that the host itself uses,
+/// which may stand in a file.
+pub(crate) async fn secrets(settings: &Settings) -> Arc<Secrets> {
+    let secrets = Secrets::new();
+    for name in SECRETS {
+        if let Some(value) = settings.environment().get(name) {
+            secrets.insert(name, value);
+        }
+    }
+    // Without one, the platform says so to whoever asks it.
+    if let Ok(key) = settings.api_key().await {
+        secrets.insert("VERS_API_KEY", key.expose().to_owned());
+    }
+    Arc::new(secrets)
+}
+
 /// A host with this policy, for this platform.
-pub(crate) fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
+pub(crate) async fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
     let host = Host::builder()
         .cache(dirs::cache()?.join("compiled"))
         .state(dirs::state()?)
         .policy(policy)
+        .secrets(secrets(&settings).await)
         .platform(settings)
         .build()?;
     Ok(host)
@@ -84,7 +106,7 @@ pub(crate) async fn load_in(
     directory: &Path,
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
-    let host = host(policy, settings)?;
+    let host = host(policy, settings).await?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
 }

@@ -31,6 +31,9 @@ pub const REQUESTS: &[(&str, &[Kind])] = &[
     ("vers:harness/session#working-directory", &[Kind::Session]),
     ("vers:harness/session#id", &[Kind::Session]),
     ("vers:harness/session#flag", &[Kind::Session]),
+    ("vers:harness/session#variable", &[Kind::Variable]),
+    // Hands nothing out: true where some way out is allowed, see `Grants::may_use_secret`.
+    ("vers:harness/session#has-secret", &[Kind::Secret]),
     ("vers:harness/session#send-message", &[Kind::Session]),
     ("vers:harness/session#send-user-message", &[Kind::Session]),
     ("vers:harness/session#append-entry", &[Kind::Session]),

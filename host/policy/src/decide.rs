@@ -169,6 +169,7 @@ impl Rules {
                 url,
                 address,
             } => self.address(method, url, address),
+            Request::Variable { name } => self.variable(name),
             Request::Secret { name, to } => self.secret(name, to),
             Request::Store => match self.store {
                 true => Ok(()),

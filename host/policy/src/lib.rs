@@ -40,6 +40,7 @@
 //! | `files` | `{ path, mode }` on this machine: `.` is the working directory, `~` home | none |
 //! | `http` | URL patterns, or `{ url, addresses }` for private addresses | none |
 //! | `secrets` | `NAME -> child env [program]`, `NAME -> vm env`, `NAME -> http https://host` | none |
+//! | `environment` | names of the host's environment variables that it may read, never one that holds a secret | none |
 //! | `fleet` | [`FleetVerb`]s | none |
 //! | `ui` | [`UiVerb`]s; `input` and `edit` could ask for a password | `select`, `confirm` |
 //! | `session` | [`SessionVerb`]s | `append-entry`, `entries` |

@@ -37,9 +37,24 @@ const ASKABLE: [&str; 13] = [
     "store",
 ];
 
-const KEYS: [&str; 16] = [
-    "digest", "vms", "shell", "fleet", "process", "files", "http", "secrets", "ui", "session",
-    "bus", "events", "replace", "store", "ask", "limits",
+const KEYS: [&str; 17] = [
+    "digest",
+    "vms",
+    "shell",
+    "fleet",
+    "process",
+    "files",
+    "http",
+    "secrets",
+    "environment",
+    "ui",
+    "session",
+    "bus",
+    "events",
+    "replace",
+    "store",
+    "ask",
+    "limits",
 ];
 
 mod tree;
@@ -139,6 +154,10 @@ fn rules(body: &DeTable<'_>, origin: &str) -> Result<Rules> {
                     secret,
                 )?
             }
+            "environment" => {
+                rules.environment =
+                    variables(node, "a list of variable names such as [\"PI_PATH\"]")?
+            }
             "ui" => {
                 rules.ui = verbs(
                     node,
@@ -177,6 +196,15 @@ fn rules(body: &DeTable<'_>, origin: &str) -> Result<Rules> {
             "limits" => limits(node, &mut rules)?,
             // `known_keys` has refused every other key; the digest is read with the section.
             _ => {}
+        }
+    }
+    if let Some(node) = body.get("environment") {
+        let secret = |name: &&String| rules.secrets.iter().any(|rule| rule.name == **name);
+        if let Some(name) = rules.environment.iter().find(secret) {
+            let text = format!(
+                "{name} is in secrets, and a secret is never read: leave it out of environment"
+            );
+            return Err(Fault(node.span(), text));
         }
     }
     Ok(rules)
@@ -278,13 +306,18 @@ fn env(node: &Node<'_>) -> Result<Env> {
     if node.get_ref().as_str() == Some("any") {
         return Ok(Env::Any);
     }
+    variables(node, WHAT).map(Env::These)
+}
+
+/// Whole names of variables, no pattern.
+fn variables(node: &Node<'_>, what: &str) -> Result<BTreeSet<String>> {
     let name = |node: &Node<'_>| {
-        Some(text(node, WHAT)?)
+        Some(text(node, what)?)
             .filter(|name| is_name(name))
             .map(str::to_owned)
-            .ok_or_else(|| expected(node, WHAT))
+            .ok_or_else(|| expected(node, what))
     };
-    Ok(Env::These(items(node, WHAT, name)?.into_iter().collect()))
+    Ok(items(node, what, name)?.into_iter().collect())
 }
 
 fn process(node: &Node<'_>) -> Result<ProcessRule> {
@@ -444,7 +477,7 @@ fn secret(node: &Node<'_>) -> Result<SecretRule> {
 }
 
 /// A name of an environment variable or secret.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     let first = name
         .bytes()
         .next()

@@ -7,8 +7,8 @@ use crate::decision::{quoted, section, visible};
 use crate::digest::Digest;
 use crate::limits::{LIMITS, Limits};
 use crate::parse;
-use crate::request::{Access, Vm};
-use crate::rules::Rules;
+use crate::request::{Access, Request, SecretUse, Vm};
+use crate::rules::{Rules, SecretTo};
 
 /// Why a policy cannot be used. One line: where, what was found, what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -296,6 +296,27 @@ impl Grants {
     /// Whether a VM may appear in a list or be found by the start of its id. Says nothing about the verb.
     pub fn sees(&self, vm: &Vm<'_>) -> bool {
         !self.describing && self.layers.iter().all(|rules| rules.scope.holds(vm))
+    }
+
+    /// Whether a secret of this name may go anywhere at all: into a child's environment here or on a VM, or into a header. A way out that
+    /// a human would have to allow first does not count.
+    pub fn may_use_secret(&self, name: &str) -> bool {
+        // Some program that no rule can mean: what is granted for all of them is granted for it.
+        let unnamed = Path::new("/");
+        let ways = self
+            .layers
+            .iter()
+            .flat_map(|rules| &rules.secrets)
+            .filter(|rule| rule.name == name)
+            .map(|rule| match &rule.to {
+                SecretTo::ChildEnv(program) => SecretUse::ChildEnv {
+                    program: program.as_deref().unwrap_or(unnamed),
+                },
+                SecretTo::VmEnv => SecretUse::VmEnv,
+                SecretTo::Http(url) => SecretUse::HttpHeader { url },
+            });
+        ways.map(|to| Request::Secret { name, to })
+            .any(|way| self.decide(&way).is_allowed())
     }
 
     /// Whether a decision can depend on a VM's labels. Where it can't, nobody needs to ask the platform for them.

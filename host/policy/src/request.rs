@@ -280,6 +280,8 @@ pub enum Request<'a> {
         url: &'a Url,
         address: IpAddr,
     },
+    /// `session.variable`: reads one environment variable of the host.
+    Variable { name: &'a str },
     /// A secret's way out.
     Secret { name: &'a str, to: SecretUse<'a> },
     /// `store`.
@@ -317,6 +319,7 @@ pub enum Kind {
     LocalFile,
     Http,
     HttpAddress,
+    Variable,
     Secret,
     Store,
     Ui,
@@ -346,6 +349,7 @@ impl Request<'_> {
             Self::LocalFile { .. } => Kind::LocalFile,
             Self::Http { .. } => Kind::Http,
             Self::HttpAddress { .. } => Kind::HttpAddress,
+            Self::Variable { .. } => Kind::Variable,
             Self::Secret { .. } => Kind::Secret,
             Self::Store => Kind::Store,
             Self::Ui { .. } => Kind::Ui,

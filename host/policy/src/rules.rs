@@ -28,6 +28,8 @@ pub(crate) struct Rules {
     pub(crate) files: Vec<FileRule>,
     pub(crate) http: Vec<HttpRule>,
     pub(crate) secrets: Vec<SecretRule>,
+    /// Variables of the host's environment that may be read.
+    pub(crate) environment: BTreeSet<String>,
     pub(crate) ui: BTreeSet<UiVerb>,
     pub(crate) session: BTreeSet<SessionVerb>,
     pub(crate) bus: Names,
@@ -52,6 +54,7 @@ impl Rules {
             files: Vec::new(),
             http: Vec::new(),
             secrets: Vec::new(),
+            environment: BTreeSet::new(),
             ui: BTreeSet::from([UiVerb::Select, UiVerb::Confirm]),
             session: BTreeSet::from([SessionVerb::AppendEntry, SessionVerb::Entries]),
             bus: Names::default(),

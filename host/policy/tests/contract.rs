@@ -151,6 +151,7 @@ fn with_samples(test: impl Fn(&Request<'_>, bool)) {
             url: &url,
             address,
         },
+        Request::Variable { name: "PI_PATH" },
         Request::Secret {
             name: "KEY",
             to: SecretUse::VmEnv,
@@ -253,7 +254,11 @@ fn everything_can_be_left_to_a_human_and_is_then_no_permission() {
             "{question}"
         ),
         Decision::Deny(denial) => assert!(
-            denial.fix.is_none() || matches!(request.kind(), Kind::Event | Kind::ReplaceTool),
+            denial.fix.is_none()
+                || matches!(
+                    request.kind(),
+                    Kind::Event | Kind::ReplaceTool | Kind::Variable
+                ),
             "{denial}"
         ),
     });

@@ -22,6 +22,7 @@ process = [{ program = "/usr/bin/git", args = ["status", "log --oneline *"], env
 files = [{ path = ".", mode = "ro" }, { path = "out", mode = "rw" }, { path = "~/notes", mode = "rw" }, { path = "/srv/data", mode = "ro" }]
 http = ["GET,HEAD https://api.example.com/v1/*", { url = "https://*.intern.example/*", addresses = ["10.0.0.0/8", "fd00::/8"] }]
 secrets = ["A -> child env", "A -> child env /usr/bin/git", "B -> vm env", "C -> http https://api.example.com"]
+environment = ["PI_PATH", "_X1"]
 ui = ["select", "input"]
 session = ["send-message", "entries"]
 bus = ["vers:*", "exact"]
@@ -75,6 +76,14 @@ fn mistakes_are_named_with_their_place_and_what_was_expected() {
         (
             "vms = { verbs = [\"list\"] }",
             "p:3:7: `scope` is missing here",
+        ),
+        (
+            "environment = [\"PI_*\"]",
+            "p:3:16: expected a list of variable names such as [\"PI_PATH\"]",
+        ),
+        (
+            "environment = [\"A\"]\nsecrets = [\"A -> vm env\"]",
+            "p:3:15: A is in secrets, and a secret is never read",
         ),
         (
             "vms = { verbs = [\"list\"], scope = \"label:team\" }",
@@ -663,4 +672,26 @@ fn a_file_that_everybody_can_write_is_refused() {
     std::fs::write(&path, " ".repeat((1 << 20) + 1)).unwrap();
     assert!(matches!(Policy::load(&path), Err(Error::TooLarge(_))));
     std::fs::remove_dir_all(&directory).unwrap();
+}
+
+#[test]
+fn a_secret_may_be_used_where_every_file_lets_it_go_somewhere() {
+    let user = "secrets = [\"A -> child env\", \"B -> vm env\", \"C -> http https://a.example\"]";
+    let alone = grants(user);
+    assert!(
+        ["A", "B", "C"]
+            .iter()
+            .all(|name| alone.may_use_secret(name))
+    );
+    assert!(!alone.may_use_secret("D") && !grants("").may_use_secret("A"));
+    let under = |project: &str| {
+        let project = Policy::parse_project(&format!("[extension.x]\n{project}"), "project");
+        granted(&common::policy(user).narrowed_by(project.unwrap()))
+    };
+    let narrow = under("secrets = [\"A -> child env /bin/a\", \"B -> child env\"]");
+    assert!(narrow.may_use_secret("A"));
+    assert!(!narrow.may_use_secret("B") && !narrow.may_use_secret("C"));
+    // What a human would have to allow first is not there.
+    assert!(!grants("ask = [\"secrets\"]").may_use_secret("A"));
+    assert!(!Grants::describing("x").may_use_secret("A"));
 }

@@ -53,6 +53,7 @@ const LINES: &[&[&str]] = &[
         "secrets = [\"K -> child env\", \"K -> http https://a.example\"]",
         "secrets = [\"K -> child env /bin/a\"]",
     ],
+    &["", "environment = [\"A\"]", "environment = [\"A\", \"B\"]"],
     &["", "ui = []", "ui = [\"input\", \"select\"]"],
     &[
         "",
@@ -191,6 +192,9 @@ fn for_each_request(mut test: impl FnMut(&Request<'_>)) {
             name: "K",
             to: SecretUse::HttpHeader { url },
         });
+    }
+    for name in ["A", "B", "AB", ""] {
+        test(&Request::Variable { name });
     }
     for name in ["K", "L"] {
         test(&Request::Secret {

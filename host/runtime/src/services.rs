@@ -20,6 +20,17 @@ use crate::types::FlagValue;
 /// language they speak, nothing that changes what a program does.
 const BASIC: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ"];
 
+/// The host's own key.
+const API_KEY: &str = "VERS_API_KEY";
+
+/// Variables that are secrets wherever they are set, held by this host or not.
+pub(crate) const SECRET: [&str; 4] = [
+    API_KEY,
+    "VERS_AUTH_TOKEN",
+    "LLM_PROXY_KEY",
+    "ANTHROPIC_API_KEY",
+];
+
 /// Messages of the bus that wait for their subscribers.
 const BUS_QUEUE: usize = 1024;
 
@@ -113,8 +124,19 @@ impl Services {
         own.entry(extension.clone()).or_default().insert(vm);
     }
 
+    /// Whether this is the name of something nobody but its receiver may see: held now, or known to be a secret wherever it is set.
+    pub(crate) fn is_secret(&self, name: &str) -> bool {
+        SECRET.contains(&name) || self.secrets.get(name).is_some()
+    }
+
     /// The value of a secret by its name.
-    pub(crate) fn secret(&self, name: &str) -> Result<String, WitError> {
+    pub(crate) async fn secret(&self, name: &str) -> Result<String, WitError> {
+        if name == API_KEY && self.secrets.get(name).is_some() {
+            // A login in another process changes it: what is handed on is what the host itself would use now.
+            if let Ok(key) = self.api.settings().api_key().await {
+                self.secrets.insert(name, key.expose().to_owned());
+            }
+        }
         match self.secrets.get(name) {
             Some(secret) => Ok(secret.expose().to_owned()),
             None => Err(WitError::NotFound(format!(

@@ -9,6 +9,9 @@
 
 mod support;
 
+#[path = "unruly/environment.rs"]
+mod environment;
+
 use std::time::{Duration, Instant};
 
 use pi_vers_host::policy::{Digest, Lookup, Policy};
@@ -656,7 +659,7 @@ async fn a_tool_that_only_replaces_is_offered_only_where_there_is_something_to_r
 
 /// Functions of the contract that never wait and so hand no error back: they tell, or change nothing worth
 /// keeping, or are methods of a handle that was granted when it was made.
-const TELL: [&str; 16] = [
+const TELL: [&str; 17] = [
     "log#write",
     "timers#now",
     "timers#ticks",
@@ -667,6 +670,7 @@ const TELL: [&str; 16] = [
     "session#working-directory",
     "session#id",
     "session#flag",
+    "session#has-secret",
     "session#active-tools",
     "session#all-tools",
     "session#is-idle",

@@ -244,6 +244,11 @@ impl Settings {
         Some(self.environment.home()?.join(".ssh"))
     }
 
+    /// The environment these settings were read from.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
     /// The API key as it stands now (see the module's documentation for its sources).
     ///
     /// # Errors

@@ -73,9 +73,10 @@ impl Stage<'_> {
                 .cache(crate::dirs::cache()?.join("compiled"))
                 .state(directory)
                 .policy(shipped::policy()?)
+                .secrets(setup::secrets(&settings).await)
                 .platform(settings)
                 .build()?,
-            None => setup::host(shipped::policy()?, settings)?,
+            None => setup::host(shipped::policy()?, settings).await?,
         };
         let extensions = setup::extensions(&host, &[]).await?;
         let cached = extensions.iter().all(pi_vers_host::Extension::from_cache);

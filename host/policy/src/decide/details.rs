@@ -93,6 +93,7 @@ pub(super) fn details(request: &Request<'_>) -> Vec<(&'static str, String)> {
                 ("address", address.to_string()),
             ]
         }
+        Request::Variable { name } => vec![("variable", visible(name))],
         Request::Secret { name, to } => vec![
             ("secret", visible(name)),
             match to {

@@ -8,6 +8,7 @@ use url::Url;
 use super::{Judgement, Refusal, has_nul, sound_env};
 use crate::argv::ArgPattern;
 use crate::decision::{brief, quoted};
+use crate::parse::is_name;
 use crate::request::{Access, SecretUse};
 use crate::rules::{ProcessRule, Rules, SecretRule, SecretTo, mode};
 use crate::web;
@@ -160,6 +161,21 @@ impl Rules {
             quoted(&format!("{}/*", url.origin().ascii_serialization()))
         );
         Err(refusal.add(&rule, "http"))
+    }
+
+    /// Names are exact: the environment holds what nobody thought of, so nothing is granted by a pattern.
+    pub(super) fn variable(&self, name: &str) -> Judgement {
+        if self.environment.contains(name) {
+            return Ok(());
+        }
+        let refusal = Refusal::new(
+            "environment",
+            format!("read the environment variable {}", brief(name)),
+        );
+        if !is_name(name) {
+            return Err(refusal.because("no variable has such a name"));
+        }
+        Err(refusal.add(&quoted(name), "environment"))
     }
 
     pub(super) fn secret(&self, name: &str, to: SecretUse<'_>) -> Judgement {

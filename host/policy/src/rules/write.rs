@@ -88,6 +88,9 @@ impl Rules {
         put("secrets", !self.secrets.is_empty(), &|| {
             list(self.secrets.iter().map(SecretRule::text))
         });
+        put("environment", !self.environment.is_empty(), &|| {
+            list(&self.environment)
+        });
         put("ui", self.ui != plain.ui, &|| list(&self.ui));
         put("session", self.session != plain.session, &|| {
             list(&self.session)
@@ -168,6 +171,11 @@ impl Rules {
             self.secrets
                 .iter()
                 .map(|rule| format!("secrets: {}", rule.text())),
+        );
+        lines.extend(
+            self.environment
+                .iter()
+                .map(|name| format!("environment: {name}")),
         );
         lines.extend(self.fleet.iter().map(|verb| format!("fleet: {verb}")));
         lines.extend(self.ui.iter().map(|verb| format!("ui: {verb}")));

@@ -110,7 +110,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                             to: SecretUse::HttpHeader { url: &url },
                         })
                         .await?;
-                        let value = ask.services.secret(&name)?;
+                        let value = ask.services.secret(&name).await?;
                         secrets.push(name);
                         egress::Header {
                             name: header.name,

@@ -392,7 +392,7 @@ async fn start(
                     to: SecretUse::ChildEnv { program: &program },
                 })
                 .await?;
-                ask.services.secret(name)?
+                ask.services.secret(name).await?
             }
         };
         env.retain(|(name, _)| *name != variable.name);

@@ -14,6 +14,7 @@ use crate::bindings::vers::harness::types::{
 };
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
+use crate::services::Services;
 use crate::types::{self, contents, json};
 
 /// How long a built-in tool has to stop: less than the grace of the call it works for.
@@ -69,6 +70,17 @@ impl Host for Guest {
         Ok(Some(value.into()))
     }
 
+    fn variable(&mut self, name: String) -> wasmtime::Result<Result<Option<String>, Error>> {
+        Ok(self
+            .judge(&Request::Variable { name: &name })
+            .and_then(|()| variable(self.services()?.as_ref(), &name)))
+    }
+
+    fn has_secret(&mut self, name: String) -> wasmtime::Result<bool> {
+        let held = |services: &Arc<Services>| services.secrets.get(&name).is_some();
+        Ok(self.services.as_ref().is_some_and(held) && self.grants.may_use_secret(&name))
+    }
+
     fn active_tools(&mut self) -> wasmtime::Result<Vec<String>> {
         Ok(self.services.as_ref().map_or_else(Vec::new, |services| {
             services
@@ -91,6 +103,19 @@ impl Host for Guest {
             .as_ref()
             .is_none_or(|services| services.harness.is_idle()))
     }
+}
+
+/// The policy may grant a name by mistake, and a key may stand in a variable of another name: neither is handed out.
+fn variable(services: &Services, name: &str) -> Result<Option<String>, Error> {
+    let value = services.api.settings().environment().get(name);
+    let hidden = |value: &String| services.secrets.redact(value) != value.as_str();
+    if services.is_secret(name) || value.as_ref().is_some_and(hidden) {
+        return Err(Error::Denied(format!(
+            "{} holds a secret, which no extension sees: name it as the secret of a command's variable instead",
+            types::visible(name)
+        )));
+    }
+    Ok(value)
 }
 
 async fn permitted(accessor: &Accessor<Guest, Has>, verb: SessionVerb) -> Result<Ask, Error> {

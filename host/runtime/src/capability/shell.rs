@@ -170,7 +170,7 @@ async fn translate(
                     to: SecretUse::VmEnv,
                 })
                 .await?;
-                ClientValue::Secret(vers_client::Secret::new(ask.services.secret(&name)?))
+                ClientValue::Secret(vers_client::Secret::new(ask.services.secret(&name).await?))
             }
         };
         env.push((variable.name, value));

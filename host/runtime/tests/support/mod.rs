@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use futures::future::BoxFuture;
 use pi_vers_host::platform::{Environment, Overrides, Settings};
 use pi_vers_host::policy::{Digest, Policy};
+use pi_vers_host::secrets::Secrets;
 use pi_vers_host::{
     Answer, BuiltInCall, BuiltInError, Content, Dialog, Harness, HarnessError, Headless, Host,
     Session, Severity, ToolOutput,
@@ -75,6 +76,10 @@ impl Bench {
     }
 
     pub async fn with(rules: &str, front: Front) -> Self {
+        Self::on(rules, front, nowhere(), Secrets::new()).await
+    }
+
+    pub async fn on(rules: &str, front: Front, platform: Settings, secrets: Secrets) -> Self {
         let home = tempfile::tempdir().expect("a directory");
         let wasm = guest("unruly");
         let text = format!(
@@ -85,7 +90,8 @@ impl Bench {
         let host = Host::builder()
             .cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
             .state(home.path().join("state"))
-            .platform(nowhere())
+            .platform(platform)
+            .secrets(Arc::new(secrets))
             .policy(policy)
             .build()
             .expect("the host can be built");
