@@ -49,7 +49,7 @@ struct Args {
 }
 
 /// A variable of the host's environment; none where it is not set or not granted.
-pub(crate) fn variable(name: &str) -> Option<String> {
+fn variable(name: &str) -> Option<String> {
     match session::variable(name) {
         Ok(value) => value.filter(|value| !value.trim().is_empty()),
         Err(error) => {

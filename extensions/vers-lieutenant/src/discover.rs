@@ -178,10 +178,6 @@ async fn adopt(candidate: Candidate) -> (String, Option<String>) {
         Ok(text) => {
             let one = Lieutenant::put(record, Some(text));
             follow::with(&one, agent, inbox);
-            if one.phase() == Phase::Working {
-                one.works();
-            }
-            keep::save_soon(&one);
             (format!("{name}: VM {vm} — reconnected"), Some(name))
         }
         Err(error) => {

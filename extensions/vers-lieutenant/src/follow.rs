@@ -26,9 +26,22 @@ const PAUSES: (u64, u64) = (1_000, 60_000);
 /// Looks after it from now on: its agent was just started, or attached to.
 pub(crate) fn with(lieutenant: &Rc<Lieutenant>, agent: Agent, inbox: Inbox) {
     let (term, poked) = lieutenant.begin();
-    lieutenant.connect(agent);
+    lieutenant.connect(agent.clone());
+    settle(lieutenant, term, agent);
     let lieutenant = lieutenant.clone();
     background::spawn(async move { look_after(&lieutenant, term, poked, Some(inbox)).await });
+}
+
+/// Learns how an agent is that was found again, once what it said meanwhile has been read.
+fn settle(lieutenant: &Rc<Lieutenant>, term: u64, agent: Agent) {
+    let lieutenant = lieutenant.clone();
+    background::spawn(async move {
+        agent.changed(&Status::Starting).await;
+        if lieutenant.in_term(term) {
+            lieutenant.settle();
+            keep::save(&lieutenant).await;
+        }
+    });
 }
 
 /// Looks after it from now on: its agent has yet to be reached.
@@ -77,8 +90,8 @@ async fn attach(lieutenant: &Rc<Lieutenant>, term: u64) -> Result<Option<Inbox>,
     let Some(vm) = record.vm else { return Err(()) };
     match agent::attach(&vm, &record.name, record.bookmark).await {
         Ok((agent, inbox)) if lieutenant.in_term(term) => {
-            lieutenant.connect(agent);
-            keep::save(lieutenant).await;
+            lieutenant.connect(agent.clone());
+            settle(lieutenant, term, agent);
             Ok(Some(inbox))
         }
         Ok((agent, _)) => {
@@ -167,7 +180,7 @@ async fn judge(lieutenant: &Rc<Lieutenant>, vm: &str, kind: Kind, why: &str) -> 
         (Ok(State::Paused | State::Sleeping), _) => (Phase::Paused, None, false),
         (Err(Error::NotFound(_)), _) | (Ok(State::Dead), _) => (Phase::Gone, Some(gone(vm)), false),
         (Ok(State::Running), Kind::Gone) => (Phase::Error, Some(no_agent(vm)), false),
-        (_, Kind::Ended | Kind::Refused | Kind::Denied) => (Phase::Error, Some(why.into()), false),
+        (_, Kind::Ended | Kind::Denied) => (Phase::Error, Some(why.into()), false),
         (Err(error @ (Error::Denied(_) | Error::Cancelled)), _) => {
             keep::warn(&format!("VM {vm} cannot be looked at"), &error);
             (Phase::Unreachable, Some(why.into()), false)

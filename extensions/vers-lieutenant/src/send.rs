@@ -131,7 +131,10 @@ async fn agent(call: &ToolCall, one: &Rc<Lieutenant>) -> Result<Agent, ToolError
         if one.held().is_some() {
             return Err(outcome::failed(elsewhere(name)));
         }
-        if let Some(agent) = one.agent() {
+        if let Some(agent) = one
+            .agent()
+            .filter(|agent| agent.status() != Status::Starting)
+        {
             return Ok(agent);
         }
         let record = one.record();

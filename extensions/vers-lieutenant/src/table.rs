@@ -159,7 +159,8 @@ impl Lieutenant {
     pub(crate) fn connect(&self, agent: Agent) {
         let phase = match agent.status() {
             Status::Working => Phase::Working,
-            _ => Phase::Idle,
+            Status::Idle => Phase::Idle,
+            _ => Phase::Connecting,
         };
         {
             let mut live = self.live.borrow_mut();
@@ -168,6 +169,18 @@ impl Lieutenant {
             live.warned = None;
         }
         self.is(phase, None);
+    }
+
+    /// What happened meanwhile has been read: how its agent is is known.
+    pub(crate) fn settle(&self) {
+        let phase = self.phase();
+        let busy = phase == Phase::Working;
+        if matches!(phase, Phase::Working | Phase::Idle) {
+            self.change(|record| {
+                record.phase = phase;
+                record.busy = busy;
+            });
+        }
     }
 
     /// Its agent is not connected any more.
