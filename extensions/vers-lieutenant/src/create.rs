@@ -201,14 +201,19 @@ async fn undo(one: &Rc<Lieutenant>, error: ToolError) -> ToolError {
 async fn on_vm(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Made, ToolError> {
     let cannot =
         |error| outcome::ended(&format!("Cannot create lieutenant '{}'", args.name), error);
-    let golden = patiently(
-        call,
-        "Looking for the commit that agents start from. If there is none yet it is built, which takes minutes.",
-        fleet::golden_commit(args.commit_id.clone(), true),
-    )
-    .await
-    .map_err(cannot)?;
-    let commit = golden.commit;
+    let commit = match &args.commit_id {
+        Some(commit) => commit.trim().to_owned(),
+        None => {
+            patiently(
+                call,
+                "Looking for the commit that agents start from. If there is none yet it is built, which takes minutes.",
+                fleet::golden_commit(None, true),
+            )
+            .await
+            .map_err(cannot)?
+            .commit
+        }
+    };
     call::show(call, format!("Restoring a VM from commit {commit} …"));
     let vm = vms::restore(Origin::Commit(commit.clone()))
         .await
