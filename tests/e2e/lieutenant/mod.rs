@@ -578,11 +578,17 @@ async fn a_local_lieutenant_needs_no_vm_and_ends_with_the_session() {
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = program.display().to_string();
     let settings = place.settings(&[("PI_PATH", &program)]);
-    let edit = |grants: String| grants.replace("/usr/local/bin/pi\"", &format!("{program}\""));
+    let home = place.scratch.root().join("home/.pi/vers/lieutenants");
+    // As in a policy of one's own: the program, and the directory of the home that this host is told of.
+    let edit = |grants: String| {
+        grants
+            .replace("/usr/local/bin/pi\"", &format!("{program}\""))
+            .replace("~/.pi/vers/lieutenants", &home.display().to_string())
+    };
     let run = Run::new("one", &place.scratch.work(), settings.clone(), &[], edit).await;
     let arguments = json!({ "name": "here", "role": "it's here", "local": true, "model": "scripted/scripted-1" });
     let (text, details) = run.ok("vers_lt_create", arguments).await;
-    let home = place.scratch.root().join("home/.pi/vers/lieutenants/here");
+    let home = home.join("here");
     assert_eq!(
         text,
         format!(
