@@ -9,9 +9,9 @@ use pi_vers_host::{
     CallError, Content, CustomMessage, Delivery, FlagValue, Harness, HarnessError, Host, Line,
     Session, StartReason,
 };
-use pi_vers_tests::{Bench, DEADLINE, Scratch, built, ids, session, settings};
+use pi_vers_tests::{Bench, DEADLINE, Scratch, built, ids, session_with, settings};
 use serde_json::{Value, json};
-use vers_client::Settings;
+use vers_client::{Environment, Overrides, Secret, Settings};
 use vers_local::Endpoint;
 
 pub(super) fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,8 +129,27 @@ impl Place {
 
     /// A session of this id, on this machine.
     pub(super) async fn session(&self, id: &str) -> Run {
-        let settings = settings(&self.endpoint);
-        Run::new(id, &self.scratch.work(), settings, &self.golden, &[]).await
+        self.session_in(id, &self.scratch.work(), self.settings(), &[])
+            .await
+    }
+
+    /// How to reach the platform, for a user who has a home.
+    pub(super) fn settings(&self) -> Settings {
+        let home = self.home().display().to_string();
+        let endpoint = &self.endpoint;
+        let overrides = Overrides {
+            api_key: Some(Secret::new(endpoint.api_key.clone())),
+            base_url: Some(endpoint.api_url.clone()),
+            vm_domain: Some(endpoint.domain.clone()),
+            vm_connect: Some(endpoint.ssh_addr),
+            tls_ca: Some(endpoint.ca_pem.clone()),
+            insecure_tls: Some(false),
+        };
+        Settings::discover(Environment::of([("HOME", home)]), overrides).expect("valid settings")
+    }
+
+    pub(super) fn home(&self) -> PathBuf {
+        self.scratch.root().join("home")
     }
 
     /// A session with its state below `directory`: another one is another machine.
@@ -141,7 +160,7 @@ impl Place {
         settings: Settings,
         flags: &[(&str, FlagValue)],
     ) -> Run {
-        Run::new(id, directory, settings, &self.golden, flags).await
+        Run::new(id, directory, settings, self, flags).await
     }
 
     /// The VMs that there are, as the platform lists them.
@@ -202,7 +221,7 @@ impl Run {
         id: &str,
         directory: &Path,
         settings: Settings,
-        golden: &str,
+        place: &Place,
         flags: &[(&str, FlagValue)],
     ) -> Self {
         let flags = flags
@@ -216,7 +235,10 @@ impl Run {
             bus: Mutex::default(),
             widget: Mutex::default(),
         });
-        let (host, session) = session(settings, directory, desk.clone()).await;
+        // The home that a policy means is that of the process.
+        let home = format!("{}/.pi/agent", place.home().display());
+        let edit = |grants: String| grants.replace("~/.pi/agent", &home);
+        let (host, session) = session_with(settings, directory, desk.clone(), edit).await;
         session
             .start(StartReason::Startup)
             .await
@@ -224,7 +246,7 @@ impl Run {
         Self {
             session,
             desk,
-            golden: golden.to_owned(),
+            golden: place.golden.clone(),
             _host: host,
         }
     }

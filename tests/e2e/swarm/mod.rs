@@ -4,7 +4,7 @@
 mod desk;
 
 use pi_vers_host::{CallError, FlagValue};
-use pi_vers_tests::{eventually, settings};
+use pi_vers_tests::eventually;
 use serde_json::{Value, json};
 
 use desk::Place;
@@ -209,7 +209,7 @@ async fn defect_32_a_spawn_is_side_by_side_shows_how_far_it_is_and_can_be_given_
         updates.changed().await.unwrap();
     }
     call.canceller().cancel();
-    assert!(matches!(call.outcome().await, Err(CallError::Cancelled)));
+    assert!(matches!(call.outcome().await, Err(CallError::Cancelled { .. })));
     eventually("the labels are free again", || !run.widget().unwrap().contains("x1")).await;
     let mut left = place.vms().await.len();
     for _ in 0..600 {
@@ -237,7 +237,7 @@ async fn defect_32_a_spawn_is_side_by_side_shows_how_far_it_is_and_can_be_given_
     run.throw_away().await;
     let canceller = call.canceller();
     canceller.cancel();
-    assert!(matches!(call.outcome().await, Err(CallError::Cancelled)));
+    assert!(matches!(call.outcome().await, Err(CallError::Cancelled { .. })));
     run.end().await;
     assert!(place.vms().await.is_empty());
     place.end().await;
@@ -285,7 +285,7 @@ async fn defect_41_a_wait_tells_done_failed_late_never_tasked_and_ended_apart() 
     // Given up, it is an error, and nothing else changes.
     let mut call = run.session.call("vers_swarm_wait", json!({ "agentIds": ["d"] }));
     call.canceller().cancel();
-    assert!(matches!(call.outcome().await, Err(CallError::Cancelled)));
+    assert!(matches!(call.outcome().await, Err(CallError::Cancelled { .. })));
 
     // Defect 49: one that crashes is not working for ever, and wakes who waits for it.
     run.task("e", "say last words\ncrash 3").await;
@@ -451,7 +451,7 @@ async fn defect_50_agents_are_found_by_their_labels_without_a_registry() {
 
     // Another machine: it has never heard of them.
     let elsewhere = tempfile::tempdir().unwrap();
-    let run = place.session_in("two", elsewhere.path(), settings(&place.endpoint), &[]).await;
+    let run = place.session_in("two", elsewhere.path(), place.settings(), &[]).await;
     assert_eq!(run.text("status", json!({})).await, "No agents in swarm.");
     let found = run.text("discover", json!({})).await;
     assert!(found.contains(&format!("a: VM {} — reconnected", vms[0])), "{found}");
@@ -481,25 +481,26 @@ async fn defect_50_agents_are_found_by_their_labels_without_a_registry() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_flags_ask_for_is_sent_and_labelled_and_nothing_else() {
     let place = Place::new().await;
-    let home = place.scratch.root().join("home");
+    let home = place.home();
     for (path, text) in [(".pi/agent/skills/x/SKILL.md", "skill"), (".pi/agent/AGENTS.md", "rules"), (".pi/agent/settings.json", "secret")] {
         let path = home.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, text).unwrap();
     }
     let flags = |sync: &str| [("vers-swarm-sync", FlagValue::Text(sync.into())), ("vers-swarm-expires", FlagValue::Number(2.0))];
-    let bad = place.session_in("one", &place.scratch.work(), settings(&place.endpoint), &flags("settings")).await;
+    let bad = place.session_in("one", &place.scratch.work(), place.settings(), &flags("settings")).await;
     let (why, _) = bad.failure("spawn", bad.order(1, &[])).await;
     assert!(why.contains("only skills, agents-md and prompts"), "{why}");
     bad.end().await;
-    let run = place.session_in("one", &place.scratch.work(), settings(&place.endpoint), &flags("skills, prompts")).await;
+    let run = place.session_in("one", &place.scratch.work(), place.settings(), &flags("skills, prompts")).await;
     run.spawn(&["a"]).await;
     let listed = place.vms().await;
     let label = |name: &str| labels(&listed[0])[name].as_str().unwrap().parse::<u64>().unwrap();
     assert_eq!(label("pi-vers.expires") - label("pi-vers.created"), 7200);
     run.task("a", "run cd ~/.pi/agent; find . -type f | sort; ls -a; cat skills/x/SKILL.md").await;
     let (text, _) = run.wait().await;
-    assert!(!text.contains("secret") && !text.contains("settings.json"), "{text}");
+    assert!(text.contains("./skills/x/SKILL.md") && text.contains("skill\n"), "{text}");
+    assert!(!text.contains("settings.json") && !text.contains("AGENTS.md"), "{text}");
     run.throw_away().await;
     run.end().await;
     place.end().await;
