@@ -50,4 +50,4 @@ if [ "${1:-}" = startup ]; then
   node tests/pi/build/startup.mjs
   exit
 fi
-tests scenarios 210 tests/pi/build/*.test.mjs
+tests scenarios 300 tests/pi/build/*.test.mjs
