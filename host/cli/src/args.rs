@@ -44,7 +44,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Show everything at work on this machine: no account, under a minute
     #[command(
-        after_help = "Examples:\n  pi-vers demo\n  pi-vers demo --keep     leave the local platform and one VM for you to play with"
+        after_help = "Examples:\n  pi-vers demo\n  pi-vers demo --keep     leave the local platform and one VM for you to play with\n  pi-vers demo --swarm 8  eight agents, each on a VM of its own, do a job together\n  pi-vers demo --swarm 8 --agent pi   the same with the real pi"
     )]
     Demo(Demo),
     /// List the tools there are, or show one
@@ -132,14 +132,28 @@ pub(crate) struct Loading {
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
     /// Leave the platform and a VM when it is over
-    #[arg(long)]
+    #[arg(long, conflicts_with = "swarm")]
     pub(crate) keep: bool,
+    /// A job for this many agents, each on a VM of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=64))]
+    pub(crate) swarm: Option<u8>,
+    /// Which agent works in the swarm
+    #[arg(long, requires = "swarm", default_value = "scripted")]
+    pub(crate) agent: DemoAgent,
     /// One JSON object a line
     #[arg(long)]
     pub(crate) json: bool,
     /// Where the platform keeps everything (default: a temporary directory, with --keep the one of `pi-vers local`)
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoAgent {
+    /// One inside this program, which does what it is told line by line
+    Scripted,
+    /// The pi that PI_PATH names or the PATH has, with a model API of the demo's own
+    Pi,
 }
 
 #[derive(Debug, Args)]

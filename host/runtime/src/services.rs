@@ -10,7 +10,7 @@ use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use vers_client::{Api, Ssh, VmId};
+use vers_client::{Api, Fleet, Ssh, VmId};
 
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::harness::Harness;
@@ -38,6 +38,7 @@ pub(crate) struct Services {
     pub(crate) harness: Arc<dyn Harness>,
     pub(crate) api: Api,
     pub(crate) ssh: Ssh,
+    pub(crate) fleet: Fleet,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) bus: Bus,
     state: PathBuf,
@@ -51,7 +52,7 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(
         harness: Arc<dyn Harness>,
-        (api, ssh): (Api, Ssh),
+        (api, ssh, fleet): (Api, Ssh, Fleet),
         secrets: Arc<Secrets>,
         state: PathBuf,
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
@@ -67,6 +68,7 @@ impl Services {
             harness,
             api,
             ssh,
+            fleet,
             secrets,
             state,
             flags,

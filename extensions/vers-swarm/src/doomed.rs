@@ -1,0 +1,123 @@
+//! VMs that nobody was told of.
+//!
+//! A VM that is made is deleted again unless somebody says that it is kept: whatever becomes of the call that made it. A call that
+//! was given up can do nothing more itself, so the deletion is handed to the background, and the session's end waits for it.
+
+use std::cell::{Cell, RefCell};
+
+use futures::channel::oneshot;
+use pi_vers_sdk::harness::ui::{self, Severity};
+use pi_vers_sdk::harness::{log, timers};
+use pi_vers_sdk::platform::vms;
+use pi_vers_sdk::{Error, background, outcome};
+
+/// How often a deletion is tried.
+const TRIES: u32 = 4;
+/// The wait after the first failure, in milliseconds; it doubles.
+const BACKOFF: u64 = 1_000;
+
+thread_local! {
+    static DELETING: Cell<usize> = const { Cell::new(0) };
+    static WAITING: RefCell<Vec<oneshot::Sender<()>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A new VM. Dropped, it is deleted.
+#[derive(Debug)]
+pub(crate) struct Doomed(Option<String>);
+
+impl Doomed {
+    pub(crate) fn new(vm: String) -> Self {
+        Self(Some(vm))
+    }
+
+    pub(crate) fn vm(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    /// It is somebody's now.
+    pub(crate) fn keep(mut self) {
+        self.0 = None;
+    }
+
+    /// Deletes it now, and says in words what became of it. Given up, it is deleted later.
+    pub(crate) async fn delete(mut self) -> String {
+        let vm = self.vm().to_owned();
+        match delete(&vm).await {
+            Ok(()) => {
+                self.0 = None;
+                "The VM was deleted.".into()
+            }
+            Err(error) => format!(
+                "Deleting the VM failed ({}) and is tried again in the background.",
+                outcome::explain(&error)
+            ),
+        }
+    }
+}
+
+impl Drop for Doomed {
+    fn drop(&mut self) {
+        if let Some(vm) = self.0.take() {
+            DELETING.set(DELETING.get() + 1);
+            background::spawn(insist(vm));
+        }
+    }
+}
+
+/// Deletes a VM; one that is gone already counts as deleted.
+///
+/// # Errors
+/// The platform's.
+pub(crate) async fn delete(vm: &str) -> Result<(), Error> {
+    match vms::delete(vm.to_owned()).await {
+        Ok(()) | Err(Error::NotFound(_)) => Ok(()),
+        // The platform says this of a VM that does not exist, too.
+        Err(Error::Denied(why)) => match vms::get(vm.to_owned()).await {
+            Err(Error::NotFound(_)) => Ok(()),
+            _ => Err(Error::Denied(why)),
+        },
+        Err(error) => Err(error),
+    }
+}
+
+async fn insist(vm: String) {
+    for tried in 0..TRIES {
+        match delete(&vm).await {
+            Ok(()) => break,
+            Err(Error::Cancelled) => {
+                left(&vm, "the session ended");
+                break;
+            }
+            Err(error) if tried + 1 == TRIES => left(&vm, &outcome::explain(&error)),
+            Err(_) => {
+                if timers::sleep(BACKOFF << tried).await.is_err() {
+                    left(&vm, "the session ended");
+                    break;
+                }
+            }
+        }
+    }
+    DELETING.set(DELETING.get().saturating_sub(1));
+    if DELETING.get() == 0 {
+        for waiting in WAITING.take() {
+            let _ = waiting.send(());
+        }
+    }
+}
+
+fn left(vm: &str, why: &str) {
+    let text = format!(
+        "VM {vm}, which nobody uses, could not be deleted: {why}. `pi-vers fleet gc` or vers_vm_delete deletes it."
+    );
+    log::write(log::Level::Warn, &text);
+    ui::notify(&text, Severity::Warning);
+}
+
+/// Waits until all that is to be deleted is.
+pub(crate) async fn all_deleted() {
+    while DELETING.get() > 0 {
+        let (tell, told) = oneshot::channel();
+        WAITING.with_borrow_mut(|waiting| waiting.push(tell));
+        let _ = told.await;
+    }
+}

@@ -1,0 +1,44 @@
+//! `vers_swarm_status` and `vers_swarm_read`
+
+use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::{ToolCall, ToolError, ToolResult, args, call, outcome};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::wait::saw;
+use crate::{swarm, words};
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Read {
+    agent_id: String,
+    #[serde(default, deserialize_with = "args::whole")]
+    tail: Option<u64>,
+}
+
+/// `vers_swarm_status`
+pub(crate) fn status() -> ToolResult {
+    let views = swarm::views();
+    outcome::text_with(words::summary(&views), &words::status(&views))
+}
+
+/// `vers_swarm_read`
+pub(crate) async fn read(call: &ToolCall) -> Result<ToolResult, ToolError> {
+    let args: Read = call::arguments(call).map_err(ToolError::Capability)?;
+    let worker = swarm::find(&args.agent_id).map_err(outcome::failed)?;
+    let view = worker.view();
+    let tail = args
+        .tail
+        .map(|tail| usize::try_from(tail).unwrap_or(usize::MAX));
+    let text = words::read(&view, tail, timers::now());
+    let mut details = serde_json::Map::new();
+    details.insert("agentId".into(), view.id.as_str().into());
+    details.extend(view.details().into_iter().filter(|(name, _)| name != "id"));
+    details.insert("outputLength".into(), view.length().into());
+    details.insert("lastActivityAt".into(), view.last_activity.into());
+    // What it says now is not the end of it.
+    if view.live.is_none() {
+        saw(&worker, tail.is_none()).await;
+    }
+    Ok(outcome::text_with(text, &Value::Object(details)))
+}

@@ -1,0 +1,118 @@
+//! `vers_swarm_wait`: until agents have done what they were told.
+//!
+//! It looks again whenever something changed, and at no other time. What it waits for are agents with a task; the others are told as
+//! what they are.
+
+use std::rc::Rc;
+
+use futures::future::{Either, select};
+use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
+use serde::Deserialize;
+
+use crate::words::{self, Waited};
+use crate::worker::Worker;
+use crate::{keep, swarm};
+
+/// Seconds, unless the call says otherwise.
+const DEFAULT: f64 = 300.0;
+/// The longest wait, in seconds: a call has no more.
+pub(crate) const LONGEST: f64 = 82_800.0;
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Args {
+    #[serde(default)]
+    agent_ids: Option<Vec<String>>,
+    timeout_seconds: Option<f64>,
+}
+
+/// Runs one call.
+pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+    let workers = chosen(args.agent_ids.as_deref())?;
+    if workers.is_empty() {
+        return Ok(outcome::text_with(
+            words::summary(&[]),
+            &serde_json::json!({ "waited": 0, "agents": [] }),
+        ));
+    }
+    let millis = args.timeout_seconds.unwrap_or(DEFAULT).clamp(0.0, LONGEST) * 1000.0;
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped above"
+    )]
+    let patience = millis as u64;
+    let waited = call::until_cancelled(call, wait(call, &workers, patience)).await;
+    let waited = waited.map_err(|error| outcome::ended("The wait for agents", error))?;
+    let views: Vec<_> = workers.iter().map(|worker| worker.view()).collect();
+    let (text, details, shown) = words::waited(&views, waited);
+    let seen = workers.iter().zip(shown).filter(|(_, shown)| *shown);
+    for (worker, _) in seen {
+        saw(worker, false).await;
+    }
+    Ok(outcome::text_with(text, &details))
+}
+
+/// Somebody is shown what an agent said last, and, if `all`, what it said before.
+pub(crate) async fn saw(worker: &Rc<Worker>, all: bool) {
+    if worker.change(|state| state.seen(all)) {
+        keep::save(worker).await;
+    }
+}
+
+fn chosen(ids: Option<&[String]>) -> Result<Vec<Rc<Worker>>, ToolError> {
+    let Some(ids) = ids else {
+        return Ok(swarm::all());
+    };
+    let mut workers: Vec<Rc<Worker>> = Vec::new();
+    for id in ids {
+        let worker = swarm::find(id).map_err(outcome::failed)?;
+        if !workers.iter().any(|known| Rc::ptr_eq(known, &worker)) {
+            workers.push(worker);
+        }
+    }
+    Ok(workers)
+}
+
+async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<Waited, Error> {
+    let pending = || {
+        workers
+            .iter()
+            .filter(|worker| worker.phase().is_pending())
+            .count()
+    };
+    if pending() == 0 {
+        return Ok(Waited { millis: None });
+    }
+    let since = timers::ticks();
+    let late = timers::sleep(patience);
+    futures::pin_mut!(late);
+    let mut shown = usize::MAX;
+    loop {
+        let change = swarm::next_change();
+        let left = pending();
+        if left == 0 {
+            break;
+        }
+        if left != shown {
+            shown = left;
+            call::show(
+                call,
+                format!(
+                    "{} of {} agents finished",
+                    workers.len() - left,
+                    workers.len()
+                ),
+            );
+        }
+        if let Either::Right((passed, _)) = select(change, late.as_mut()).await {
+            passed?;
+            break;
+        }
+    }
+    Ok(Waited {
+        millis: Some(timers::ticks() - since),
+    })
+}
