@@ -16,6 +16,7 @@ mod copy;
 mod core;
 mod guest;
 mod lab;
+mod lieutenant;
 mod plan;
 mod roundtrip;
 mod script;
