@@ -83,6 +83,9 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
     )]
     Inspect(Inspect),
+    /// The VMs of agents: lieutenants and workers
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// The Vers platform on this machine
     #[command(subcommand)]
     Local(Local),
@@ -211,6 +214,55 @@ pub(crate) struct Inspect {
     /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+}
+
+/// Which platform.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Platform {
+    /// Use the platform of this machine, which has to be up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fleet {
+    /// Show them, the oldest first: every VM that carries the labels of an agent
+    #[command(
+        after_help = "The list holds the agents of the whole organisation.\n\nExample:\n  pi-vers fleet list --json"
+    )]
+    List(FleetList),
+    /// Delete those whose time has passed, for good, and nothing else
+    #[command(after_help = "\
+Deletes VMs whose label pi-vers.expires (seconds since 1970) has passed. Every other VM of an agent is named with the reason why
+it stays.
+
+Example:
+  pi-vers fleet gc --dry-run")]
+    Gc(FleetGc),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetList {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetGc {
+    /// Delete nothing, and say what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
 }
 
 /// Where the local platform is.

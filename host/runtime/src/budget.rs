@@ -133,6 +133,13 @@ fn depth(environment: &Environment) -> Result<u64, WitError> {
     })
 }
 
+/// The value of a variable that the host knows better than a guest: an agent that is started stands one deeper than this host,
+/// whatever the guest believes, since it may not be allowed to know.
+pub(crate) fn known(services: &Services, name: &str) -> Option<String> {
+    let own = || depth(services.api.settings().environment()).unwrap_or(u64::MAX);
+    (name == DEPTH).then(|| own().saturating_add(1).to_string())
+}
+
 /// Hands VMs over to the extension that asked for them, and starts their clocks.
 pub(crate) fn claim(mut room: Room, limits: &Limits, vms: &[VmId]) {
     let count = std::mem::take(&mut room.count);
