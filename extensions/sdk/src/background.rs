@@ -47,7 +47,10 @@ pub fn open() {
 /// Does this in the background until it is done or the session ends. Before [`open`] it is spawned where the caller runs.
 pub fn spawn(work: impl Future<Output = ()> + 'static) {
     let left = DOOR.with_borrow(|door| match door {
-        Some(door) => door.unbounded_send(Box::pin(work)).err().map(|why| why.into_inner()),
+        Some(door) => door
+            .unbounded_send(Box::pin(work))
+            .err()
+            .map(|why| why.into_inner()),
         None => Some(Box::pin(work) as Work),
     });
     if let Some(work) = left {

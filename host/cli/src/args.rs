@@ -109,6 +109,16 @@ says how `ssh` uses it.")]
     Whoami(Whoami),
     /// Check this machine, the settings and the platform
     Doctor(Doctor),
+    /// A coding agent without a model, for tests: speaks pi's RPC protocol
+    #[command(hide = true, disable_help_flag = true)]
+    ScriptedAgent(ScriptedAgent),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ScriptedAgent {
+    /// pi's own flags
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) words: Vec<std::ffi::OsString>,
 }
 
 /// Which extensions, under which policy.

@@ -16,6 +16,7 @@ mod local;
 mod login;
 mod progress;
 mod run;
+mod scripted;
 mod session;
 mod setup;
 mod shipped;
@@ -79,6 +80,9 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::SshConfig(options) => ssh::config(&terminal, options).await,
         Command::Login(options) => login::login(terminal, options).await,
         Command::Whoami(options) => whoami::whoami(terminal, options).await,
+        Command::ScriptedAgent(options) => {
+            Box::pin(scripted::scripted(&terminal, options.words)).await
+        }
         Command::Doctor(options) => doctor::doctor(terminal, options).await,
     }
 }

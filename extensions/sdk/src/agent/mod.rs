@@ -1,4 +1,46 @@
 //! Coding agents (`pi`, `punkin`) in RPC mode, on a VM or as a child here: started, spoken with, followed, ended.
+//!
+//! What makes it reliable is told where it is done:
+//!
+//! * `protocol`: three dialects, lines that are cut or no protocol at all;
+//! * `tracker`: when a run is over, decided by the protocol and never by silence;
+//! * `remote`: commands that arrive whole, in order and once; keys that stand nowhere; an end that is an event;
+//! * `driver`: output that is read exactly once, across cut connections and restarts of the coordinator;
+//! * `dialogs`: questions that reach the user.
+//!
+//! An extension that uses this calls [`background::open`](crate::background::open) when it starts. On a VM it needs the grants `vms = ["get"]`, `shell` with
+//! any command, files and environment, and `environment` and `secrets` for what the agent shall inherit.
+
+mod dialogs;
+mod driver;
+mod environment;
+mod failure;
+mod local;
+mod protocol;
+mod remote;
+mod said;
+mod tracker;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::rc::Rc;
+
+use futures::channel::mpsc;
+use serde_json::json;
+
+use crate::harness::timers;
+use crate::{Error, background};
+
+use driver::{Driver, Place};
+pub use environment::{own_name, own_vm};
+pub use failure::{Failure, Kind};
+use local::Local;
+use remote::Remote;
+
+/// How long an agent may take to become idle when it is stopped, in milliseconds.
+const STOPPING: u64 = 60_000;
+/// What runs where nothing names another program.
+const PROGRAM: &str = "pi";
 
 /// Labels that every VM of an agent carries, so that a fleet is found again without any registry.
 pub mod labels {
@@ -129,135 +171,294 @@ pub enum Delivery {
     FollowUp,
 }
 
-/// What kind of failure it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// There is no such VM, or no agent on it.
-    Gone,
-    /// The VM is paused.
-    Paused,
-    /// The VM cannot be reached now.
-    Unreachable,
-    /// The agent said no, or could not be started.
-    Refused,
-    /// The agent's process has ended.
-    Ended,
-    /// No answer in time: nobody knows whether it was done.
-    TimedOut,
-    /// The call that waits was given up.
-    Cancelled,
-    /// The policy does not grant it.
-    Denied,
-}
-
-/// Why something with an agent failed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
-    /// What was being done: `starting pi on VM …`.
-    pub doing: String,
-    /// Why, and what to do about it.
-    pub why: String,
-    /// What kind of failure it is.
-    pub kind: Kind,
-}
-
 /// An agent. Clones are the same agent. Dropping all of them lets go of it ([`Agent::let_go`]) and does not end it; but a local one
 /// ends.
 #[derive(Clone)]
-pub struct Agent(std::rc::Rc<()>);
+pub struct Agent(Rc<Handle>);
+
+struct Handle(Rc<Driver>);
 
 /// Where an agent's [`News`] come out: at most 1,024 wait here, more make the agent's output wait. It ends after the last news there is.
-pub struct Inbox(());
+pub struct Inbox(mpsc::Receiver<News>);
 
 /// Starts an agent, and returns when it has answered and has the model that was asked for. `tell` hears what is being done.
 ///
 /// Started on a VM, it runs in tmux sessions `pi-rpc` and `pi-keeper` with `/tmp/pi-rpc/{in,out,err}`; what was there before is ended first.
+/// A local one ends with the session; its directory has to be absolute.
 ///
 /// # Errors
 /// In words; nothing of it is left running then, except where the VM cannot be reached any more.
 pub async fn start(launch: Launch, tell: impl Fn(&str)) -> Result<(Agent, Inbox), Failure> {
-    let _ = (launch, tell);
-    unimplemented!()
+    let model = launch
+        .model
+        .as_deref()
+        .map(environment::model)
+        .transpose()
+        .map_err(|error| Failure::of(format!("Cannot start agent {}", launch.name), &error))?;
+    tell("starting the agent");
+    let (agent, inbox) = spawn(&launch).await?;
+    let begun = ready(&agent, model, launch.patience, tell).await;
+    if let Err(failure) = begun {
+        let driver = agent.0.0.clone();
+        let ended = async move {
+            // It did not come up, and nobody hears of it if it does not go down either.
+            let _ = driver.end().await;
+            driver.close();
+        };
+        if failure.kind == Kind::Cancelled {
+            background::spawn(ended);
+        } else {
+            ended.await;
+        }
+        return Err(failure);
+    }
+    Ok((agent, inbox))
+}
+
+async fn spawn(launch: &Launch) -> Result<(Agent, Inbox), Failure> {
+    let start = random();
+    let program = environment::program();
+    let keeps_sessions = launch.role == Role::Lieutenant;
+    let prompt = launch.system_prompt.as_deref();
+    let vm = match &launch.home {
+        Home::Vm(vm) => Some(vm.as_str()),
+        Home::Local(_) => None,
+    };
+    let identity = json!({
+        "vmId": vm,
+        "agentId": launch.name,
+        "rootVmId": environment::variable("REEF_ROOT_VM_ID"),
+        "parentVmId": own_vm().unwrap_or_else(|| "local".into()),
+        "depth": environment::depth(),
+        "createdAt": timers::now(),
+    })
+    .to_string();
+    let env = environment::environment(launch, vm);
+    let (driver, inbox) = match &launch.home {
+        Home::Vm(vm) => {
+            let remote = Remote { vm: vm.clone() };
+            let program = program.unwrap_or_default();
+            remote
+                .start(&start, &program, keeps_sessions, prompt, identity, env)
+                .await?;
+            let bookmark = Bookmark {
+                start: start.clone(),
+                offset: 0,
+            };
+            let place = Place::Vm(remote);
+            let (driver, inbox) = Driver::new(launch.name.clone(), place, bookmark, 0, start);
+            driver.read_vm();
+            (driver, inbox)
+        }
+        Home::Local(directory) => {
+            let program = program.unwrap_or_else(|| PROGRAM.into());
+            let (local, outputs) =
+                Local::start(directory, &program, keeps_sessions, prompt, identity, env).await?;
+            let bookmark = Bookmark::default();
+            let place = Place::Local(local);
+            let (driver, inbox) = Driver::new(launch.name.clone(), place, bookmark, 0, start);
+            driver.read_child(outputs);
+            (driver, inbox)
+        }
+    };
+    Ok((Agent(Rc::new(Handle(driver))), Inbox(inbox)))
+}
+
+/// Waits until it answers, and gives it its model.
+async fn ready(
+    agent: &Agent,
+    model: Option<(String, String)>,
+    patience: u64,
+    tell: impl Fn(&str),
+) -> Result<(), Failure> {
+    let driver = &agent.0.0;
+    tell("waiting for the agent's first answer");
+    driver.command("get_state", json!({}), patience).await?;
+    if let Some((provider, id)) = model {
+        let fields = json!({"provider": provider, "modelId": id});
+        driver.ask_it("set_model", fields).await?;
+    }
+    Ok(())
 }
 
 /// Finds the agent on a VM again, and reads on where the bookmark says (none: only what comes from now on, and how the agent is now). What it said
-/// meanwhile comes as news.
+/// meanwhile comes as news. Its status is [`Status::Starting`] until that has been read.
 ///
 /// # Errors
-/// [`Kind::Gone`] when no agent runs there.
-pub async fn attach(vm: &str, name: &str, bookmark: Option<Bookmark>) -> Result<(Agent, Inbox), Failure> {
-    let _ = (vm, name, bookmark);
-    unimplemented!()
+/// [`Kind::Gone`] when no agent runs there, and there is nothing to read of one that did.
+pub async fn attach(
+    vm: &str,
+    name: &str,
+    bookmark: Option<Bookmark>,
+) -> Result<(Agent, Inbox), Failure> {
+    let remote = Remote { vm: vm.to_owned() };
+    let doing = || format!("Cannot reach agent {name} on VM {vm}");
+    let found = match remote.look().await {
+        Ok(found) => found,
+        Err(error) => return Err(remote.failure(doing(), &error).await),
+    };
+    let gone = || Failure::new(Kind::Gone, doing(), "no agent runs there");
+    let found = found.ok_or_else(gone)?;
+    let bookmark = match bookmark {
+        Some(known) if known.start == found.start => known,
+        // Another start: all of it is new.
+        Some(_) => Bookmark {
+            start: found.start,
+            offset: 0,
+        },
+        None if found.is_alive => Bookmark {
+            start: found.start,
+            offset: found.size,
+        },
+        None => return Err(gone()),
+    };
+    if !found.is_alive && bookmark.offset >= found.size {
+        return Err(gone());
+    }
+    let known_until = if bookmark.offset < found.size {
+        found.size
+    } else {
+        0
+    };
+    let place = Place::Vm(remote);
+    let (driver, inbox) = Driver::new(name.to_owned(), place, bookmark, known_until, random());
+    driver.read_vm();
+    driver.find_out();
+    Ok((Agent(Rc::new(Handle(driver))), Inbox(inbox)))
+}
+
+/// What nobody else would come up with.
+fn random() -> String {
+    let number = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", number(), number())
 }
 
 impl Agent {
-    /// Gives it a message; returns when it has taken it, `true` if it waits for a running one. After that the agent is `Working` until the run is told as ended:
-    /// each prompt that was taken is followed by exactly one [`News::Ended`] (queued ones: one for all that are worked off in a run).
+    /// Gives it a message; returns when it has taken it, `true` if it waits for a run that is under way. After that the agent is [`Status::Working`] until the
+    /// run is told as ended: each message that was taken is followed by exactly one [`News::Ended`] (queued ones: one for all that are worked
+    /// off in a run).
     ///
     /// # Errors
     /// It refused, it has ended, it cannot be reached, or it has not answered in time: then nobody knows.
     pub async fn send(&self, message: &str, delivery: Delivery) -> Result<bool, Failure> {
-        let _ = (message, delivery);
-        unimplemented!()
+        let driver = &self.0.0;
+        driver.until_decided().await?;
+        let is_working = driver.status() == Status::Working;
+        // With a behaviour for the case that it works: whether it does can change before it hears this.
+        let behaviour = match delivery {
+            Delivery::Prompt | Delivery::FollowUp => "followUp",
+            Delivery::Steer => "steer",
+        };
+        let fields = json!({"message": message, "streamingBehavior": behaviour});
+        driver.ask_it("prompt", fields).await?;
+        Ok(is_working)
     }
+
     /// Stops the running run; returns when the agent is idle.
     ///
     /// # Errors
     /// As [`Agent::send`].
     pub async fn abort(&self) -> Result<(), Failure> {
-        unimplemented!()
+        let driver = &self.0.0;
+        driver.ask_it("abort", json!({})).await?;
+        let idle = std::pin::pin!(driver.until(|driver| driver.status() != Status::Working));
+        let late = std::pin::pin!(timers::sleep(STOPPING));
+        match futures::future::select(idle, late).await {
+            futures::future::Either::Left(_) => Ok(()),
+            futures::future::Either::Right((passed, _)) => {
+                let error = passed
+                    .err()
+                    .unwrap_or_else(|| Error::TimedOut("it works on".into()));
+                Err(Failure::of(
+                    format!("Cannot stop agent {}", driver.name),
+                    &error,
+                ))
+            }
+        }
     }
+
     /// How it is.
+    #[must_use]
     pub fn status(&self) -> Status {
-        unimplemented!()
+        self.0.0.status()
     }
+
     /// The text of the current or last run so far: at most the last 256 KiB.
+    #[must_use]
     pub fn output(&self) -> String {
-        unimplemented!()
+        self.0.0.output().0
     }
+
     /// Its bytes in all.
+    #[must_use]
     pub fn output_bytes(&self) -> u64 {
-        unimplemented!()
+        self.0.0.output().1
     }
+
     /// What it does now, for a widget: the name of the running tool, for example.
+    #[must_use]
     pub fn activity(&self) -> Option<String> {
-        unimplemented!()
+        self.0.0.activity()
     }
+
     /// When it last gave a sign of life, in milliseconds since 1970.
+    #[must_use]
     pub fn last_activity(&self) -> u64 {
-        unimplemented!()
+        self.0.0.active_at()
     }
+
     /// Where in its output we are.
+    #[must_use]
     pub fn bookmark(&self) -> Bookmark {
-        unimplemented!()
+        self.0.0.bookmark()
     }
-    /// Waits until the status is another one than this. Cancel-safe.
+
+    /// Waits until the status is another one than this. Cancel-safe. Ends with the agent's tasks, too: after [`Agent::let_go`] at once.
     pub async fn changed(&self, from: &Status) -> Status {
-        let _ = from;
-        unimplemented!()
+        self.0.0.until(|driver| driver.status() != *from).await;
+        self.status()
     }
+
     /// Reads and waits no more; the agent goes on (a local one ends). For a session that ends, and a VM that is about to be paused.
     pub fn let_go(&self) {
-        unimplemented!()
+        self.0.let_go();
     }
+
     /// Ends it and waits until its process is gone.
     ///
     /// # Errors
     /// The VM cannot be reached.
     pub async fn end(&self) -> Result<(), Failure> {
-        unimplemented!()
+        let ended = self.0.0.end().await;
+        if ended.is_ok() {
+            self.0.0.close();
+        }
+        ended
+    }
+}
+
+impl Handle {
+    fn let_go(&self) {
+        self.0.close();
+        if matches!(self.0.place, Place::Local(_)) {
+            let driver = self.0.clone();
+            background::spawn(async move {
+                // The host ends its group at the latest with the session.
+                let _ = driver.end().await;
+            });
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.let_go();
     }
 }
 
 impl Inbox {
     /// The next news; none after the last one. Cancel-safe.
     pub async fn next(&mut self) -> Option<News> {
-        unimplemented!()
-    }
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.doing, self.why)
+        driver::next(&mut self.0).await
     }
 }
