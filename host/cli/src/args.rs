@@ -23,6 +23,11 @@ Environment:
   VERS_TLS_CA        a PEM file of certificates to trust besides the system's
   VERS_INSECURE_TLS  1: trust any certificate
   VERS_HOME          where keys are kept (default ~/.pi/vers)
+  VERS_INFRA_URL, VERS_AUTH_TOKEN
+                     Reef, the control plane of a fleet, and its token
+  LLM_PROXY_KEY, ANTHROPIC_API_KEY
+                     keys for agents: handed on where the policy lets them
+  VERS_AGENT_DEPTH   how many agents stand above this one (default 0)
   PI_VERS_LOG        what to log, for example debug or audit=info (default warn)
   NO_COLOR           no colour
   XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
