@@ -351,6 +351,14 @@ async fn defect_49_a_lieutenant_that_crashes_amid_a_task_is_reported() {
     let run = place.session("one").await;
     run.until_status("✗ infra [error]").await;
     assert!(run.announced().is_empty());
+    // There was no way back from an error.
+    let again = run.text("vers_lt_resume", json!({ "name": "infra" })).await;
+    assert!(
+        again.starts_with("Lieutenant \"infra\" started again."),
+        "{again}"
+    );
+    run.send("infra", "say well again").await;
+    assert!(run.announcement(1).await.text.contains("well again"));
     run.text("vers_lt_destroy", json!({ "name": "infra" }))
         .await;
     assert!(place.vms().await.is_empty());
