@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 /// Runs these calls in one session, with the guest that breaks every rule and these lines of policy for it.
 async fn run(rules: &str, calls: &[(&str, Value)]) -> Done {
     let scratch = Scratch::new();
-    let guest = built::unruly();
-    let digest = Digest::of(&std::fs::read(guest).unwrap());
+    let guest = built::fixture("unruly");
+    let digest = Digest::of(&std::fs::read(&guest).unwrap());
     std::fs::write(
         scratch.work().join("policy.toml"),
         format!("[extension.unruly]\ndigest = \"{digest}\"\n{rules}\n"),

@@ -7,6 +7,7 @@
     reason = "tests say what is wrong by a panic"
 )]
 
+mod agent;
 mod background;
 mod bad_input;
 mod behaviour;

@@ -59,10 +59,10 @@ pub fn shipped(name: &str) -> PathBuf {
     )
 }
 
-/// The component of the guest that does what it must not.
-pub fn unruly() -> &'static Path {
+/// The component of a guest that is there for tests: all of them are built at once.
+pub fn fixture(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
+    let guests = BUILT.get_or_init(|| {
         let guests = target().join("fixtures");
         let mut build = cargo(&root().join("extensions"));
         build
@@ -74,12 +74,15 @@ pub fn unruly() -> &'static Path {
                 "wasm32-wasip2",
                 "-p",
                 "unruly",
+                "-p",
+                "crew",
                 "--target-dir",
             ])
             .arg(&guests);
-        run(&mut build, "the guest `unruly`");
-        component(&guests, "unruly")
-    })
+        run(&mut build, "the guests for tests");
+        guests
+    });
+    component(guests, name)
 }
 
 fn component(target: &Path, name: &str) -> PathBuf {

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::BoxFuture;
 use pi_vers_host::policy::{Digest, Policy};
+use pi_vers_host::secrets::Secrets;
 use pi_vers_host::{
-    CallError, FlagValue, Harness, HarnessError, Headless, Host, Session, Severity, ToolOutput,
+    CallError, FlagValue, Harness, HarnessError, Headless, Host, HostBuilder, Session, Severity,
+    ToolOutput,
 };
 use serde_json::Value;
 use vers_client::Settings;
@@ -150,15 +152,33 @@ impl Bench {
     /// # Panics
     /// When it cannot be set up.
     pub async fn unruly(settings: Settings, directory: &Path, grants: &str) -> Self {
-        let path = built::unruly();
-        let digest = Digest::of(&std::fs::read(path).expect("the component was built"));
-        let text = format!("[extension.unruly]\ndigest = \"{digest}\"\n{grants}\n");
+        Self::guest("unruly", settings, directory, grants, &[]).await
+    }
+
+    /// A session of a guest that is there for tests, with these grants and secrets.
+    ///
+    /// # Panics
+    /// When it cannot be set up.
+    pub async fn guest(
+        name: &str,
+        settings: Settings,
+        directory: &Path,
+        grants: &str,
+        secrets: &[(&str, &str)],
+    ) -> Self {
+        let path = built::fixture(name);
+        let digest = Digest::of(&std::fs::read(&path).expect("the component was built"));
+        let text = format!("[extension.{name}]\ndigest = \"{digest}\"\n{grants}\n");
         let policy =
             Policy::parse(&text, "the test's grants").unwrap_or_else(|why| panic!("{why}"));
+        let held = Secrets::new();
+        for (name, value) in secrets {
+            held.insert(*name, (*value).to_owned());
+        }
         let front = Arc::new(Front::new(directory));
-        let components = vec![path.to_owned()];
+        let builder = Host::builder().policy(policy).secrets(Arc::new(held));
         let (host, session) =
-            session_of(settings, directory, policy, components, front.clone()).await;
+            session_of(builder, settings, directory, vec![path], front.clone()).await;
         Self {
             host,
             session,
@@ -225,21 +245,21 @@ pub async fn session_with(
 ) -> (Host, Session) {
     let components = shipped(&grants());
     let components = components.iter().map(|name| built::shipped(name)).collect();
-    session_of(settings, directory, policy(edit), components, harness).await
+    let builder = Host::builder().policy(policy(edit));
+    session_of(builder, settings, directory, components, harness).await
 }
 
 async fn session_of(
+    builder: HostBuilder,
     settings: Settings,
     directory: &Path,
-    policy: Policy,
     components: Vec<PathBuf>,
     harness: Arc<dyn Harness>,
 ) -> (Host, Session) {
-    let host = Host::builder()
+    let host = builder
         .cache(scratch::cache().join("compiled"))
         .state(directory.join("host"))
-        .platform(settings)
-        .policy(policy);
+        .platform(settings);
     let host = host.build().unwrap_or_else(|why| panic!("{why}"));
     let mut extensions = Vec::new();
     for component in components {

@@ -173,8 +173,8 @@ async fn an_extension_that_cannot_be_loaded_is_fatal_and_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_extension_that_clashes_with_another_is_left_out_and_both_are_named() {
     let scratch = Scratch::new();
-    let guest = built::unruly();
-    let twin = twin(&std::fs::read(guest).unwrap());
+    let guest = built::fixture("unruly");
+    let twin = twin(&std::fs::read(&guest).unwrap());
     std::fs::write(scratch.work().join("twin.wasm"), twin).unwrap();
     let guest = guest.to_str().unwrap();
     let args = ["--extension", guest, "--extension", "twin.wasm"];

@@ -84,8 +84,8 @@ impl Shim {
         rules: &str,
         built_ins: &[&str],
     ) -> (Self, Value) {
-        let guest = built::unruly();
-        let digest = Digest::of(&std::fs::read(guest).unwrap());
+        let guest = built::fixture("unruly");
+        let digest = Digest::of(&std::fs::read(&guest).unwrap());
         let policy = format!("[extension.unruly]\ndigest = \"{digest}\"\n{rules}\n");
         std::fs::write(scratch.work().join("policy.toml"), policy).unwrap();
         let guest = guest.to_str().unwrap();

@@ -499,6 +499,11 @@ impl Driver {
         let forget = Forget(&self.pending, &id);
         let line = protocol::command(&id, kind, fields);
         if let Err(error) = self.write(&id, &line).await {
+            if matches!(error, Error::NotFound(_)) {
+                // How it ended is under way.
+                let known = pin!(self.until(|driver| driver.last.borrow().is_some()));
+                select(known, pin!(timers::sleep(2 * RECORD))).await;
+            }
             self.check(doing)?;
             return Err(match &self.place {
                 Place::Vm(remote) => remote.failure(doing(), &error).await,

@@ -41,8 +41,8 @@ enum Phase {
     /// It took a prompt, and the run has not begun. With how many looks have found it idle since.
     Taken(u8),
     Running,
-    /// It said that it is done; its state decides.
-    Ending,
+    /// It said that it is done; its state decides. With how many looks have found something queued since.
+    Ending(u8),
     /// It will go on by itself: after a pause for another try, or when it has made room.
     Pausing,
 }
@@ -81,7 +81,7 @@ impl Tracker {
 
     /// Whether it said that it is done and was not asked yet. A prompt sent now could not be told from the one before it.
     pub(crate) fn is_ending(&self) -> bool {
-        self.phase == Phase::Ending
+        matches!(self.phase, Phase::Ending(_))
     }
 
     /// Whether a prompt was taken whose run has not begun.
@@ -147,7 +147,7 @@ impl Tracker {
                 if will_retry {
                     self.phase = Phase::Pausing;
                 } else if self.phase != Phase::Idle {
-                    self.phase = Phase::Ending;
+                    self.phase = Phase::Ending(0);
                     return Some(Effect::Look);
                 }
             }
@@ -171,7 +171,7 @@ impl Tracker {
             Line::RetryEnd { success: false } | Line::CompactionEnd { will_retry: false } => {
                 // A compaction that somebody asked for while nothing ran ends in a look, too.
                 if self.phase == Phase::Pausing {
-                    self.phase = Phase::Ending;
+                    self.phase = Phase::Ending(0);
                     return Some(Effect::Look);
                 }
             }
@@ -240,14 +240,15 @@ impl Tracker {
                 }
                 None
             }
-            Phase::Ending => {
+            Phase::Ending(looks) => {
                 if state.is_streaming {
                     self.phase = Phase::Running;
                     None
                 } else if state.is_compacting {
                     self.phase = Phase::Pausing;
                     None
-                } else if state.pending_message_count > 0 {
+                } else if state.pending_message_count > 0 && !self.stopped() && looks < LOOKS {
+                    self.phase = Phase::Ending(looks + 1);
                     Some(Effect::Look)
                 } else {
                     Some(self.finish())
@@ -261,6 +262,11 @@ impl Tracker {
     pub(crate) fn broken(&mut self, why: &str) -> Option<Effect> {
         self.is_working()
             .then(|| self.end(Outcome::Failed(why.to_owned())))
+    }
+
+    /// Whether the run failed or was stopped. What is queued then stays so until the next prompt.
+    fn stopped(&self) -> bool {
+        ["error", "aborted"].contains(&self.stop.stop_reason.as_str())
     }
 
     fn finish(&mut self) -> Effect {
@@ -429,6 +435,25 @@ mod tests {
         assert_eq!(line(&mut tracker, Line::AgentStart), None);
         line(&mut tracker, end());
         assert_eq!(tracker.state(IDLE), Some(Effect::Ended(Outcome::Done)));
+    }
+
+    #[test]
+    fn what_stays_queued_after_an_abort_does_not_keep_the_run_open() {
+        let queued = State {
+            pending_message_count: 1,
+            ..IDLE
+        };
+        let mut tracker = working();
+        line(&mut tracker, message("", "aborted", None));
+        line(&mut tracker, end());
+        assert_eq!(tracker.state(queued), Some(Effect::Ended(Outcome::Aborted)));
+        // Whatever else it may be waiting with: it does nothing about it.
+        let mut tracker = working();
+        line(&mut tracker, end());
+        for _ in 0..LOOKS {
+            assert_eq!(tracker.state(queued), Some(Effect::Look));
+        }
+        assert_eq!(tracker.state(queued), Some(Effect::Ended(Outcome::Done)));
     }
 
     #[test]
