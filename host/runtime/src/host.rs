@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pi_vers_policy::{Grants, Lookup, Policy};
 use pi_vers_system::secrets::Secrets;
 use tokio::sync::mpsc;
-use vers_client::{Api, Environment, Overrides, Settings, Ssh, SshOptions};
+use vers_client::{Api, Environment, Fleet, Overrides, Settings, Ssh, SshOptions};
 use wasmtime::component::Linker;
 
 use crate::capability;
@@ -31,6 +31,7 @@ struct Inner {
     policy: Policy,
     api: Api,
     ssh: Ssh,
+    fleet: Fleet,
     secrets: Arc<Secrets>,
     state: PathBuf,
 }
@@ -123,6 +124,7 @@ impl HostBuilder {
             known_hosts: Some(state.join("known-hosts.json")),
             ..SshOptions::default()
         };
+        let fleet = Fleet::new(&settings).map_err(platform)?;
         let api = Api::new(settings).map_err(platform)?;
         let ssh = Ssh::new(api.clone(), options).map_err(platform)?;
         let secrets = self.secrets.unwrap_or_default();
@@ -133,6 +135,7 @@ impl HostBuilder {
             policy: self.policy,
             api,
             ssh,
+            fleet,
             secrets,
             state,
         })))
@@ -241,7 +244,7 @@ impl Host {
         let inner = &self.0;
         Services::new(
             harness,
-            (inner.api.clone(), inner.ssh.clone()),
+            (inner.api.clone(), inner.ssh.clone(), inner.fleet.clone()),
             inner.secrets.clone(),
             inner.state.clone(),
             flags,

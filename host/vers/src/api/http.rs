@@ -220,7 +220,7 @@ impl Http {
         let response = request.send().await.map_err(|e| self.transport(call, &e))?;
         let status = response.status();
         let after = response.headers().get(RETRY_AFTER).and_then(retry_after);
-        let body = bounded(response).await.map_err(|e| match e {
+        let body = bounded(response, MAX_BODY).await.map_err(|e| match e {
             Some(e) => self.transport(call, &e),
             None => Attempt::last(Error::new(
                 Kind::Limit,
@@ -282,10 +282,14 @@ fn gone(call: &Call, error: &Error) -> bool {
     call.method == Method::DELETE && matches!(error.kind(), Kind::NotFound | Kind::Denied)
 }
 
-async fn bounded(mut response: reqwest::Response) -> Result<Bytes, Option<reqwest::Error>> {
+/// The body, if it is no longer than this; `None` if it is.
+pub(crate) async fn bounded(
+    mut response: reqwest::Response,
+    most: usize,
+) -> Result<Bytes, Option<reqwest::Error>> {
     let mut body = BytesMut::new();
     while let Some(chunk) = response.chunk().await? {
-        if body.len() + chunk.len() > MAX_BODY {
+        if body.len() + chunk.len() > most {
             return Err(None);
         }
         body.extend_from_slice(&chunk);
@@ -305,7 +309,7 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// The cause itself: the outer layers only repeat the URL.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
