@@ -171,7 +171,8 @@ async fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
             registered_by: "vers-lieutenant".into(),
             metadata: json!({
                 "agentId": record.name,
-                "role": record.role,
+                // A registry keeps small texts.
+                "role": words::first(&record.role, 2_000, "…"),
                 "commitId": record.commit,
                 "createdAt": iso(record.created),
             })
