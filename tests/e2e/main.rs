@@ -25,3 +25,4 @@ mod sdk;
 mod secrets;
 mod ssh;
 mod survival;
+mod swarm;
