@@ -25,7 +25,7 @@ pub mod traces;
 pub use needs::needs;
 pub use openssh::OpenSsh;
 pub use scratch::{Done, Running, Scratch, settings, text};
-pub use session::{Bench, Front, NO_VM, session};
+pub use session::{Bench, Front, NO_VM, session, session_with};
 
 use std::time::{Duration, Instant};
 

@@ -33,6 +33,7 @@ fn is_there(package: &str) -> bool {
     match package {
         "openssh-server" => sshd().is_some(),
         "openssh-client" => succeeds(Command::new("ssh").arg("-V")),
+        "tmux" => succeeds(Command::new("tmux").arg("-V")),
         "pkg-config" => succeeds(Command::new("pkg-config").arg("--version")),
         "libssl-dev" => succeeds(Command::new("pkg-config").args(["--exists", "openssl"])),
         _ => panic!("nobody has said how to see whether {package} is there"),

@@ -119,9 +119,9 @@ fn shipped(grants: &str) -> Vec<String> {
         .collect()
 }
 
-/// The grants inside the binary, for the components its build made.
-fn policy() -> Policy {
-    let mut text = grants();
+/// The grants inside the binary, for the components its build made; `edit` may change their text.
+fn policy(edit: impl FnOnce(String) -> String) -> Policy {
+    let mut text = edit(grants());
     for name in shipped(&text) {
         let wasm = std::fs::read(built::shipped(&name)).expect("the component was built");
         text = text.replace(
@@ -230,9 +230,22 @@ pub async fn session(
     directory: &Path,
     harness: Arc<dyn Harness>,
 ) -> (Host, Session) {
+    session_with(settings, directory, harness, |grants| grants).await
+}
+
+/// The same with other grants than the shipped ones: `edit` changes their text.
+///
+/// # Panics
+/// When it cannot be set up.
+pub async fn session_with(
+    settings: Settings,
+    directory: &Path,
+    harness: Arc<dyn Harness>,
+    edit: impl FnOnce(String) -> String,
+) -> (Host, Session) {
     let components = shipped(&grants());
     let components = components.iter().map(|name| built::shipped(name)).collect();
-    let builder = Host::builder().policy(policy());
+    let builder = Host::builder().policy(policy(edit));
     session_of(builder, settings, directory, components, harness).await
 }
 

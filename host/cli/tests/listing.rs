@@ -38,6 +38,8 @@ fn every_tool_is_listed_with_its_extension() {
         ("background-process", "bg_stop"),
         ("background-process", "bg_list"),
         ("background-process", "bg_logs"),
+        ("vers-lieutenant", "vers_lt_create"),
+        ("vers-lieutenant", "vers_lt_discover"),
     ] {
         let tool = tools
             .iter()

@@ -1,5 +1,6 @@
 //! `vers:system/files`: files of this machine beneath granted directories, and files of VMs.
 
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -52,12 +53,20 @@ pub(super) async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place
                 access,
             })
             .await?;
-            let (root, path) = beneath(ask.grants.file_root(&path, access), &path)?;
+            let granted = ask.grants.file_root(&path, access);
+            let missing = access == Want::Write && granted.is_some_and(|root| root != path);
+            let (root, path) = beneath(granted, &path)?;
             let mode = match access {
                 Want::Read => local::Access::ReadOnly,
                 Want::Write => local::Access::ReadWrite,
             };
-            let root = blocking(move || local::Root::open(&root, mode)).await?;
+            let root = blocking(move || {
+                if missing {
+                    make(&root);
+                }
+                local::Root::open(&root, mode)
+            })
+            .await?;
             Ok(Place::Here { root, path })
         }
     }
@@ -82,6 +91,13 @@ fn beneath(granted: Option<&Path>, path: &Path) -> Result<(PathBuf, String), Err
             rest.to_owned()
         },
     ))
+}
+
+/// Makes a directory that was granted for writing and is not there yet, for its owner alone. Where that is not possible, opening it
+/// says why.
+fn make(granted: &Path) {
+    let mut builder = std::fs::DirBuilder::new();
+    let _ = builder.recursive(true).mode(0o700).create(granted);
 }
 
 async fn blocking<T: Send + 'static>(

@@ -1,0 +1,115 @@
+//! The end of a run: kept, then told to the session and the bus.
+//!
+//! The order makes that nothing is lost and nothing told twice: what was said is kept, then the record says that there is a
+//! run to be told of (and whoever was taken over learns it here, before a word is said), then it is told, then the record says so.
+//! Only a machine that dies between the last two tells a run twice.
+
+use std::rc::Rc;
+
+use pi_vers_sdk::agent::{Bookmark, Run};
+use pi_vers_sdk::harness::session::{self, Delivery};
+use pi_vers_sdk::harness::{bus, timers};
+use pi_vers_sdk::{Content, CustomMessage};
+use serde_json::json;
+
+use crate::history::Past;
+use crate::keep::{self, Kept, warn};
+use crate::panel;
+use crate::record::Phase;
+use crate::table::Lieutenant;
+use crate::words::announcement;
+
+/// The topic of the bus, and the kind of the message.
+pub(crate) const COMPLETED: &str = "vers:lt_completed";
+
+/// A run has ended. False when the lieutenant is another's by now.
+pub(crate) async fn ended(lieutenant: &Rc<Lieutenant>, run: &Run) -> bool {
+    let past = Past::of(run, timers::now());
+    lieutenant.said(run.text.clone());
+    keep_and_tell(lieutenant, past, Some(run.bookmark.clone())).await
+}
+
+/// The agent ended amid a run.
+pub(crate) async fn broke_off(lieutenant: &Rc<Lieutenant>, past: Past) -> bool {
+    keep_and_tell(lieutenant, past, None).await
+}
+
+async fn keep_and_tell(lieutenant: &Rc<Lieutenant>, past: Past, at: Option<Bookmark>) -> bool {
+    let number = lieutenant.record().runs + 1;
+    keep::keep_run(&lieutenant.name, number, &past).await;
+    lieutenant.lives();
+    lieutenant.change(|record| {
+        record.runs = number;
+        record.untold.push(number);
+        record.busy = false;
+        if at.is_some() {
+            record.bookmark = at;
+            record.phase = Phase::Idle;
+            record.problem = None;
+        }
+    });
+    if keep::save(lieutenant).await == Kept::TakenOver {
+        return false;
+    }
+    tell(lieutenant, number, &past, false).await
+}
+
+/// Tells of runs that an earlier session could not tell of.
+pub(crate) async fn catch_up(lieutenant: &Rc<Lieutenant>) {
+    for number in lieutenant.record().untold {
+        match keep::run(&lieutenant.name, number).await {
+            Ok(Some(past)) => {
+                if !tell(lieutenant, number, &past, true).await {
+                    return;
+                }
+            }
+            Ok(None) => lieutenant.change(|record| record.untold.retain(|one| *one != number)),
+            Err(error) => warn(
+                &format!("What {} said cannot be read", lieutenant.name),
+                &error,
+            ),
+        }
+    }
+}
+
+async fn tell(lieutenant: &Rc<Lieutenant>, number: u64, past: &Past, late: bool) -> bool {
+    let record = lieutenant.record();
+    let (name, summary) = (&record.name, past.summary());
+    let error = past.is_error();
+    let status = lieutenant.phase().word();
+    let mut facts = json!({
+        "name": name,
+        "role": record.role,
+        "status": status,
+        "summary": summary,
+        "taskCount": record.tasks,
+        "timestamp": past.at,
+        "error": error,
+    });
+    if let (Some(reason), Some(facts)) = (past.reason(), facts.as_object_mut()) {
+        facts.insert("reason".into(), reason.into());
+    }
+    bus::emit(COMPLETED, &facts.to_string());
+    let content = announcement(name, past, late);
+    let word = if error { "failed" } else { "completed" };
+    let heading = format!("Lieutenant \"{name}\" {word}");
+    if let Some(facts) = facts.as_object_mut() {
+        facts.insert("lieutenant".into(), name.as_str().into());
+        facts.insert("vmId".into(), record.place().into());
+        facts.insert("run".into(), number.into());
+        facts.insert("lines".into(), panel::message(&heading, error, &content));
+    }
+    let message = CustomMessage {
+        kind: COMPLETED.into(),
+        content: vec![Content::Text(content)],
+        display: true,
+        details: Some(facts.to_string()),
+    };
+    if let Err(error) = session::send_message(message, Delivery::FollowUp, true).await {
+        // It is told by the next session that can.
+        warn(&format!("The session cannot be told of {name}"), &error);
+        return true;
+    }
+    lieutenant.change(|record| record.untold.retain(|one| *one != number));
+    keep::save(lieutenant).await == Kept::Yes
+}

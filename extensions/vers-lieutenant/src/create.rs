@@ -1,0 +1,343 @@
+//! `vers_lt_create`
+//!
+//! A name is taken first, here and in the store; then the VM is made, and its id written down before anything else is done with it.
+//! Whatever fails, or when the call is given up, nothing stays: neither the VM nor the name.
+
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+
+use futures::future::{Either, select};
+use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Kind, Launch, Role, labels};
+use pi_vers_sdk::harness::{bus, session, timers};
+use pi_vers_sdk::platform::fleet::{self, Member};
+use pi_vers_sdk::platform::shell;
+use pi_vers_sdk::platform::vms::{self, Origin};
+use pi_vers_sdk::system::store;
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::keep::{self, warn};
+use crate::record::{Phase, Record};
+use crate::table::{self, Lieutenant};
+use crate::time::{iso, length};
+use crate::words::{self, exists};
+use crate::{destroy, follow, name, start};
+
+/// How long a VM may take until it answers, in milliseconds.
+pub(crate) const BOOT: u64 = 60_000;
+/// How long an agent may take until it answers, on a VM and here, in milliseconds.
+const READY: (u64, u64) = (45_000, 30_000);
+/// The model, unless the call names one.
+const MODEL: &str = "claude-opus-4-6-thinking";
+/// How often a long step is said to go on, in milliseconds.
+const NEWS: u64 = 10_000;
+/// The bus's topic of new lieutenants.
+const CREATED: &str = "vers:lt_created";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Args {
+    name: String,
+    role: String,
+    commit_id: Option<String>,
+    llm_proxy_key: Option<String>,
+    model: Option<String>,
+    #[serde(default)]
+    local: bool,
+}
+
+/// A variable of the host's environment; none where it is not set or not granted.
+fn variable(name: &str) -> Option<String> {
+    match session::variable(name) {
+        Ok(value) => value.filter(|value| !value.trim().is_empty()),
+        Err(error) => {
+            warn(&format!("The variable {name} cannot be read"), &error);
+            None
+        }
+    }
+}
+
+/// `vers_lt_create`
+pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+    name::check(&args.name).map_err(outcome::failed)?;
+    let cannot =
+        |error| outcome::ended(&format!("Cannot create lieutenant '{}'", args.name), error);
+    start::loaded(call).await.map_err(cannot)?;
+    let reserved = table::reserve(&args.name).ok_or_else(|| outcome::failed(exists(&args.name)))?;
+    let directory = match args.local {
+        true => Some(directory(&args.name).map_err(cannot)?),
+        false => None,
+    };
+    let now = timers::now();
+    let me = keep::me();
+    let record = Record {
+        name: args.name.clone(),
+        role: args.role.clone(),
+        vm: None,
+        directory,
+        phase: Phase::Starting,
+        problem: None,
+        busy: false,
+        tasks: 0,
+        runs: 0,
+        untold: Vec::new(),
+        created: now,
+        active: now,
+        bookmark: None,
+        model: args.model.clone(),
+        commit: None,
+        session: me.session,
+        owner: Some(me.name),
+    };
+    keep::renew().await.map_err(cannot)?;
+    let text = match keep::claim_name(&record).await {
+        Ok(text) => text,
+        Err(Error::Conflict(_)) => return Err(outcome::failed(exists(&args.name))),
+        Err(error) => {
+            // Nobody knows whether it came through.
+            let key = Record::key(&args.name);
+            if let Ok(text) = serde_json::to_string(&record) {
+                background::spawn(async move {
+                    let _ = store::swap(key, Some(text), None).await;
+                });
+            }
+            return Err(cannot(error));
+        }
+    };
+    let one = Lieutenant::put(record, Some(text));
+    drop(reserved);
+    let made = match args.local {
+        true => here(call, &args, &one).await,
+        false => on_vm(call, &args, &one).await,
+    };
+    match made {
+        Ok(Made { agent, .. }) if call.is_cancelled() => {
+            agent.let_go();
+            destroy::doom(&one);
+            Err(ToolError::Cancelled)
+        }
+        Ok(made) => Ok(ready(&one, made)),
+        Err(error) => Err(undo(&one, error).await),
+    }
+}
+
+/// An agent that has answered.
+struct Made {
+    agent: Agent,
+    inbox: Inbox,
+    remark: Option<String>,
+}
+
+/// It is there: the session, the bus and the fleet are told.
+fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
+    let Made {
+        agent,
+        inbox,
+        remark,
+    } = made;
+    let bookmark = agent.bookmark();
+    one.change(|record| record.bookmark = Some(bookmark));
+    follow::with(one, agent, inbox);
+    keep::save_soon(one);
+    let record = one.record();
+    let place = record.place();
+    let mut details = json!({ "name": record.name, "vmId": place, "role": record.role });
+    if let (Some(directory), Some(details)) = (&record.directory, details.as_object_mut()) {
+        details.insert("local".into(), true.into());
+        details.insert("workspace".into(), format!("{directory}/workspace").into());
+    }
+    let address = record.vm.as_ref().map(|vm| format!("{vm}.vm.vers.sh"));
+    let facts = json!({
+        "vmId": place,
+        "name": record.name,
+        "role": "lieutenant",
+        "address": address,
+        "ltRole": record.role,
+        "commitId": record.commit,
+        "createdAt": iso(record.created),
+    });
+    bus::emit(CREATED, &facts.to_string());
+    if let Some(vm) = record.vm.clone().filter(|_| fleet::available()) {
+        let member = Member {
+            vm,
+            name: record.name.clone(),
+            role: "lieutenant".into(),
+            address: address.unwrap_or_default(),
+            registered_by: "vers-lieutenant".into(),
+            metadata: json!({
+                "agentId": record.name,
+                "role": record.role,
+                "commitId": record.commit,
+                "createdAt": iso(record.created),
+            })
+            .to_string(),
+        };
+        background::spawn(async move {
+            if let Err(error) = fleet::register(member).await {
+                warn("The fleet cannot be told of a new lieutenant", &error);
+            }
+        });
+    }
+    outcome::text_with(words::ready(&record, remark.as_deref()), &details)
+}
+
+/// Nothing of it stays. A call that was given up does not wait for that.
+async fn undo(one: &Rc<Lieutenant>, error: ToolError) -> ToolError {
+    let given_up = matches!(
+        error,
+        ToolError::Cancelled | ToolError::Capability(Error::Cancelled)
+    );
+    destroy::doom(one);
+    if !given_up {
+        destroy::cleaned(BOOT).await;
+    }
+    error
+}
+
+/// On a VM of its own.
+async fn on_vm(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Made, ToolError> {
+    let cannot =
+        |error| outcome::ended(&format!("Cannot create lieutenant '{}'", args.name), error);
+    let commit = match &args.commit_id {
+        Some(commit) => commit.trim().to_owned(),
+        None => {
+            patiently(
+                call,
+                "Looking for the commit that agents start from. If there is none yet it is built, which takes minutes.",
+                fleet::golden_commit(None, true),
+            )
+            .await
+            .map_err(cannot)?
+            .commit
+        }
+    };
+    call::show(call, format!("Restoring a VM from commit {commit} …"));
+    let vm = vms::restore(Origin::Commit(commit.clone()))
+        .await
+        .map_err(|error| {
+            outcome::ended(&format!("Cannot restore a VM from commit {commit}"), error)
+        })?;
+    one.change(|record| {
+        record.vm = Some(vm.clone());
+        record.commit = Some(commit.clone());
+    });
+    keep::save(one).await;
+    vms::set_labels(vm.clone(), label(&one.record()))
+        .await
+        .map_err(|error| outcome::ended(&format!("Cannot label VM {vm}"), error))?;
+    let waiting = format!("VM {vm} is booting …");
+    patiently(call, &waiting, shell::connect(vm.clone(), BOOT))
+        .await
+        .map_err(|error| {
+            let what = format!("VM {vm} failed to boot within {}s", BOOT / 1000);
+            outcome::ended(&what, error)
+        })?;
+    let failed = format!("Pi RPC failed to start on {vm}");
+    launch(call, args, Home::Vm(vm), READY.0)
+        .await
+        .map_err(|failure| outcome::ended(&failed, follow::error(failure)))
+}
+
+/// As a child of this machine.
+async fn here(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Made, ToolError> {
+    let directory = one.record().directory.unwrap_or_default();
+    let failed = format!("Local pi RPC failed to start for \"{}\"", args.name);
+    launch(call, args, Home::Local(directory), READY.1)
+        .await
+        .map_err(|failure| outcome::ended(&failed, follow::error(failure)))
+}
+
+/// Starts the agent. A model that nobody asked for must not keep it from starting.
+async fn launch(
+    call: &ToolCall,
+    args: &Args,
+    home: Home,
+    patience: u64,
+) -> Result<Made, agent::Failure> {
+    let launch = |model: Option<&str>| Launch {
+        home: home.clone(),
+        role: Role::Lieutenant,
+        name: args.name.clone(),
+        system_prompt: Some(words::system_prompt(&args.name, &args.role)),
+        model: model.map(str::to_owned),
+        key: args.llm_proxy_key.clone(),
+        patience,
+    };
+    let tell = |what: &str| call::show(call, what);
+    let wanted = args.model.as_deref().unwrap_or(MODEL);
+    let (started, remark) = match agent::start(launch(Some(wanted)), tell).await {
+        Err(failure) if failure.kind == Kind::Refused && args.model.is_none() => {
+            let remark = format!(
+                "it uses its own choice of a model, since {MODEL} was refused: {}",
+                failure.why
+            );
+            (agent::start(launch(None), tell).await, Some(remark))
+        }
+        started => (started, None),
+    };
+    let (agent, inbox) = started?;
+    Ok(Made {
+        agent,
+        inbox,
+        remark,
+    })
+}
+
+/// The labels of its VM, by which it is found without any registry.
+fn label(record: &Record) -> Vec<(String, String)> {
+    let pairs = [
+        (labels::ROLE, "lieutenant".to_owned()),
+        (labels::NAME, record.name.clone()),
+        (labels::SESSION, record.session.clone()),
+        (
+            labels::OWNER,
+            variable("VERS_VM_ID").unwrap_or_else(|| "local".into()),
+        ),
+        (
+            labels::PARENT,
+            variable("VERS_AGENT_NAME").unwrap_or_else(|| "orchestrator".into()),
+        ),
+        (labels::CREATED, (record.created / 1000).to_string()),
+    ];
+    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+}
+
+/// The directory of a local lieutenant: below `VERS_HOME`, as users know it.
+fn directory(name: &str) -> Result<String, Error> {
+    let home = variable("VERS_HOME")
+        .or_else(|| {
+            let agent = variable("PI_CODING_AGENT_DIR")?;
+            let (parent, _) = agent.trim_end_matches('/').rsplit_once('/')?;
+            Some(format!("{parent}/vers"))
+        })
+        .or_else(|| Some(format!("{}/.pi/vers", variable("HOME")?)))
+        .filter(|home| home.starts_with('/'))
+        .ok_or_else(|| {
+            Error::Invalid(
+                "there is no directory for it: set VERS_HOME or HOME to an absolute path".into(),
+            )
+        })?;
+    Ok(format!("{}/lieutenants/{name}", home.trim_end_matches('/')))
+}
+
+/// Says what is waited for, and from time to time that it still is.
+async fn patiently<T>(call: &ToolCall, what: &str, work: impl Future<Output = T>) -> T {
+    call::show(call, what);
+    let began = timers::ticks();
+    let mut work = pin!(work);
+    loop {
+        match select(work, pin!(timers::sleep(NEWS))).await {
+            Either::Left((done, _)) => return done,
+            // Cancelled: then the work ends by itself.
+            Either::Right((Err(_), rest)) => return rest.await,
+            Either::Right((Ok(()), rest)) => {
+                let so_far = length(timers::ticks() - began);
+                call::show(call, format!("{what} ({so_far} so far)"));
+                work = rest;
+            }
+        }
+    }
+}
