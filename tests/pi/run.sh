@@ -51,3 +51,5 @@ if [ "${1:-}" = startup ]; then
   exit
 fi
 tests scenarios 210 tests/pi/build/*.test.mjs
+# A real pi has many files, and each of its VMs has them all.
+tests swarm 600 tests/pi/build/swarm.pi.mjs

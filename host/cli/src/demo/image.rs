@@ -213,7 +213,10 @@ fn closure(package: &Path, modules: &Path) -> Result<BTreeSet<PathBuf>, String> 
     Ok(found)
 }
 
-/// Patterns that leave out everything but these directories and what is below them.
+/// What of a package no program reads: more than half of its files, and each VM has them all.
+const UNREAD: [&str; 4] = ["*.map", "*.d.ts", "*.d.mts", "*.d.cts"];
+
+/// Patterns that leave out everything but these directories and what programs read of them.
 fn all_but(needed: &BTreeSet<PathBuf>) -> Vec<String> {
     let mut patterns = vec!["/*".to_owned()];
     let mut scopes = BTreeSet::new();
@@ -234,6 +237,7 @@ fn all_but(needed: &BTreeSet<PathBuf>) -> Vec<String> {
             [] => {}
         }
     }
+    patterns.extend(UNREAD.map(str::to_owned));
     patterns
 }
 
@@ -283,7 +287,11 @@ mod tests {
                 "!/@a/pi",
                 "!/@a/pi",
                 "!/b",
-                "!/c"
+                "!/c",
+                "*.map",
+                "*.d.ts",
+                "*.d.mts",
+                "*.d.cts"
             ]
         );
         std::fs::write(root.join("plain"), "").unwrap();
