@@ -10,7 +10,7 @@ use pi_vers_tests::{DEADLINE, Scratch};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{RwLock, mpsc, oneshot};
 
 /// How a call ended.
 #[derive(Debug, Clone)]
@@ -44,6 +44,8 @@ pub(crate) struct Coordinator {
     command: Box<dyn Fn() -> std::process::Command + Send + Sync>,
     kept: Arc<Kept>,
     host: Mutex<Host>,
+    /// Written while there is no host to speak with.
+    greeted: RwLock<()>,
     next: AtomicU64,
     /// How often it started another one.
     pub(crate) restarts: AtomicU64,
@@ -79,6 +81,7 @@ impl Coordinator {
             command: Box::new(command),
             kept,
             host: Mutex::new(host),
+            greeted: RwLock::new(()),
             next: AtomicU64::new(1),
             restarts: AtomicU64::new(0),
             work,
@@ -90,7 +93,8 @@ impl Coordinator {
     async fn greet(&self, reason: &str) {
         self.send(json!({ "t": "hello", "v": 1, "cwd": self.work, "harness": { "kind": "test", "version": "0" }, "builtIns": ["bash"] }));
         self.send(json!({ "t": "context", "sessionId": "chaos", "cwd": self.work, "interactive": false, "idle": true, "activeTools": ["bash"], "allTools": ["bash"], "flags": {} }));
-        let answer = self.ask(json!({ "t": "start", "reason": reason })).await;
+        let started = self.begin(json!({ "t": "start", "reason": reason }));
+        let answer = self.answer(started).await;
         assert!(
             answer.is_some_and(|answer| answer["t"] == "result"),
             "it starts"
@@ -102,19 +106,28 @@ impl Coordinator {
         let _ = self.host.lock().unwrap().frames.send(frame);
     }
 
-    async fn ask(&self, mut frame: Value) -> Option<Value> {
+    /// The answer; none if the host was killed before it answered.
+    async fn ask(&self, frame: Value) -> Option<Value> {
+        let answered = {
+            let _greeted = self.greeted.read().await;
+            self.begin(frame)
+        };
+        self.answer(answered).await
+    }
+
+    fn begin(&self, mut frame: Value) -> oneshot::Receiver<Value> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         frame["id"] = id.into();
         let (answer, answered) = oneshot::channel();
-        {
-            let host = self.host.lock().unwrap();
-            host.pending.lock().unwrap().insert(id, answer);
-            let _ = host.frames.send(frame);
-        }
-        tokio::time::timeout(3 * DEADLINE, answered)
-            .await
-            .unwrap_or_else(|_| panic!("the host does not answer request {id}"))
-            .ok()
+        let host = self.host.lock().unwrap();
+        host.pending.lock().unwrap().insert(id, answer);
+        let _ = host.frames.send(frame);
+        answered
+    }
+
+    async fn answer(&self, answered: oneshot::Receiver<Value>) -> Option<Value> {
+        let answered = tokio::time::timeout(3 * DEADLINE, answered).await;
+        answered.expect("the host answers").ok()
     }
 
     /// Calls a tool.
@@ -154,6 +167,7 @@ impl Coordinator {
 
     /// Kills the host, which hears nothing of it, and starts another one for the same session.
     pub(crate) async fn kill_host(&self) {
+        let _nobody_speaks = self.greeted.write().await;
         let host = Host::start((self.command)(), self.kept.clone());
         let old = std::mem::replace(&mut *self.host.lock().unwrap(), host);
         let mut child = old.child;
