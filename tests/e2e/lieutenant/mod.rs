@@ -672,6 +672,22 @@ async fn harness(place: &Place) -> Shim {
     shim
 }
 
+/// What the harness's host keeps of lieutenants.
+fn kept(place: &Place) -> String {
+    let mut directories = vec![place.scratch.root().join("state")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == "vers-lieutenant.json" {
+                return std::fs::read_to_string(entry.path()).unwrap_or_default();
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "local" {
+                directories.push(entry.path());
+            }
+        }
+    }
+    String::new()
+}
+
 /// The next message to the conversation; it is answered where the harness lives on.
 async fn message(shim: &mut Shim, answered: bool) -> String {
     let asked = shim.asked("session.sendMessage").await;
@@ -739,6 +755,8 @@ async fn defects_42_47_a_killed_harness_finds_its_lieutenant_again_with_all_it_s
         told.starts_with("[infra completed] ✅\nprompt 2 of this session"),
         "its conversation went on: {told}"
     );
+    let taken = || kept(&place).contains("\\"untold\\":[]");
+    eventually("it is written down that it was told", taken).await;
     kill(shim).await;
 
     // What was told and taken is not told again.
