@@ -3,7 +3,10 @@
 mod desk;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
 
+use axum::http::{Method, StatusCode, Uri};
+use axum::{Json, Router};
 use pi_vers_host::platform::{Environment, Overrides, Settings};
 use pi_vers_host::{CallError, FlagValue};
 use pi_vers_tests::{built, eventually, ids};
@@ -755,7 +758,7 @@ async fn defects_42_47_a_killed_harness_finds_its_lieutenant_again_with_all_it_s
         told.starts_with("[infra completed] ✅\nprompt 2 of this session"),
         "its conversation went on: {told}"
     );
-    let taken = || kept(&place).contains("\\"untold\\":[]");
+    let taken = || kept(&place).contains(r#"\"untold\":[]"#);
     eventually("it is written down that it was told", taken).await;
     kill(shim).await;
 
@@ -811,6 +814,74 @@ async fn defect_47_a_dead_coordinators_lieutenants_are_taken_over_when_its_lease
     run.send("infra", "say well").await;
     assert!(run.announcement(1).await.text.contains("well"));
     run.text("vers_lt_destroy", json!({ "name": "*" })).await;
+    run.end().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn defects_50_51_a_control_plane_names_the_image_and_hears_of_lieutenants() {
+    let place = Place::new().await;
+    let asked: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let (log, golden) = (asked.clone(), place.golden.clone());
+    let reef = Router::new().fallback(move |method: Method, uri: Uri, body: String| {
+        let what = format!("{method} {}", uri.path());
+        let answer = match what.as_str() {
+            "GET /commits/current/golden" => (
+                StatusCode::OK,
+                json!({ "commitId": golden, "source": "store" }),
+            ),
+            "POST /vm-tree/vms" => (StatusCode::CREATED, json!({})),
+            "GET /vm-tree/vms" => (StatusCode::OK, json!({ "vms": [], "count": 0 })),
+            _ if method == Method::DELETE => (StatusCode::OK, json!({ "deleted": true })),
+            _ => (StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+        };
+        lock(&log).push((what, serde_json::from_str(&body).unwrap_or_default()));
+        async move { (answer.0, Json(answer.1)) }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, reef).await });
+
+    let settings = place.settings(&[("VERS_INFRA_URL", &url), ("VERS_AUTH_TOKEN", "t")]);
+    let run = place.run("one", &place.scratch.work(), settings, &[]).await;
+    let arguments = json!({ "name": "infra", "role": "r", "model": "scripted/scripted-1" });
+    let (_, details) = run.ok("vers_lt_create", arguments).await;
+    let vm = details["vmId"].as_str().unwrap();
+    let heard = |what: &str| {
+        lock(&asked)
+            .iter()
+            .find(|(asked, _)| asked == what)
+            .cloned()
+    };
+    eventually("it is registered", || heard("POST /vm-tree/vms").is_some()).await;
+    let (_, member) = heard("POST /vm-tree/vms").unwrap();
+    assert_eq!(
+        (
+            member["vmId"].as_str(),
+            &member["name"],
+            &member["category"]
+        ),
+        (Some(vm), &json!("infra"), &json!("lieutenant"))
+    );
+    let found = run.text("vers_lt_discover", json!({})).await;
+    assert_eq!(found, "Discovery results:\ninfra: already connected");
+    run.text("vers_lt_destroy", json!({ "name": "infra" }))
+        .await;
+    let delete = format!("DELETE /vm-tree/vms/{vm}");
+    eventually("it is taken off", || heard(&delete).is_some()).await;
+
+    // A control plane that is gone keeps nobody from anything but its own part.
+    server.abort();
+    let _ = server.await;
+    let arguments = json!({ "name": "infra", "role": "r", "commitId": place.golden, "model": "scripted/scripted-1" });
+    run.text("vers_lt_create", arguments).await;
+    let found = run.text("vers_lt_discover", json!({})).await;
+    assert!(
+        found.contains("infra: already connected\nThe registry could not be asked: "),
+        "{found}"
+    );
+    run.text("vers_lt_destroy", json!({ "name": "infra" }))
+        .await;
     run.end().await;
     place.end().await;
 }
