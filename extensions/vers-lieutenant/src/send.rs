@@ -94,6 +94,8 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         one.change(|record| record.tasks = record.tasks.saturating_sub(task));
         one.settle();
     }
+    // Written down before anybody is told; a call that is given up does not keep it from being written.
+    keep::save(&one).await;
     keep::save_soon(&one);
     let queued = sent.map_err(|failure| refused(&one, failure))?;
     let (mode, remark) = match delivery {

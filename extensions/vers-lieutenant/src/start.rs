@@ -151,7 +151,7 @@ async fn adopt(one: &Rc<Lieutenant>) {
         Phase::Paused => background::spawn({
             let one = one.clone();
             async move {
-                announce::catch_up(&one).await;
+                announce::tell(&one);
                 let state = vms::get(record.vm.unwrap_or_default()).await;
                 // Somebody else has resumed it.
                 if state.is_ok_and(|vm| vm.state == State::Running)
