@@ -12,7 +12,7 @@ use pi_vers_sdk::harness::{log, timers};
 use crate::record::Record;
 use crate::state::{Giving, Phase, State};
 use crate::words::View;
-use crate::{keep, outbox, swarm};
+use crate::{discover, keep, outbox, swarm};
 
 /// See the module.
 pub(crate) struct Worker {
@@ -184,12 +184,22 @@ impl Worker {
         }
     }
 
-    fn hear(&self, agent: &Agent, news: News) {
+    fn hear(self: &Rc<Self>, agent: &Agent, news: News) {
         match news {
             News::Started => self.change(State::started),
             News::Ended(run) => {
                 self.note(|record| record.bookmark = Some(run.bookmark.clone()));
-                self.change(|state| state.ended(run));
+                // A run that ended with its agent: who waits for the one hears of both.
+                let over = match agent.status() {
+                    Status::Ended(why) => Some(why),
+                    _ => None,
+                };
+                self.change(|state| {
+                    state.ended(run);
+                    if let Some(why) = over {
+                        state.exited(&why, String::new(), 0);
+                    }
+                });
             }
             News::Notice(text) => {
                 log::write(log::Level::Info, &format!("{}: {text}", self.label));
@@ -198,6 +208,11 @@ impl Worker {
                 let said = agent.output();
                 let left_out = agent.output_bytes().saturating_sub(said.len() as u64);
                 self.change(|state| state.exited(&why, said, left_out));
+            }
+            News::Status(Status::Lost(Kind::Unreachable | Kind::TimedOut, _)) => {
+                self.let_go();
+                self.change(|state| state.phase = Phase::Starting);
+                background::spawn(discover::insist(self.clone()));
             }
             News::Status(Status::Lost(kind, why)) => {
                 self.change(|state| state.lost(&why, kind == Kind::Gone));

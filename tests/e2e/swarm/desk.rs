@@ -81,20 +81,11 @@ impl Harness for Desk {
         Box::pin(async { Ok(()) })
     }
 
-    fn append_entry(
-        &self,
-        _: &str,
-        _: &str,
-        _: Value,
-    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+    fn append_entry(&self, _: &str, _: &str, _: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn entries(
-        &self,
-        _: &str,
-        _: Option<&str>,
-    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+    fn entries(&self, _: &str, _: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
