@@ -18,7 +18,7 @@ pub(crate) fn options(state: &Path) -> Result<Options, Failure> {
     Ok(Options::new(state, program()?))
 }
 
-fn program() -> Result<PathBuf, Failure> {
+pub(crate) fn program() -> Result<PathBuf, Failure> {
     std::env::current_exe()
         .map_err(|why| Failure::internal(format!("cannot find this program's own file: {why}")))
 }
@@ -31,15 +31,22 @@ pub(crate) async fn start(options: Options) -> Result<Endpoint, Failure> {
 
 /// What a client has to know of a platform.
 pub(crate) fn settings(endpoint: &Endpoint) -> Result<Settings, Failure> {
-    let overrides = Overrides {
+    Ok(Settings::discover(
+        Environment::process(),
+        overrides(endpoint),
+    )?)
+}
+
+/// What of a platform wins over every variable.
+pub(crate) fn overrides(endpoint: &Endpoint) -> Overrides {
+    Overrides {
         api_key: Some(Secret::new(endpoint.api_key.clone())),
         base_url: Some(endpoint.api_url.clone()),
         vm_domain: Some(endpoint.domain.clone()),
         vm_connect: Some(endpoint.ssh_addr),
         tls_ca: Some(endpoint.ca_pem.clone()),
         insecure_tls: Some(false),
-    };
-    Ok(Settings::discover(Environment::process(), overrides)?)
+    }
 }
 
 /// `--local`: a platform that was up already, or one for this run.

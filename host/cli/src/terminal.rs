@@ -11,6 +11,8 @@ use pi_vers_host::visible;
 
 /// Lines of a running call that are shown at once.
 const LIVE_LINES: usize = 8;
+/// Lines of a panel: fewer than a terminal has.
+const PANEL_LINES: usize = 40;
 /// Longest line that is looked at, in characters: a terminal shows fewer.
 const LONGEST_LINE: usize = 400;
 
@@ -155,6 +157,26 @@ impl Terminal {
             error_line(line);
         }
         live.printed = lines;
+    }
+
+    /// Shows these lines in place, on a terminal alone: elsewhere a picture that changes is noise.
+    pub(crate) fn panel(&self, lines: &[String]) {
+        if self.quiet || !self.err_is_terminal {
+            return;
+        }
+        let lines: Vec<String> = lines
+            .iter()
+            .take(PANEL_LINES)
+            .map(|line| screen_line(line))
+            .collect();
+        let mut live = self.live();
+        if lines != live.lines {
+            self.erase(&mut live);
+            if !lines.is_empty() {
+                draw(&lines);
+            }
+            live.lines = lines;
+        }
     }
 
     /// Takes away what a call has shown.

@@ -357,6 +357,55 @@ fn the_demo_does_all_it_says_and_leaves_nothing() {
 }
 
 #[test]
+fn a_swarm_does_its_job_across_cuts_and_leaves_nothing() {
+    let mut home = Home::new();
+    // Of a user who has them: they are not for a demo.
+    home.set("LLM_PROXY_KEY", "sk-vers-of-the-user");
+    home.set("PI_PATH", "/nowhere/pi");
+    let temporary = home.path("tmp");
+    std::fs::create_dir(&temporary).unwrap();
+    let ran = finish(
+        home.command(["--quiet", "demo", "--json", "--swarm", "2"])
+            .env("TMPDIR", &temporary)
+            .spawn()
+            .unwrap(),
+    );
+    let lines = ran.json();
+    let failed: Vec<&Value> = lines.iter().filter(|line| line["ok"] != true).collect();
+    assert!(
+        ran.code == 0 && failed.is_empty(),
+        "{failed:#?} {}",
+        ran.err
+    );
+    assert_eq!(lines.last().unwrap()["steps"], 9);
+    for says in [
+        "each of them there exactly once",
+        "003-is_leap.sh",
+        "2 connections cut",
+        "vers_vms finds none",
+    ] {
+        assert!(ran.out.contains(says), "{says}: {}", ran.out);
+    }
+    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0);
+}
+
+#[test]
+fn a_swarm_of_pis_needs_a_pi_of_npm() {
+    let mut home = Home::new();
+    home.set("PI_PATH", "/bin/sh");
+    let ran = home.run(["demo", "--swarm", "2", "--agent", "pi"]);
+    assert_eq!((ran.code, ran.out.as_str()), (2, ""), "{ran:?}");
+    assert!(ran.line().contains("is no pi from npm"), "{ran:?}");
+    for wrong in [
+        &["demo", "--swarm", "1"][..],
+        &["demo", "--agent", "pi"],
+        &["demo", "--swarm", "2", "--keep"],
+    ] {
+        assert_eq!(home.run(wrong).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_demo_that_is_kept_can_be_played_with() {
     let home = Home::new();
     let state = home.path("platform");

@@ -1,15 +1,21 @@
 //! `pi-vers demo`: the main job, for real, on this machine.
 //!
 //! The local platform, the shipped components and the real SSH path; every step goes through `Session::call`, as a
-//! harness would. A step that fails says why; steps that need it are skipped; the end always runs.
+//! harness would. With `--swarm` the job is one for many agents, see `swarm`. A step that fails says why; steps that need it are skipped; the end always runs.
 
 mod board;
 mod bytes;
+mod image;
 mod leftovers;
+mod model;
 mod plan;
+mod project;
+mod relay;
 mod stage;
 mod steps;
+mod swarm;
 mod tree;
+mod watcher;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,8 +29,9 @@ use crate::interrupt::Interrupts;
 use crate::terminal::Terminal;
 use crate::{dirs, local};
 use board::Board;
-use plan::STEPS;
+use plan::{STEPS, SWARM, Step};
 use stage::Stage;
+use swarm::Swarm;
 
 /// Where the demo keeps everything, and whether that stays.
 struct Ground {
@@ -83,6 +90,15 @@ impl Ground {
 
 /// Runs the demo.
 pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code, Failure> {
+    // Before anything is made: there may be no such agent.
+    let swarm = match options.swarm {
+        Some(workers) => Some(Swarm::new(workers.into(), options.agent)?),
+        None => None,
+    };
+    let steps: &[Step] = match swarm {
+        Some(_) => &SWARM,
+        None => &STEPS,
+    };
     let ground = Ground::choose(&options)?;
     let flag = local::state_flag(&ground.state);
     let clean = if ground.stays {
@@ -96,9 +112,9 @@ pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code,
     )?;
     let mut board = Board::new(terminal.clone(), options.json);
 
-    let mut stage = Stage::new(terminal.clone(), &ground, &interrupts);
+    let mut stage = Stage::new(terminal.clone(), &ground, &interrupts, swarm);
     let mut done: Vec<&'static str> = Vec::new();
-    for step in STEPS {
+    for step in steps {
         if interrupts.happened() {
             board.skipped(step.title, "cancelled");
             continue;

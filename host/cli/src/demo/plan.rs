@@ -86,6 +86,50 @@ pub(super) const STEPS: [Step; 14] = [
     },
 ];
 
+/// The steps of `--swarm`.
+pub(super) const SWARM: [Step; 8] = [
+    Step {
+        name: "platform",
+        title: "Start the Vers platform on this machine",
+        needs: &[],
+    },
+    Step {
+        name: "host",
+        title: "Load the extensions, listen for a model's users",
+        needs: &["platform"],
+    },
+    Step {
+        name: "golden",
+        title: "Make a golden image: an agent and a project",
+        needs: &["host"],
+    },
+    Step {
+        name: "spawn",
+        title: "Spawn the workers, side by side (vers_swarm_spawn)",
+        needs: &["golden"],
+    },
+    Step {
+        name: "task",
+        title: "Split the tests among them (vers_swarm_task)",
+        needs: &["spawn"],
+    },
+    Step {
+        name: "cut",
+        title: "Cut all connections while they work",
+        needs: &["task"],
+    },
+    Step {
+        name: "wait",
+        title: "Wait, and count every line (vers_swarm_wait, _read)",
+        needs: &["task"],
+    },
+    Step {
+        name: "teardown",
+        title: "Delete the workers (vers_swarm_teardown)",
+        needs: &["spawn"],
+    },
+];
+
 /// The program that is built: in C where there is a compiler, else for the shell.
 pub(super) const BUILD: &str = r#"set -e
 mkdir -p "$HOME/pi-vers-demo" && cd "$HOME/pi-vers-demo"
@@ -186,13 +230,15 @@ mod tests {
 
     #[test]
     fn steps_build_upon_earlier_ones_only() {
-        for (at, step) in STEPS.iter().enumerate() {
-            for needed in step.needs {
-                assert!(
-                    STEPS.iter().take(at).any(|earlier| earlier.name == *needed),
-                    "{} needs {needed}",
-                    step.name
-                );
+        for steps in [&STEPS[..], &SWARM[..]] {
+            for (at, step) in steps.iter().enumerate() {
+                for needed in step.needs {
+                    assert!(
+                        steps.iter().take(at).any(|earlier| earlier.name == *needed),
+                        "{} needs {needed}",
+                        step.name
+                    );
+                }
             }
         }
     }

@@ -10,6 +10,7 @@ use vers_local::Endpoint;
 use super::Ground;
 use super::board::Told;
 use super::plan::LIMIT;
+use super::swarm::{self, Swarm};
 use crate::failure::{Code, Failure};
 use crate::interrupt::Interrupts;
 use crate::terminal::Terminal;
@@ -26,6 +27,8 @@ pub(super) struct Stage<'a> {
     pub(super) vm: String,
     pub(super) home: String,
     pub(super) commit: String,
+    /// With `--swarm`.
+    pub(super) swarm: Option<Swarm>,
 }
 
 /// What stays of the demo.
@@ -43,6 +46,7 @@ impl<'a> Stage<'a> {
         terminal: Arc<Terminal>,
         ground: &'a Ground,
         interrupts: &'a Interrupts,
+        swarm: Option<Swarm>,
     ) -> Self {
         let (vm, home, commit) = Default::default();
         Self {
@@ -55,6 +59,7 @@ impl<'a> Stage<'a> {
             vm,
             home,
             commit,
+            swarm,
         }
     }
 
@@ -146,7 +151,11 @@ impl<'a> Stage<'a> {
     ) -> Result<ToolOutput, Failure> {
         let mut call = self.session()?.call(tool, arguments);
         let (mut updates, canceller) = (call.updates(), call.canceller());
-        let late = tokio::time::sleep(LIMIT);
+        let limit = match self.swarm {
+            Some(_) => swarm::LIMIT,
+            None => LIMIT,
+        };
+        let late = tokio::time::sleep(limit);
         tokio::pin!(late);
         let (mut live, mut timed_out, mut given_up) = (true, false, false);
         let outcome = loop {
@@ -171,7 +180,7 @@ impl<'a> Stage<'a> {
             Err(CallError::Cancelled { .. }) if timed_out => Err(Failure::new(
                 Code::TimedOut,
                 "timed-out",
-                format!("{tool} did not end within {LIMIT:?} and was stopped"),
+                format!("{tool} did not end within {limit:?} and was stopped"),
             )),
             outcome => outcome.map_err(|error| {
                 let mut failure = Failure::from(error);

@@ -19,6 +19,9 @@ use crate::shipped;
 
 impl Stage<'_> {
     pub(super) async fn run(&mut self, step: &str) -> Result<Told, Failure> {
+        if self.swarm.is_some() {
+            return Box::pin(self.run_swarm(step)).await;
+        }
         match step {
             "platform" => self.platform().await,
             "tools" => self.tools().await,
@@ -38,7 +41,7 @@ impl Stage<'_> {
         }
     }
 
-    async fn platform(&mut self) -> Result<Told, Failure> {
+    pub(super) async fn platform(&mut self) -> Result<Told, Failure> {
         let state = &self.ground.state;
         let endpoint = local::start(local::options(state)?)
             .await
