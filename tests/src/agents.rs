@@ -19,10 +19,23 @@ const ROLE: &str = "pi-vers.role";
 /// # Panics
 /// When it cannot be made.
 pub async fn golden(scratch: &Scratch, endpoint: &Endpoint) -> String {
+    golden_with(scratch, endpoint, AGENT, "true").await
+}
+
+/// The same with another `/usr/local/bin/pi`, and after this script has run on the VM.
+///
+/// # Panics
+/// When it cannot be made.
+pub async fn golden_with(
+    scratch: &Scratch,
+    endpoint: &Endpoint,
+    agent: &str,
+    script: &str,
+) -> String {
     let work = scratch.work();
     let (program, wrapper) = (work.join("pi-vers"), work.join("pi"));
     std::fs::copy(built::binary(), &program).expect("the binary can be copied");
-    std::fs::write(&wrapper, AGENT).expect("a file");
+    std::fs::write(&wrapper, agent).expect("a file");
     let bench = Bench::open(settings(endpoint), &work).await;
     let vm = ids(&bench
         .text("vers_vm_create", json!({ "wait_boot": true }))
@@ -36,7 +49,9 @@ pub async fn golden(scratch: &Scratch, endpoint: &Endpoint) -> String {
         bench.text("vers_vm_copy", arguments).await;
     }
     bench.text("vers_vm_use", json!({ "vmId": vm })).await;
-    let ready = "chmod 755 /usr/local/bin/pi /usr/local/lib/pi-vers/pi-vers && pi --version";
+    let ready = format!(
+        "chmod 755 /usr/local/bin/pi /usr/local/lib/pi-vers/pi-vers && pi --version && {script}"
+    );
     bench.text("bash", json!({ "command": ready })).await;
     let commit = bench.text("vers_vm_commit", json!({ "vmId": vm })).await;
     bench.text("vers_vm_delete", json!({ "vmId": vm })).await;

@@ -11,6 +11,7 @@ use pi_vers_sdk::harness::{log, timers};
 
 use crate::record::Record;
 use crate::state::{Giving, Phase, State};
+use crate::widget::Row;
 use crate::words::View;
 use crate::{discover, keep, outbox, swarm};
 
@@ -105,7 +106,17 @@ impl Worker {
         self.state.borrow().holds(saved)
     }
 
-    /// As it is shown.
+    /// As the widget shows it.
+    pub(crate) fn row(&self) -> Row {
+        let state = self.state.borrow();
+        Row {
+            label: self.label.clone(),
+            phase: state.phase.clone(),
+            task: state.task.clone(),
+        }
+    }
+
+    /// As it is shown, with all it said.
     pub(crate) fn view(&self) -> View {
         let state = self.state.borrow().clone();
         let agent = self.agent.borrow();
@@ -130,15 +141,14 @@ impl Worker {
         self.let_go();
         let generation = self.generation.get();
         *self.agent.borrow_mut() = Some(agent.clone());
-        self.note(|record| {
-            let now = agent.bookmark();
-            let before = record.bookmark.replace(now.clone());
-            if before.is_some_and(|before| before.start != now.start) {
-                self.change(|state| {
-                    state.exited("another agent was started in its place", String::new(), 0);
-                });
-            }
-        });
+        let now = agent.bookmark();
+        let before = self.note(|record| record.bookmark.replace(now.clone()));
+        if before.is_some_and(|before| before.start != now.start) {
+            self.change(|state| {
+                state.exited("another agent was started in its place", String::new(), 0);
+                state.phase = Phase::Starting;
+            });
+        }
         background::spawn(self.clone().listen(agent.clone(), inbox, generation));
         let (listening, stop) = futures::future::abortable(outbox::listen(self.clone()));
         *self.outbox.borrow_mut() = Some(stop);
@@ -147,15 +157,26 @@ impl Worker {
             let _ = listening.await;
         });
         if agent.status() != Status::Starting {
-            self.change(State::reached);
-            return;
+            return self.reached(&agent);
         }
         // All that it said meanwhile is heard first.
         let worker = self.clone();
         background::spawn(async move {
             agent.changed(&Status::Starting).await;
             if worker.generation.get() == generation && worker.phase() == Phase::Starting {
-                worker.change(State::reached);
+                worker.reached(&agent);
+            }
+        });
+    }
+
+    /// It is held and says how it is.
+    fn reached(&self, agent: &Agent) {
+        let is_working = agent.status() == Status::Working;
+        self.change(|state| {
+            state.reached();
+            if is_working && !state.owed {
+                // Somebody else gave it something to do.
+                state.started();
             }
         });
     }

@@ -3,11 +3,16 @@
 
 mod desk;
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::{Method, StatusCode, Uri};
+use axum::{Json, Router};
 use pi_vers_host::{CallError, FlagValue};
 use pi_vers_tests::eventually;
 use serde_json::{Value, json};
 
-use desk::Place;
+use desk::{Place, lock};
 
 fn labels(vm: &Value) -> &Value {
     &vm["labels"]
@@ -318,7 +323,7 @@ async fn defect_32_a_spawn_is_side_by_side_shows_how_far_it_is_and_can_be_given_
         if left == 6 {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
         left = place.vms().await.len();
     }
     assert_eq!(left, 6, "VMs of a call that was given up");
@@ -704,7 +709,7 @@ async fn defect_50_agents_are_found_by_their_labels_without_a_registry() {
     // Another machine: it has never heard of them.
     let elsewhere = tempfile::tempdir().unwrap();
     let run = place
-        .session_in("two", elsewhere.path(), place.settings(), &[])
+        .session_in("two", elsewhere.path(), place.settings(&[]), &[])
         .await;
     assert_eq!(run.text("status", json!({})).await, "No agents in swarm.");
     let found = run.text("discover", json!({})).await;
@@ -772,7 +777,7 @@ async fn what_the_flags_ask_for_is_sent_and_labelled_and_nothing_else() {
         .session_in(
             "one",
             &place.scratch.work(),
-            place.settings(),
+            place.settings(&[]),
             &flags("settings"),
         )
         .await;
@@ -783,7 +788,7 @@ async fn what_the_flags_ask_for_is_sent_and_labelled_and_nothing_else() {
         .session_in(
             "one",
             &place.scratch.work(),
-            place.settings(),
+            place.settings(&[]),
             &flags("skills, prompts"),
         )
         .await;
@@ -812,6 +817,109 @@ async fn what_the_flags_ask_for_is_sent_and_labelled_and_nothing_else() {
         "{text}"
     );
     run.throw_away().await;
+    run.end().await;
+    place.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defects_50_51_a_golden_image_that_is_built_is_waited_for_in_sight_and_agents_are_registered()
+ {
+    let place = Place::new().await;
+    // A control plane that has no image yet, and takes its time to build one.
+    let asked: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let (log, golden) = (asked.clone(), place.golden.clone());
+    let reef = Router::new().fallback(move |method: Method, uri: Uri, body: String| {
+        let what = format!("{method} {}", uri.path());
+        lock(&log).push((
+            what.clone(),
+            serde_json::from_str(&body).unwrap_or_default(),
+        ));
+        let golden = golden.clone();
+        async move {
+            let (status, answer) = match what.as_str() {
+                "POST /commits/ensure-golden" => {
+                    tokio::time::sleep(Duration::from_secs(6)).await;
+                    (
+                        StatusCode::CREATED,
+                        json!({ "commitId": golden, "created": true, "source": "created" }),
+                    )
+                }
+                "POST /vm-tree/vms" => (StatusCode::CREATED, json!({})),
+                "GET /vm-tree/vms" => (StatusCode::OK, json!({ "vms": [], "count": 0 })),
+                _ if method == Method::DELETE => (StatusCode::OK, json!({ "deleted": true })),
+                _ => (StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+            };
+            (status, Json(answer))
+        }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, reef).await });
+
+    let settings = place.settings(&[("VERS_INFRA_URL", &url), ("VERS_AUTH_TOKEN", "t")]);
+    let run = place
+        .session_in("one", &place.scratch.work(), settings, &[])
+        .await;
+    let mut order = run.order(2, &[]);
+    order.as_object_mut().unwrap().remove("commitId");
+    let mut call = run.session.call("vers_swarm_spawn", order);
+    let mut updates = call.updates();
+    let mut seen = false;
+    let outcome = loop {
+        tokio::select! {
+            outcome = call.outcome() => break outcome,
+            changed = updates.changed() => {
+                if changed.is_err() { continue; }
+                seen |= format!("{:?}", updates.borrow_and_update().content).contains("Looking for the golden commit for ");
+            }
+        }
+    };
+    let output = outcome.unwrap();
+    assert!(seen, "nothing was shown while the image was built");
+    assert!(
+        output.text().starts_with("Spawned 2 agent(s):"),
+        "{}",
+        output.text()
+    );
+    assert_eq!(output.details.unwrap()["commitId"], json!(place.golden));
+    let heard = |what: &str| {
+        lock(&asked)
+            .iter()
+            .filter(|(asked, _)| asked.starts_with(what))
+            .map(|(_, body)| body.clone())
+            .collect::<Vec<_>>()
+    };
+    eventually("they are registered", || {
+        heard("POST /vm-tree/vms").len() == 2
+    })
+    .await;
+    let members = heard("POST /vm-tree/vms");
+    assert!(
+        members.iter().all(|member| member["category"] == "swarm_vm"
+            && member["name"].as_str().unwrap().starts_with("agent-")),
+        "{members:?}"
+    );
+    run.text("teardown", json!({})).await;
+    eventually("they are taken out", || {
+        heard("DELETE /vm-tree/vms/").len() == 2
+    })
+    .await;
+    run.end().await;
+    server.abort();
+
+    // The environment names one; a control plane that does not answer keeps nobody from spawning.
+    let settings = place.settings(&[
+        ("VERS_GOLDEN_COMMIT_ID", &place.golden),
+        ("VERS_INFRA_URL", &url),
+    ]);
+    let run = place
+        .session_in("two", &place.scratch.work(), settings, &[])
+        .await;
+    let mut order = run.order(1, &[]);
+    order.as_object_mut().unwrap().remove("commitId");
+    run.ok("spawn", order).await;
+    run.throw_away().await;
+    assert!(place.vms().await.is_empty());
     run.end().await;
     place.end().await;
 }
