@@ -42,6 +42,8 @@ struct Live {
     lines: Vec<String>,
     /// Without a terminal: the lines printed so far, the last ones.
     printed: Vec<String>,
+    /// What is shown again when what was printed has taken its place.
+    panel: Vec<String>,
 }
 
 impl Terminal {
@@ -161,22 +163,22 @@ impl Terminal {
 
     /// Shows these lines in place, on a terminal alone: elsewhere a picture that changes is noise.
     pub(crate) fn panel(&self, lines: &[String]) {
-        if self.quiet || !self.err_is_terminal {
+        let lines = lines.iter().take(PANEL_LINES);
+        self.live().panel = lines.map(|line| screen_line(line)).collect();
+        self.panel_again();
+    }
+
+    /// The same lines once more, below what was printed meanwhile.
+    pub(crate) fn panel_again(&self) {
+        let mut live = self.live();
+        if self.quiet || !self.err_is_terminal || live.panel == live.lines {
             return;
         }
-        let lines: Vec<String> = lines
-            .iter()
-            .take(PANEL_LINES)
-            .map(|line| screen_line(line))
-            .collect();
-        let mut live = self.live();
-        if lines != live.lines {
-            self.erase(&mut live);
-            if !lines.is_empty() {
-                draw(&lines);
-            }
-            live.lines = lines;
+        self.erase(&mut live);
+        if !live.panel.is_empty() {
+            draw(&live.panel);
         }
+        live.lines = live.panel.clone();
     }
 
     /// Takes away what a call has shown.

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cases::{Context, bulk, end, exec, tree};
+use crate::cases::{Context, bulk, end, exec, swarm, tree};
 use crate::lab::Lab;
 use crate::original::Route;
 
@@ -64,6 +64,8 @@ enum Job {
     Cut,
     /// From cancelling to the last process' end.
     Cancel,
+    /// Workers of a swarm, until all are ready.
+    Swarm,
 }
 
 fn main() -> ExitCode {
@@ -172,6 +174,7 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
             Job::Tree => tree::trees(&context).await?,
             Job::Cut => end::cut(&context).await?,
             Job::Cancel => end::cancel(&context).await?,
+            Job::Swarm => swarm::spawn(&context).await?,
         });
     }
     report::bars(&bars);

@@ -61,11 +61,12 @@ impl Series {
         quantile(&self.sorted(), part)
     }
 
-    /// Processor seconds of the client for each run.
+    /// Processor seconds of the client for each run; `None` where they were not measured.
     #[must_use]
     pub fn cpu_each(&self) -> Option<f64> {
         let runs = self.len() + self.failures;
-        (runs > 0).then(|| self.cpu.as_secs_f64() / runs as f64)
+        let measured = runs > 0 && !self.cpu.is_zero();
+        measured.then(|| self.cpu.as_secs_f64() / runs as f64)
     }
 
     /// How many times as long the other takes: the median over the rounds in which both have samples.

@@ -130,7 +130,9 @@ pub(crate) async fn demo(terminal: Arc<Terminal>, options: Demo) -> Result<Code,
             done.push(step.name);
         }
         board.ran(step.title, begun.elapsed(), &result);
+        terminal.panel_again();
     }
+    terminal.end_show();
 
     let begun = Instant::now();
     let kept = stage.close(options.keep && !interrupts.happened()).await;
