@@ -1,5 +1,4 @@
-//! The driver of agents in the guest SDK, with an agent in a VM: what 8.3 of the platform's fact sheet found wrong with the original is
-//! named here by what must not happen again.
+//! The driver of agents in the guest SDK, with an agent in a VM. Tests named `defect_N` are of what the TypeScript original did wrong.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -144,7 +143,7 @@ fn digest(value: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_starts_on_a_vm_as_people_and_reef_expect_it() {
+async fn defects_31_35_an_agent_starts_as_people_and_reef_expect_it_where_the_image_has_nothing() {
     let crew = Crew::new().await;
     crew.start_with(
         json!({ "prompt": "It's \"you\", $HOME.", "worker": true, "model": "claude-sonnet-4-6" }),
@@ -155,10 +154,10 @@ async fn an_agent_starts_on_a_vm_as_people_and_reef_expect_it() {
         .await;
     assert_eq!(ended["outcome"], "done", "{ended}");
     let text = ended["text"].as_str().unwrap();
-    // 31: nothing becomes of an apostrophe.
+    // Nothing becomes of an apostrophe.
     assert!(text.contains("It's \"you\", $HOME."), "{text}");
     assert!(text.contains("vers/claude-sonnet-4-6"), "{text}");
-    // 35: the directory is there, also where the image has none.
+    // The directory is there, also where the image has none.
     assert!(text.contains("/root/workspace"), "{text}");
     assert!(text.contains(&digest(KEY)), "{text}");
     let facts = format!(
@@ -186,7 +185,20 @@ async fn an_agent_starts_on_a_vm_as_people_and_reef_expect_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_stands_in_no_command_line_no_tmux_and_no_file() {
+async fn defect_36_an_agent_is_ready_when_it_answers_and_is_asked_once() {
+    let crew = Crew::new().await;
+    // It takes its time, and nobody asks again meanwhile.
+    crew.lab
+        .bash("mv /usr/local/bin/pi /usr/local/bin/agent && printf '#!/bin/sh\\nsleep 4\\nexec agent \"$@\"\\n' >/usr/local/bin/pi && chmod 755 /usr/local/bin/pi")
+        .await;
+    crew.start().await;
+    let sent = crew.lab.bash("wc -l </tmp/pi-rpc/sent").await;
+    assert_eq!(sent.trim(), "1");
+    crew.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defect_25_a_key_stands_in_no_command_line_no_tmux_and_no_file() {
     let crew = Crew::new().await;
     crew.start().await;
     assert_eq!(crew.run("say ready").await["outcome"], "done");
@@ -205,10 +217,10 @@ async fn a_key_stands_in_no_command_line_no_tmux_and_no_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_end_of_a_run_is_what_the_protocol_says() {
+async fn defect_39_the_end_of_a_run_is_what_the_protocol_says() {
     let crew = Crew::new().await;
     crew.start().await;
-    // 39: neither a try that failed nor room that has to be made is the end, and an error is not "done".
+    // Neither a try that failed nor room that has to be made is the end, and an error is not "done".
     let ended = crew.run("retry 2\nsay after two tries").await;
     assert_eq!(ended["outcome"], "done", "{ended}");
     assert!(
@@ -230,7 +242,7 @@ async fn the_end_of_a_run_is_what_the_protocol_says() {
         json!({ "failed": "the model is on strike" }),
         "{ended}"
     );
-    // 39: a refusal that comes after the yes.
+    // A refusal that comes after the yes.
     let ended = crew.run("refuse no key for that").await;
     assert_eq!(
         ended["outcome"],
@@ -262,7 +274,7 @@ async fn the_end_of_a_run_is_what_the_protocol_says() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_silent_agent_is_working_until_it_is_stopped() {
+async fn defect_40_a_silent_agent_is_working_until_it_is_stopped() {
     let crew = Crew::new().await;
     crew.start().await;
     crew.send("hang").await;
@@ -279,10 +291,9 @@ async fn a_silent_agent_is_working_until_it_is_stopped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_crashes_is_not_shown_as_working() {
+async fn defects_49_52_an_agent_that_crashes_is_not_shown_as_working_and_leaves_its_place() {
     let crew = Crew::new().await;
     crew.start().await;
-    // 49
     crew.send("say last words\ncrash 3").await;
     let news = crew.news(3).await;
     let outcome = news[1]["outcome"]["failed"].as_str().unwrap_or_default();
@@ -302,7 +313,7 @@ async fn an_agent_that_crashes_is_not_shown_as_working() {
         matches!(&refused, Err(CallError::Failed(output)) if output.text().contains("has ended")),
         "{refused:?}"
     );
-    // 52: and another start on the same VM finds its place taken by nobody, though the session of before is still there.
+    // And another start on the same VM finds its place taken by nobody, though the session of before is still there.
     crew.start().await;
     assert_eq!(crew.run("say again").await["outcome"], "done");
     // Nobody is left to write a record.
@@ -356,9 +367,8 @@ async fn an_agent_that_is_not_there_is_said_to_be_missing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_model_that_does_not_exist_is_not_silently_another() {
+async fn defect_38_a_model_that_does_not_exist_is_not_silently_another() {
     let crew = Crew::new().await;
-    // 38
     let failed = crew
         .bench
         .call(
@@ -411,10 +421,10 @@ async fn a_dialog_of_an_agent_hangs_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn messages_arrive_whole_in_order_and_once() {
+async fn defect_37_messages_arrive_whole_in_order_and_once() {
     let crew = Crew::new().await;
     crew.start().await;
-    // 37: larger than a pipe takes at once, and characters that are more than a byte or end a line for some.
+    // Larger than a pipe takes at once, and characters that are more than a byte or end a line for some.
     let long = format!("say {}\u{2028}end", "ä'\"\\$`".repeat(20_000));
     let ended = crew.run(&long).await;
     let text = ended["text"].as_str().unwrap();
@@ -449,7 +459,7 @@ async fn messages_arrive_whole_in_order_and_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_line_of_output_is_seen_once_across_cut_connections() {
+async fn defect_42_every_line_of_output_is_seen_once_across_cut_connections() {
     let (crew, faults) = Crew::through(7).await;
     crew.start().await;
     let run = crew.run("stream for i in $(seq 1 400); do echo line $i; sleep 0.01; done\nsay over");
@@ -460,7 +470,6 @@ async fn every_line_of_output_is_seen_once_across_cut_connections() {
         }
         std::future::pending::<()>().await;
     };
-    // 42
     let ended = tokio::select! {
         ended = run => ended,
         () = cut => unreachable!(),
@@ -479,7 +488,7 @@ async fn every_line_of_output_is_seen_once_across_cut_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_agent_said_while_nobody_listened_is_read_and_not_lost() {
+async fn defect_44_what_an_agent_said_while_nobody_listened_is_read_and_not_lost() {
     let crew = Crew::new().await;
     crew.start().await;
     let first = crew.run("say one").await;
@@ -491,7 +500,7 @@ async fn what_an_agent_said_while_nobody_listened_is_read_and_not_lost() {
 
     let bench = self::bench(&lab, None).await;
     let crew = Crew { lab, bench };
-    // 44, 42: the run is going on, or over; in any case it is told once, and nothing of the first one is told again.
+    // The run is going on, or over; in any case it is told once, and nothing of the first one is told again.
     let arguments = json!({ "vm": crew.lab.vm, "name": "anna", "bookmark": first["bookmark"] });
     crew.ok("crew_attach", arguments).await;
     let news = crew.news(2).await;
@@ -527,10 +536,10 @@ async fn what_an_agent_said_while_nobody_listened_is_read_and_not_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_agents_log_is_bounded_by_what_was_read() {
+async fn defect_43_an_agents_log_is_bounded_by_what_was_read() {
     let crew = Crew::new().await;
     crew.start().await;
-    // 43: without the repeated messages, each of these would be 20 times as long.
+    // Without the repeated messages, each of these would be 20 times as long.
     for _ in 0..5 {
         let ended = crew.run("big 1500000").await;
         assert_eq!(ended["outcome"], "done");
