@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use pi_vers_sdk::agent::{Bookmark, Run};
+use pi_vers_sdk::agent::{Bookmark, Outcome, Run};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::{bus, timers};
 use pi_vers_sdk::{Content, CustomMessage, background};
@@ -31,8 +31,15 @@ pub(crate) async fn ended(lieutenant: &Rc<Lieutenant>, run: &Run) -> bool {
     keep_and_tell(lieutenant, past, Some(run.bookmark.clone())).await
 }
 
-/// The agent ended amid a run.
-pub(crate) async fn broke_off(lieutenant: &Rc<Lieutenant>, past: Past) -> bool {
+/// What it had to do comes to nothing, for this reason.
+pub(crate) async fn broke_off(lieutenant: &Rc<Lieutenant>, why: String) -> bool {
+    let past = Past {
+        outcome: Outcome::Failed(why),
+        text: String::new(),
+        left_out: 0,
+        at: timers::now(),
+    };
+    lieutenant.said(String::new());
     keep_and_tell(lieutenant, past, None).await
 }
 

@@ -8,13 +8,12 @@ use std::rc::Rc;
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 use futures::stream::StreamExt as _;
-use pi_vers_sdk::agent::{self, Agent, Failure, Inbox, Kind, News, Outcome, Status};
+use pi_vers_sdk::agent::{self, Agent, Failure, Inbox, Kind, News, Status};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms::{self, State};
 use pi_vers_sdk::{Error, background};
 
-use crate::history::Past;
 use crate::keep::{self, Kept};
 use crate::record::Phase;
 use crate::table::Lieutenant;
@@ -147,21 +146,13 @@ async fn hear(lieutenant: &Rc<Lieutenant>, term: u64, mut inbox: Inbox) -> bool 
     lieutenant.in_term(term)
 }
 
-/// Its agent's process has ended. A run that was under way has failed with it: nobody waits for ever.
+/// Its agent's process has ended. What it was doing has been told as a run by then; what is left is a task of which nothing was
+/// heard, unless a call is just giving it and says so itself.
 async fn over(lieutenant: &Rc<Lieutenant>, why: String) {
-    let text = lieutenant.output();
-    let busy = lieutenant.record().busy;
     drop(lieutenant.disconnect());
     lieutenant.is(Phase::Error, Some(why.clone()));
-    if busy {
-        let past = Past {
-            outcome: Outcome::Failed(why),
-            text: words::last_bytes(&text, crate::history::KEPT).into(),
-            left_out: 0,
-            at: timers::now(),
-        };
-        lieutenant.said(text);
-        announce::broke_off(lieutenant, past).await;
+    if lieutenant.record().busy && !lieutenant.sending.get() {
+        announce::broke_off(lieutenant, why).await;
         return;
     }
     let text = format!("Lieutenant \"{}\" has ended: {why}", lieutenant.name);
@@ -213,14 +204,8 @@ async fn judge(lieutenant: &Rc<Lieutenant>, vm: &str, kind: Kind, why: &str) -> 
             ),
         }
         // A run that was under way does not come back.
-        if before.busy && matches!(phase, Phase::Error | Phase::Gone) {
-            let past = Past {
-                outcome: Outcome::Failed(problem),
-                text: String::new(),
-                left_out: 0,
-                at: timers::now(),
-            };
-            announce::broke_off(lieutenant, past).await;
+        if before.busy && !lieutenant.sending.get() && matches!(phase, Phase::Error | Phase::Gone) {
+            announce::broke_off(lieutenant, problem).await;
             return again;
         }
     }

@@ -89,9 +89,16 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         // It belongs to who speaks to it.
         record.session = keep::me().session;
     });
-    let sent = agent.send(&args.message, delivery).await;
+    let sent = {
+        let _sending = Sending::new(&one);
+        agent.send(&args.message, delivery).await
+    };
     if sent.is_err() {
-        one.change(|record| record.tasks = record.tasks.saturating_sub(task));
+        let busy = agent.status() == Status::Working;
+        one.change(|record| {
+            record.tasks = record.tasks.saturating_sub(task);
+            record.busy = busy;
+        });
         one.settle();
     }
     // Written down before anybody is told; a call that is given up does not keep it from being written.
@@ -111,6 +118,22 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         words::sent(name, mode, remark, &args.message),
         &details,
     ))
+}
+
+/// A message is under way.
+struct Sending<'a>(&'a Lieutenant);
+
+impl<'a> Sending<'a> {
+    fn new(one: &'a Lieutenant) -> Self {
+        one.sending.set(true);
+        Self(one)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.sending.set(false);
+    }
 }
 
 /// Why it did not take a message.

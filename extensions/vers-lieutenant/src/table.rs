@@ -28,6 +28,8 @@ pub(crate) struct Lieutenant {
     pub(crate) stored: RefCell<Option<String>>,
     /// What is to be told of its runs.
     pub(crate) news: Untold,
+    /// A call is giving it a message, and says itself what becomes of that.
+    pub(crate) sending: Cell<bool>,
 }
 
 struct Live {
@@ -75,6 +77,7 @@ impl Lieutenant {
             writing: Mutex::new(()),
             stored: RefCell::new(stored),
             news: Untold::default(),
+            sending: Cell::new(false),
         });
         ALL.with_borrow_mut(|all| all.insert(name, lieutenant.clone()));
         changed();

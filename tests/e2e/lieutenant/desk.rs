@@ -1,6 +1,7 @@
 //! A platform with an image for agents, and sessions on it that write down what they are told.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -38,6 +39,15 @@ pub(super) struct Desk {
     pub(super) told: Mutex<Vec<String>>,
     pub(super) bus: Mutex<Vec<(String, Value)>>,
     widget: Mutex<Option<String>>,
+}
+
+impl Desk {
+    /// The announcements so far.
+    pub(super) fn announced(&self) -> Vec<Message> {
+        let sent = lock(&self.sent);
+        let announced = sent.iter().filter(|sent| sent.kind == "vers:lt_completed");
+        announced.cloned().collect()
+    }
 }
 
 impl Harness for Desk {
@@ -127,6 +137,15 @@ impl Place {
 
     /// How to reach the platform; `variables` are those of the host.
     pub(super) fn settings(&self, variables: &[(&str, &str)]) -> Settings {
+        self.settings_through(None, variables)
+    }
+
+    /// The same, where VMs are reached through this address.
+    pub(super) fn settings_through(
+        &self,
+        edge: Option<SocketAddr>,
+        variables: &[(&str, &str)],
+    ) -> Settings {
         let home = self.scratch.root().join("home").display().to_string();
         let mut all = vec![("HOME".to_owned(), home)];
         let named = variables
@@ -138,7 +157,7 @@ impl Place {
             api_key: Some(Secret::new(endpoint.api_key.clone())),
             base_url: Some(endpoint.api_url.clone()),
             vm_domain: Some(endpoint.domain.clone()),
-            vm_connect: Some(endpoint.ssh_addr),
+            vm_connect: Some(edge.unwrap_or(endpoint.ssh_addr)),
             tls_ca: Some(endpoint.ca_pem.clone()),
             insecure_tls: Some(false),
         };
@@ -288,11 +307,7 @@ impl Run {
 
     /// The announcements so far.
     pub(super) fn announced(&self) -> Vec<Message> {
-        let sent = lock(&self.desk.sent);
-        sent.iter()
-            .filter(|sent| sent.kind == "vers:lt_completed")
-            .cloned()
-            .collect()
+        self.desk.announced()
     }
 
     /// Waits for so many announcements; the last one.

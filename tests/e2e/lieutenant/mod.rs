@@ -1,5 +1,6 @@
 //! Lieutenants, as a harness sees them: the shipped component, the local platform, and the scripted agent on its VMs.
 
+mod chaos;
 mod desk;
 
 use std::os::unix::fs::PermissionsExt as _;
