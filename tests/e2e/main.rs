@@ -12,6 +12,7 @@ mod background;
 mod bad_input;
 mod behaviour;
 mod bridge;
+mod chaos;
 mod copy;
 mod core;
 mod guest;

@@ -117,3 +117,110 @@ async fn no_secret_is_in_an_output_a_log_an_error_or_a_state_file() {
     assert!(kept.is_empty(), "{kept:?}");
     scratch.end().await;
 }
+
+/// Looks for the value in every command line of the machine it runs on, and says it backwards: a way that no redaction knows.
+const LOOK: &str = "printf %s \"$TOKEN\" | rev; echo; n=0; for f in /proc/[0-9]*/cmdline; do \
+     case $(tr '\\0' ' ' <$f 2>/dev/null) in *\"$TOKEN\"*) echo seen in $f;; *) n=$((n + 1));; esac; done; test $n -gt 2 && echo looked";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_are_handed_the_keys_of_the_environment_and_the_hosts_own_and_none_is_shown() {
+    let scratch = Scratch::new();
+    let endpoint = scratch.up().await;
+    let vm = scratch.vm().await;
+    let guest = pi_vers_tests::built::fixture("unruly");
+    let digest = pi_vers_host::policy::Digest::of(&std::fs::read(&guest).unwrap());
+    let grants = "shell = { vms = \"any\", commands = \"any\" }\n\
+        process = [{ program = \"/bin/sh\", args = \"any\", env = \"any\" }]\n\
+        secrets = [\"LLM_PROXY_KEY -> vm env\", \"LLM_PROXY_KEY -> child env\", \"VERS_API_KEY -> vm env\", \"VERS_AUTH_TOKEN -> vm env\"]\n\
+        environment = [\"PI_PATH\"]\n";
+    std::fs::create_dir_all(scratch.config()).unwrap();
+    std::fs::write(
+        scratch.config().join("policy.toml"),
+        format!("[extension.unruly]\ndigest = \"{digest}\"\n{grants}"),
+    )
+    .unwrap();
+    // The host's own key stands in a file of the Vers tools.
+    let tools = scratch.root().join("home/.vers");
+    std::fs::create_dir_all(&tools).unwrap();
+    let keys = json!({ "keys": { "VERS_API_KEY": endpoint.api_key } }).to_string();
+    std::fs::write(tools.join("keys.json"), keys).unwrap();
+    let (model, anthropic) = (mark(), mark());
+    let ca = endpoint.ca_pem.display().to_string();
+    let connect = endpoint.ssh_addr.to_string();
+    let env = [
+        ("VERS_API_KEY", ""),
+        ("VERS_BASE_URL", &*endpoint.api_url),
+        ("VERS_VM_DOMAIN", &*endpoint.domain),
+        ("VERS_VM_CONNECT", &*connect),
+        ("VERS_TLS_CA", &*ca),
+        ("PI_VERS_LOG", "trace"),
+        ("LLM_PROXY_KEY", &*model),
+        ("ANTHROPIC_API_KEY", &*anthropic),
+        ("PI_PATH", "/opt/pi"),
+    ];
+    let file = guest.display().to_string();
+    let mut said = String::new();
+    let mut call = async |tool: &str, arguments: Value| -> String {
+        let arguments = arguments.to_string();
+        let args = ["run", "--json", "--extension", &file, tool, &arguments];
+        let done = scratch.start_with(&args, &env).done().await;
+        scratch.note();
+        said.push_str(&done.stdout);
+        said.push_str(&done.stderr);
+        done.stdout
+    };
+    let backwards = |value: &str| value.chars().rev().collect::<String>();
+    for (secret, value) in [
+        (format!("LLM_PROXY_KEY@{vm}"), &*model),
+        ("LLM_PROXY_KEY".to_owned(), &*model),
+        (format!("VERS_API_KEY@{vm}"), &*endpoint.api_key),
+    ] {
+        let run = json!({ "text": secret, "argv": ["/bin/sh", "-c", LOOK] });
+        let seen = call("with-secret", run).await;
+        assert!(seen.contains(&backwards(value)), "{secret}: {seen}");
+        assert!(
+            seen.contains("looked") && !seen.contains("seen in"),
+            "{secret}: {seen}"
+        );
+    }
+    // Held and not granted, granted and not held.
+    for (name, says) in [
+        ("ANTHROPIC_API_KEY", "ANTHROPIC_API_KEY -> vm env"),
+        ("VERS_AUTH_TOKEN", "holds no secret named VERS_AUTH_TOKEN"),
+    ] {
+        let run = json!({ "text": format!("{name}@{vm}"), "argv": ["/bin/sh", "-c", LOOK] });
+        let refused = call("with-secret", run).await;
+        assert!(
+            refused.contains("\"ok\":false") && refused.contains(says),
+            "{refused}"
+        );
+        assert!(
+            call("variable", json!({ "text": name }))
+                .await
+                .contains("Error::Denied")
+        );
+    }
+    let told = call("variable", json!({ "text": "LLM_PROXY_KEY" })).await;
+    assert!(
+        told.contains("Error::Denied") && told.contains("true"),
+        "{told}"
+    );
+    assert!(
+        call("variable", json!({ "text": "PI_PATH" }))
+            .await
+            .contains("/opt/pi")
+    );
+
+    assert!(said.contains("TRACE") && said.contains("with-secret"));
+    let secrets = vec![model, anthropic, endpoint.api_key.clone()];
+    for (number, secret) in secrets.iter().enumerate() {
+        if let Some(at) = said.find(secret.as_str()) {
+            let line = said[..at].lines().last().unwrap_or_default();
+            panic!("secret {number} is in the output, behind {line:?}");
+        }
+    }
+    std::fs::remove_file(tools.join("keys.json")).unwrap();
+    let kept = holding(scratch.root(), &scratch.local(), &secrets);
+    assert!(kept.is_empty(), "{kept:?}");
+    scratch.end().await;
+}

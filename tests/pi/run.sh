@@ -50,6 +50,6 @@ if [ "${1:-}" = startup ]; then
   node tests/pi/build/startup.mjs
   exit
 fi
-tests scenarios 210 tests/pi/build/*.test.mjs
+tests scenarios 300 tests/pi/build/*.test.mjs
 # A real pi has many files, and each of its VMs has them all.
 tests swarm 600 tests/pi/build/swarm.pi.mjs

@@ -14,6 +14,7 @@
     reason = "it is test code: a panic is how it says what is wrong"
 )]
 
+pub mod agents;
 pub mod built;
 pub mod faults;
 mod needs;

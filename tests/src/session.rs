@@ -173,7 +173,7 @@ impl Bench {
             Policy::parse(&text, "the test's grants").unwrap_or_else(|why| panic!("{why}"));
         let held = Secrets::new();
         for (name, value) in secrets {
-            held.insert(*name, (*value).to_owned());
+            held.insert(name, (*value).to_owned());
         }
         let front = Arc::new(Front::new(directory));
         let builder = Host::builder().policy(policy).secrets(Arc::new(held));

@@ -4,15 +4,17 @@
 //! run to be told of (and whoever was taken over learns it here, before a word is said), then it is told, then the record says so.
 //! Only a machine that dies between the last two tells a run twice.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use pi_vers_sdk::agent::{Bookmark, Run};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::{bus, timers};
-use pi_vers_sdk::{Content, CustomMessage};
+use pi_vers_sdk::{Content, CustomMessage, background};
 use serde_json::json;
 
-use crate::history::Past;
+use crate::history::{MOST, Past};
 use crate::keep::{self, Kept, warn};
 use crate::panel;
 use crate::record::Phase;
@@ -37,6 +39,7 @@ pub(crate) async fn broke_off(lieutenant: &Rc<Lieutenant>, past: Past) -> bool {
 async fn keep_and_tell(lieutenant: &Rc<Lieutenant>, past: Past, at: Option<Bookmark>) -> bool {
     let number = lieutenant.record().runs + 1;
     keep::keep_run(&lieutenant.name, number, &past).await;
+    lieutenant.news.insert(number, past);
     lieutenant.lives();
     lieutenant.change(|record| {
         record.runs = number;
@@ -51,28 +54,71 @@ async fn keep_and_tell(lieutenant: &Rc<Lieutenant>, past: Past, at: Option<Bookm
     if keep::save(lieutenant).await == Kept::TakenOver {
         return false;
     }
-    tell(lieutenant, number, &past, false).await
+    tell(lieutenant);
+    true
 }
 
-/// Tells of runs that an earlier session could not tell of.
-pub(crate) async fn catch_up(lieutenant: &Rc<Lieutenant>) {
-    for number in lieutenant.record().untold {
-        match keep::run(&lieutenant.name, number).await {
-            Ok(Some(past)) => {
-                if !tell(lieutenant, number, &past, true).await {
-                    return;
-                }
-            }
-            Ok(None) => lieutenant.change(|record| record.untold.retain(|one| *one != number)),
-            Err(error) => warn(
-                &format!("What {} said cannot be read", lieutenant.name),
-                &error,
-            ),
+/// What is to be told of a lieutenant's runs.
+#[derive(Default)]
+pub(crate) struct Untold {
+    /// Runs of this session.
+    runs: RefCell<BTreeMap<u64, Past>>,
+    /// Up to here the bus has heard of them.
+    heard: Cell<u64>,
+    /// Somebody tells.
+    busy: Cell<bool>,
+}
+
+impl Untold {
+    fn insert(&self, number: u64, past: Past) {
+        let mut runs = self.runs.borrow_mut();
+        runs.insert(number, past);
+        if runs.len() as u64 > MOST {
+            runs.pop_first();
         }
     }
 }
 
-async fn tell(lieutenant: &Rc<Lieutenant>, number: u64, past: &Past, late: bool) -> bool {
+/// Tells in the background, in order, of what has not been told: a harness that takes its time holds nobody up.
+pub(crate) fn tell(lieutenant: &Rc<Lieutenant>) {
+    if lieutenant.record().untold.is_empty() || lieutenant.news.busy.replace(true) {
+        return;
+    }
+    let lieutenant = lieutenant.clone();
+    background::spawn(async move {
+        while let Some(number) = lieutenant.record().untold.first().copied() {
+            if lieutenant.held().is_some() || !tell_of(&lieutenant, number).await {
+                break;
+            }
+            lieutenant.news.runs.borrow_mut().remove(&number);
+            lieutenant.change(|record| record.untold.retain(|one| *one != number));
+            if keep::save(&lieutenant).await == Kept::TakenOver {
+                break;
+            }
+        }
+        lieutenant.news.busy.set(false);
+    });
+}
+
+/// Tells of one run. False when that is left to the next session.
+async fn tell_of(lieutenant: &Rc<Lieutenant>, number: u64) -> bool {
+    let own = lieutenant.news.runs.borrow().get(&number).cloned();
+    let late = own.is_none();
+    let past = match own {
+        Some(past) => past,
+        None => match keep::run(&lieutenant.name, number).await {
+            Ok(Some(past)) => past,
+            // It is not kept any more: there is nothing to tell.
+            Ok(None) => return true,
+            Err(error) => {
+                warn(
+                    &format!("What {} said cannot be read", lieutenant.name),
+                    &error,
+                );
+                return false;
+            }
+        },
+    };
     let record = lieutenant.record();
     let (name, summary) = (&record.name, past.summary());
     let error = past.is_error();
@@ -89,8 +135,11 @@ async fn tell(lieutenant: &Rc<Lieutenant>, number: u64, past: &Past, late: bool)
     if let (Some(reason), Some(facts)) = (past.reason(), facts.as_object_mut()) {
         facts.insert("reason".into(), reason.into());
     }
-    bus::emit(COMPLETED, &facts.to_string());
-    let content = announcement(name, past, late);
+    if lieutenant.news.heard.get() < number {
+        lieutenant.news.heard.set(number);
+        bus::emit(COMPLETED, &facts.to_string());
+    }
+    let content = announcement(name, &past, late);
     let word = if error { "failed" } else { "completed" };
     let heading = format!("Lieutenant \"{name}\" {word}");
     if let Some(facts) = facts.as_object_mut() {
@@ -105,11 +154,11 @@ async fn tell(lieutenant: &Rc<Lieutenant>, number: u64, past: &Past, late: bool)
         display: true,
         details: Some(facts.to_string()),
     };
-    if let Err(error) = session::send_message(message, Delivery::FollowUp, true).await {
-        // It is told by the next session that can.
-        warn(&format!("The session cannot be told of {name}"), &error);
-        return true;
+    match session::send_message(message, Delivery::FollowUp, true).await {
+        Ok(()) => true,
+        Err(error) => {
+            warn(&format!("The session cannot be told of {name}"), &error);
+            false
+        }
     }
-    lieutenant.change(|record| record.untold.retain(|one| *one != number));
-    keep::save(lieutenant).await == Kept::Yes
 }

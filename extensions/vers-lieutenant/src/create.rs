@@ -119,20 +119,20 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
             destroy::doom(&one);
             Err(ToolError::Cancelled)
         }
-        Ok(made) => Ok(ready(&one, made)),
+        Ok(made) => Ok(ready(&one, made).await),
         Err(error) => Err(undo(&one, error).await),
     }
 }
 
 /// An agent that has answered.
-struct Made {
-    agent: Agent,
-    inbox: Inbox,
-    remark: Option<String>,
+pub(crate) struct Made {
+    pub(crate) agent: Agent,
+    pub(crate) inbox: Inbox,
+    pub(crate) remark: Option<String>,
 }
 
 /// It is there: the session, the bus and the fleet are told.
-fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
+async fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
     let Made {
         agent,
         inbox,
@@ -141,6 +141,8 @@ fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
     let bookmark = agent.bookmark();
     one.change(|record| record.bookmark = Some(bookmark));
     follow::with(one, agent, inbox);
+    // Before anybody is told: one that is being made and has no owner any more is deleted.
+    keep::save(one).await;
     keep::save_soon(one);
     let record = one.record();
     let place = record.place();
@@ -169,7 +171,8 @@ fn ready(one: &Rc<Lieutenant>, made: Made) -> ToolResult {
             registered_by: "vers-lieutenant".into(),
             metadata: json!({
                 "agentId": record.name,
-                "role": record.role,
+                // A registry keeps small texts.
+                "role": words::first(&record.role, 2_000, "…"),
                 "commitId": record.commit,
                 "createdAt": iso(record.created),
             })
@@ -236,7 +239,8 @@ async fn on_vm(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Mad
             outcome::ended(&what, error)
         })?;
     let failed = format!("Pi RPC failed to start on {vm}");
-    launch(call, args, Home::Vm(vm), READY.0)
+    let wanted = Wanted::of(args, Home::Vm(vm), READY.0);
+    launch(call, &wanted)
         .await
         .map_err(|failure| outcome::ended(&failed, follow::error(failure)))
 }
@@ -245,31 +249,62 @@ async fn on_vm(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Mad
 async fn here(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Made, ToolError> {
     let directory = one.record().directory.unwrap_or_default();
     let failed = format!("Local pi RPC failed to start for \"{}\"", args.name);
-    launch(call, args, Home::Local(directory), READY.1)
+    let wanted = Wanted::of(args, Home::Local(directory), READY.1);
+    launch(call, &wanted)
         .await
         .map_err(|failure| outcome::ended(&failed, follow::error(failure)))
 }
 
-/// Starts the agent. A model that nobody asked for must not keep it from starting.
-async fn launch(
-    call: &ToolCall,
-    args: &Args,
+/// Which agent is to be started.
+pub(crate) struct Wanted {
+    name: String,
+    role: String,
+    model: Option<String>,
+    key: Option<String>,
     home: Home,
     patience: u64,
-) -> Result<Made, agent::Failure> {
+}
+
+impl Wanted {
+    fn of(args: &Args, home: Home, patience: u64) -> Self {
+        Self {
+            name: args.name.clone(),
+            role: args.role.clone(),
+            model: args.model.clone(),
+            key: args.llm_proxy_key.clone(),
+            home,
+            patience,
+        }
+    }
+
+    /// One on its VM, as it was asked for before, with the host's key.
+    pub(crate) fn again(record: &Record, vm: &str) -> Self {
+        Self {
+            name: record.name.clone(),
+            role: record.role.clone(),
+            model: record.model.clone(),
+            key: None,
+            home: Home::Vm(vm.into()),
+            patience: READY.0,
+        }
+    }
+}
+
+/// Starts the agent. A model that nobody asked for must not keep it from starting.
+pub(crate) async fn launch(call: &ToolCall, wanted: &Wanted) -> Result<Made, agent::Failure> {
     let launch = |model: Option<&str>| Launch {
-        home: home.clone(),
+        home: wanted.home.clone(),
         role: Role::Lieutenant,
-        name: args.name.clone(),
-        system_prompt: Some(words::system_prompt(&args.name, &args.role)),
+        name: wanted.name.clone(),
+        system_prompt: Some(words::system_prompt(&wanted.name, &wanted.role)),
         model: model.map(str::to_owned),
-        key: args.llm_proxy_key.clone(),
-        patience,
+        key: wanted.key.clone(),
+        patience: wanted.patience,
     };
     let tell = |what: &str| call::show(call, what);
-    let wanted = args.model.as_deref().unwrap_or(MODEL);
-    let (started, remark) = match agent::start(launch(Some(wanted)), tell).await {
-        Err(failure) if failure.kind == Kind::Refused && args.model.is_none() => {
+    let model = wanted.model.as_deref().unwrap_or(MODEL);
+    let (started, remark) = match agent::start(launch(Some(model)), tell).await {
+        Err(failure) if failure.kind == Kind::Refused && wanted.model.is_none() => {
             let remark = format!(
                 "it uses its own choice of a model, since {MODEL} was refused: {}",
                 failure.why

@@ -122,7 +122,7 @@ fn tools() -> Vec<Tool> {
         tool(
             "vers_lt_resume",
             "Resume Lieutenant",
-            "Resume a paused lieutenant, with its conversation as it was.",
+            "Resume a paused lieutenant, with its conversation as it was. Of one whose agent has ended, start a new agent on its VM.",
             Hints::IDEMPOTENT | Hints::OPEN_WORLD,
             object(&[whom()]),
         ),

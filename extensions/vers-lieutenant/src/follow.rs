@@ -58,7 +58,7 @@ async fn look_after(
     mut poked: mpsc::UnboundedReceiver<()>,
     mut inbox: Option<Inbox>,
 ) {
-    announce::catch_up(lieutenant).await;
+    announce::tell(lieutenant);
     let mut pause = PAUSES.0;
     while lieutenant.in_term(term) {
         let connected = match inbox.take() {

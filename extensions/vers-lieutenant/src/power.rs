@@ -128,6 +128,9 @@ pub(crate) async fn resume(call: &ToolCall) -> Result<ToolResult, ToolError> {
                 "Lieutenant '{name}' is a local process — pause/resume requires a Vers VM."
             )));
         }
+        if let (Phase::Error, Some(vm)) = (one.phase(), one.record().vm) {
+            return restart(call, &one, &vm).await;
+        }
         return Ok(told(
             &one,
             format!("{name} is not paused (status: {}).", one.phase().word()),
@@ -166,12 +169,40 @@ pub(crate) async fn resume(call: &ToolCall) -> Result<ToolResult, ToolError> {
             keep::save_soon(&one);
             Err(outcome::failed(format!(
                 "Lieutenant \"{name}\" VM resumed but pi session not found. The tmux session may have been lost. VM {vm} runs; \
-                 vers_lt_destroy deletes it."
+                 vers_lt_resume starts \
+                 a new agent there, vers_lt_destroy deletes it."
             )))
         }
         Err(failure) => Err(found_out(format!("Lieutenant \"{name}\" VM resumed"))(
             follow::error(failure),
         )),
+    }
+}
+
+/// Its agent has ended: starts another one on its VM.
+async fn restart(call: &ToolCall, one: &Rc<Lieutenant>, vm: &str) -> Result<ToolResult, ToolError> {
+    let name = &one.name;
+    drop(one.end_term());
+    let wanted = create::Wanted::again(&one.record(), vm);
+    match create::launch(call, &wanted).await {
+        Ok(made) => {
+            let bookmark = made.agent.bookmark();
+            one.change(|record| record.bookmark = Some(bookmark));
+            follow::with(one, made.agent, made.inbox);
+            keep::save_soon(one);
+            let mut text = format!(
+                "Lieutenant \"{name}\" started again. Its files are as they were; its conversation begins anew. Ready for tasks."
+            );
+            if let Some(remark) = made.remark {
+                text.push_str(&format!("\n  Note: {remark}"));
+            }
+            Ok(told(one, text))
+        }
+        Err(failure) => {
+            reach_again(one);
+            let what = format!("Lieutenant \"{name}\" could not be started again");
+            Err(outcome::ended(&what, follow::error(failure)))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use futures::future::{Either, select};
 use futures::lock::OwnedMutexGuard;
-use pi_vers_sdk::agent::{Agent, Delivery, Kind, Status};
+use pi_vers_sdk::agent::{Agent, Delivery, Failure, Kind, Status};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
 use serde::Deserialize;
@@ -81,23 +81,23 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         Mode::Steer => (Delivery::Steer, "steer", None),
         Mode::FollowUp => (Delivery::FollowUp, "followUp", None),
     };
-    let queued = agent
-        .send(&args.message, delivery)
-        .await
-        .map_err(|failure| {
-            let what = format!("Cannot send to lieutenant '{name}'");
-            match failure.kind {
-                Kind::Paused => {
-                    power::reach_again(&one);
-                    outcome::failed(is_paused(name))
-                }
-                Kind::TimedOut => outcome::ended(
-                    &format!("Whether lieutenant '{name}' got the message is unknown; look with vers_lt_read"),
-                    follow::error(failure),
-                ),
-                _ => outcome::ended(&what, follow::error(failure)),
-            }
-        })?;
+    // Before it hears of it: it may have done it before this call goes on.
+    let task = u64::from(delivery == Delivery::Prompt);
+    one.works();
+    one.change(|record| {
+        record.tasks += task;
+        // It belongs to who speaks to it.
+        record.session = keep::me().session;
+    });
+    let sent = agent.send(&args.message, delivery).await;
+    if sent.is_err() {
+        one.change(|record| record.tasks = record.tasks.saturating_sub(task));
+        one.settle();
+    }
+    // Written down before anybody is told; a call that is given up does not keep it from being written.
+    keep::save(&one).await;
+    keep::save_soon(&one);
+    let queued = sent.map_err(|failure| refused(&one, failure))?;
     let (mode, remark) = match delivery {
         Delivery::Prompt if queued => (
             "followUp",
@@ -105,20 +105,33 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         ),
         _ => (mode, remark),
     };
-    let me = keep::me();
-    one.works();
-    one.change(|record| {
-        record.tasks += u64::from(delivery == Delivery::Prompt);
-        // It belongs to who speaks to it.
-        record.session = me.session;
-    });
-    keep::save_soon(&one);
     let record = one.record();
     let details = json!({ "name": name, "vmId": record.place(), "mode": mode, "queued": queued, "taskCount": record.tasks });
     Ok(outcome::text_with(
         words::sent(name, mode, remark, &args.message),
         &details,
     ))
+}
+
+/// Why it did not take a message.
+fn refused(one: &Rc<Lieutenant>, failure: Failure) -> ToolError {
+    let name = &one.name;
+    match failure.kind {
+        Kind::Paused => {
+            power::reach_again(one);
+            outcome::failed(is_paused(name))
+        }
+        Kind::TimedOut => {
+            let what = format!(
+                "Whether lieutenant '{name}' got the message is unknown; look with vers_lt_read"
+            );
+            outcome::ended(&what, follow::error(failure))
+        }
+        _ => outcome::ended(
+            &format!("Cannot send to lieutenant '{name}'"),
+            follow::error(failure),
+        ),
+    }
 }
 
 /// Its agent; one that is being reached is waited for.

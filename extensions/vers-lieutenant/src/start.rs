@@ -24,6 +24,7 @@ const AGAIN: u64 = 5_000;
 const CLEANING: u64 = 5_000;
 
 thread_local! {
+    static STARTED: Cell<bool> = const { Cell::new(false) };
     static LOADED: Cell<bool> = const { Cell::new(false) };
     static WAITING: RefCell<Vec<oneshot::Sender<()>>> = RefCell::default();
 }
@@ -31,6 +32,10 @@ thread_local! {
 /// The session starts.
 pub(crate) fn start() {
     background::open();
+    // It may be told more than once.
+    if STARTED.replace(true) {
+        return;
+    }
     background::spawn(async {
         while let Err(error) = take_over().await {
             warn("The lieutenants of before cannot be read", &error);
@@ -146,7 +151,7 @@ async fn adopt(one: &Rc<Lieutenant>) {
         Phase::Paused => background::spawn({
             let one = one.clone();
             async move {
-                announce::catch_up(&one).await;
+                announce::tell(&one);
                 let state = vms::get(record.vm.unwrap_or_default()).await;
                 // Somebody else has resumed it.
                 if state.is_ok_and(|vm| vm.state == State::Running)

@@ -12,6 +12,7 @@ use futures::lock::{Mutex, OwnedMutexGuard};
 use pi_vers_sdk::agent::{Agent, Status};
 use pi_vers_sdk::harness::timers;
 
+use crate::announce::Untold;
 use crate::record::{Phase, Record};
 use crate::words::View;
 use crate::{clock, show};
@@ -25,6 +26,8 @@ pub(crate) struct Lieutenant {
     pub(crate) writing: Mutex<()>,
     /// The record as the store has it, as far as is known.
     pub(crate) stored: RefCell<Option<String>>,
+    /// What is to be told of its runs.
+    pub(crate) news: Untold,
 }
 
 struct Live {
@@ -71,6 +74,7 @@ impl Lieutenant {
             }),
             writing: Mutex::new(()),
             stored: RefCell::new(stored),
+            news: Untold::default(),
         });
         ALL.with_borrow_mut(|all| all.insert(name, lieutenant.clone()));
         changed();

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use futures::StreamExt as _;
-use pi_vers_sdk::agent::{self, Kind, labels};
+use pi_vers_sdk::agent::{self, Failure, Kind, labels};
 use pi_vers_sdk::harness::{log, session, timers};
 use pi_vers_sdk::platform::fleet;
 use pi_vers_sdk::platform::vms::{self, State as VmState, Vm};
@@ -48,53 +48,49 @@ pub(crate) async fn take_up() {
     }
     background::spawn(async move {
         futures::stream::iter(found)
-            .for_each_concurrent(AT_ONCE, |worker| async move { insist(&worker).await })
+            .for_each_concurrent(AT_ONCE, insist)
             .await;
     });
 }
 
-/// Reaches an agent of the list, also if that takes some tries.
-async fn insist(worker: &Rc<Worker>) {
-    for pause in RETRIES {
-        match reach(worker).await {
-            Err((Kind::Unreachable | Kind::TimedOut, _)) => {}
-            Ok(()) | Err(_) => return,
-        }
+/// Reaches an agent of the list that is `starting`, also if that takes some tries. It stays `starting` meanwhile.
+pub(crate) async fn insist(worker: Rc<Worker>) {
+    let mut pauses = RETRIES.into_iter();
+    loop {
+        let Err(failure) = attach(&worker).await else {
+            return;
+        };
+        let passes = matches!(failure.kind, Kind::Unreachable | Kind::TimedOut);
+        let Some(pause) = pauses.next().filter(|_| passes) else {
+            return give_up(&worker, &failure).await;
+        };
         if timers::sleep(pause).await.is_err() {
             return;
         }
-        // Somebody may have discovered it meanwhile, or torn it down.
-        if !matches!(worker.phase(), Phase::Lost { .. }) || !swarm::has(worker) {
+        // It may have been torn down meanwhile.
+        if worker.phase() != Phase::Starting || !swarm::has(&worker) {
             return;
         }
     }
-    // What is wrong now is what its state says.
-    let _ = reach(worker).await;
 }
 
-/// Reaches an agent of the list. `Err`: why it cannot be, and its state says so, too.
-async fn reach(worker: &Rc<Worker>) -> Result<(), (Kind, String)> {
-    let Some(vm) = worker.vm() else {
-        return Err((Kind::Gone, "it has no VM".into()));
-    };
+/// Reaches an agent once.
+async fn attach(worker: &Rc<Worker>) -> Result<(), Failure> {
+    let vm = worker.vm().unwrap_or_default();
     let bookmark = worker.note(|record| record.bookmark.clone());
-    match agent::attach(&vm, &worker.label, bookmark).await {
-        Ok((agent, inbox)) => {
-            worker.hold(agent, inbox);
-            Ok(())
-        }
-        Err(failure) => {
-            let gone =
-                failure.kind == Kind::Gone && matches!(vms::get(vm).await, Err(Error::NotFound(_)));
-            if failure.kind == Kind::Gone && !gone {
-                worker.change(|state| {
-                    state.exited("no agent runs on its VM any more", String::new(), 0)
-                });
-            } else {
-                worker.change(|state| state.lost(&failure.why, gone));
-            }
-            Err((failure.kind, failure.to_string()))
-        }
+    let (agent, inbox) = agent::attach(&vm, &worker.label, bookmark).await?;
+    worker.hold(agent, inbox);
+    Ok(())
+}
+
+/// Says in an agent's state why it cannot be reached.
+async fn give_up(worker: &Rc<Worker>, failure: &Failure) {
+    let vm = worker.vm().unwrap_or_default();
+    let gone = failure.kind == Kind::Gone && matches!(vms::get(vm).await, Err(Error::NotFound(_)));
+    if failure.kind == Kind::Gone && !gone {
+        worker.change(|state| state.exited("no agent runs on its VM any more", String::new(), 0));
+    } else {
+        worker.change(|state| state.lost(&failure.why, gone));
     }
 }
 
@@ -238,36 +234,27 @@ impl Found {
             None => self.adopt().await,
         };
         let is_new = worker.record().session != session::id();
-        match reach(&worker).await {
-            Ok(()) => {
-                if is_new {
-                    self.take_over(&worker).await;
-                }
-                keep::save(&worker).await;
-                format!("{}: VM {vm} — reconnected", worker.label)
+        let Err(failure) = attach(&worker).await else {
+            if is_new {
+                self.take_over(&worker).await;
             }
-            Err((kind, why)) => {
-                if is_new {
-                    swarm::remove(&worker);
-                }
-                let label = &worker.label;
-                match kind {
-                    Kind::Gone => format!(
-                        "{label}: VM {vm} — pi-rpc session not running, skipping (vers_vm_delete deletes the VM)"
-                    ),
-                    Kind::Refused | Kind::TimedOut => {
-                        format!(
-                            "{label}: VM {vm} — pi-rpc alive but RPC probe failed, skipping ({why})"
-                        )
-                    }
-                    Kind::Paused
-                    | Kind::Unreachable
-                    | Kind::Ended
-                    | Kind::Cancelled
-                    | Kind::Denied => {
-                        format!("{label}: VM {vm} — reconnect failed: {why}")
-                    }
-                }
+            keep::save(&worker).await;
+            return format!("{}: VM {vm} — reconnected", worker.label);
+        };
+        give_up(&worker, &failure).await;
+        if is_new {
+            swarm::remove(&worker);
+        }
+        let label = &worker.label;
+        match failure.kind {
+            Kind::Gone => format!(
+                "{label}: VM {vm} — pi-rpc session not running, skipping (vers_vm_delete deletes the VM)"
+            ),
+            Kind::Refused | Kind::TimedOut => format!(
+                "{label}: VM {vm} — pi-rpc alive but RPC probe failed, skipping ({failure})"
+            ),
+            Kind::Paused | Kind::Unreachable | Kind::Ended | Kind::Cancelled | Kind::Denied => {
+                format!("{label}: VM {vm} — reconnect failed: {failure}")
             }
         }
     }

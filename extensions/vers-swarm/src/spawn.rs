@@ -19,6 +19,7 @@ use pi_vers_sdk::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::bound::one_line;
 use crate::doomed::Doomed;
 use crate::sync::{self, Plan};
 use crate::worker::Worker;
@@ -30,6 +31,8 @@ pub(crate) const AT_ONCE: usize = 24;
 const BOOT: u64 = 120_000;
 /// How long an agent may take until it answers, in milliseconds.
 const START: u64 = 120_000;
+/// Characters of why an agent did not start.
+const MOST_WHY: usize = 1_000;
 /// How often the user sees for how long the golden commit has been looked for, in milliseconds.
 const NEWS: u64 = 5_000;
 /// The flag that says when VMs may be deleted by `pi-vers fleet gc`, in hours; 0 is never.
@@ -300,7 +303,8 @@ async fn one(label: &str, order: &Order, show: &dyn Fn(&str)) -> Result<Ready, F
             note,
         }),
         Err(failure) => {
-            let line = format!("{label}: VM {id} booted but pi RPC failed to start — {failure}");
+            let why = one_line(&failure.to_string(), MOST_WHY);
+            let line = format!("{label}: VM {id} booted but pi RPC failed to start — {why}");
             let deleted = vm.delete().await;
             Err(Failed {
                 step: "start",

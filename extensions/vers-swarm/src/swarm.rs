@@ -98,7 +98,8 @@ pub(crate) fn changed() {
         // Whoever waited may have given up.
         let _ = waiting.send(());
     }
-    widget::show(&views());
+    let rows: Vec<_> = all().iter().map(|worker| worker.row()).collect();
+    widget::show(&rows);
 }
 
 /// Resolves at the next change.

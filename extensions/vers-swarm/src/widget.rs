@@ -5,24 +5,31 @@ use pi_vers_sdk::harness::ui;
 
 use crate::bound::one_line;
 use crate::state::Phase;
-use crate::words::{View, icon};
+use crate::words::icon;
 
 const KEY: &str = "vers-swarm";
 /// Agents that are shown: a screen has so many lines.
 const MOST: usize = 12;
 
+/// What is shown of an agent: little, because it is made at every change.
+pub(crate) struct Row {
+    pub(crate) label: String,
+    pub(crate) phase: Phase,
+    pub(crate) task: Option<String>,
+}
+
 /// Shows the swarm; nothing when there is none.
-pub(crate) fn show(views: &[View]) {
-    if views.is_empty() {
+pub(crate) fn show(rows: &[Row]) {
+    if rows.is_empty() {
         ui::set_widget(KEY, None);
         return;
     }
     let mut lines = vec![vec![span(
-        format!("─── Swarm ({}) ───", views.len()),
+        format!("─── Swarm ({}) ───", rows.len()),
         Role::Accent,
     )]];
-    lines.extend(views.iter().take(MOST).map(line));
-    if let Some(more) = views.len().checked_sub(MOST).filter(|more| *more > 0) {
+    lines.extend(rows.iter().take(MOST).map(line));
+    if let Some(more) = rows.len().checked_sub(MOST).filter(|more| *more > 0) {
         lines.push(vec![span(
             format!("… {more} more: vers_swarm_status"),
             Role::Dim,
@@ -31,8 +38,8 @@ pub(crate) fn show(views: &[View]) {
     ui::set_widget(KEY, Some(&lines));
 }
 
-fn line(view: &View) -> Vec<Span> {
-    let phase = &view.state.phase;
+fn line(row: &Row) -> Vec<Span> {
+    let phase = &row.phase;
     let role = match phase {
         Phase::Working => Role::Accent,
         Phase::Done => Role::Success,
@@ -41,9 +48,9 @@ fn line(view: &View) -> Vec<Span> {
     };
     let mut spans = vec![
         span(format!("{} ", icon(phase)), role),
-        span(format!("{}: {}", view.id, phase.word()), Role::Normal),
+        span(format!("{}: {}", row.label, phase.word()), Role::Normal),
     ];
-    if let Some(task) = &view.state.task {
+    if let Some(task) = &row.task {
         spans.push(span(format!(" — {}", one_line(task, 40)), Role::Dim));
     }
     spans

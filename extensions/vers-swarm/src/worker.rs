@@ -11,8 +11,9 @@ use pi_vers_sdk::harness::{log, timers};
 
 use crate::record::Record;
 use crate::state::{Giving, Phase, State};
+use crate::widget::Row;
 use crate::words::View;
-use crate::{keep, outbox, swarm};
+use crate::{discover, keep, outbox, swarm};
 
 /// See the module.
 pub(crate) struct Worker {
@@ -105,7 +106,17 @@ impl Worker {
         self.state.borrow().holds(saved)
     }
 
-    /// As it is shown.
+    /// As the widget shows it.
+    pub(crate) fn row(&self) -> Row {
+        let state = self.state.borrow();
+        Row {
+            label: self.label.clone(),
+            phase: state.phase.clone(),
+            task: state.task.clone(),
+        }
+    }
+
+    /// As it is shown, with all it said.
     pub(crate) fn view(&self) -> View {
         let state = self.state.borrow().clone();
         let agent = self.agent.borrow();
@@ -130,15 +141,14 @@ impl Worker {
         self.let_go();
         let generation = self.generation.get();
         *self.agent.borrow_mut() = Some(agent.clone());
-        self.note(|record| {
-            let now = agent.bookmark();
-            let before = record.bookmark.replace(now.clone());
-            if before.is_some_and(|before| before.start != now.start) {
-                self.change(|state| {
-                    state.exited("another agent was started in its place", String::new(), 0);
-                });
-            }
-        });
+        let now = agent.bookmark();
+        let before = self.note(|record| record.bookmark.replace(now.clone()));
+        if before.is_some_and(|before| before.start != now.start) {
+            self.change(|state| {
+                state.exited("another agent was started in its place", String::new(), 0);
+                state.phase = Phase::Starting;
+            });
+        }
         background::spawn(self.clone().listen(agent.clone(), inbox, generation));
         let (listening, stop) = futures::future::abortable(outbox::listen(self.clone()));
         *self.outbox.borrow_mut() = Some(stop);
@@ -147,15 +157,26 @@ impl Worker {
             let _ = listening.await;
         });
         if agent.status() != Status::Starting {
-            self.change(State::reached);
-            return;
+            return self.reached(&agent);
         }
         // All that it said meanwhile is heard first.
         let worker = self.clone();
         background::spawn(async move {
             agent.changed(&Status::Starting).await;
             if worker.generation.get() == generation && worker.phase() == Phase::Starting {
-                worker.change(State::reached);
+                worker.reached(&agent);
+            }
+        });
+    }
+
+    /// It is held and says how it is.
+    fn reached(&self, agent: &Agent) {
+        let is_working = agent.status() == Status::Working;
+        self.change(|state| {
+            state.reached();
+            if is_working && !state.owed {
+                // Somebody else gave it something to do.
+                state.started();
             }
         });
     }
@@ -184,12 +205,22 @@ impl Worker {
         }
     }
 
-    fn hear(&self, agent: &Agent, news: News) {
+    fn hear(self: &Rc<Self>, agent: &Agent, news: News) {
         match news {
             News::Started => self.change(State::started),
             News::Ended(run) => {
                 self.note(|record| record.bookmark = Some(run.bookmark.clone()));
-                self.change(|state| state.ended(run));
+                // A run that ended with its agent: who waits for the one hears of both.
+                let over = match agent.status() {
+                    Status::Ended(why) => Some(why),
+                    _ => None,
+                };
+                self.change(|state| {
+                    state.ended(run);
+                    if let Some(why) = over {
+                        state.exited(&why, String::new(), 0);
+                    }
+                });
             }
             News::Notice(text) => {
                 log::write(log::Level::Info, &format!("{}: {text}", self.label));
@@ -198,6 +229,11 @@ impl Worker {
                 let said = agent.output();
                 let left_out = agent.output_bytes().saturating_sub(said.len() as u64);
                 self.change(|state| state.exited(&why, said, left_out));
+            }
+            News::Status(Status::Lost(Kind::Unreachable | Kind::TimedOut, _)) => {
+                self.let_go();
+                self.change(|state| state.phase = Phase::Starting);
+                background::spawn(discover::insist(self.clone()));
             }
             News::Status(Status::Lost(kind, why)) => {
                 self.change(|state| state.lost(&why, kind == Kind::Gone));

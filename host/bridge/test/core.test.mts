@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type TestContext, test } from "node:test";
 import {
+  SwarmManager,
   VersClient,
   ensureVersApiKey,
   loadVersKeyFromDisk,
@@ -33,10 +34,34 @@ createInterface({ input: process.stdin }).on("line", (line) => {
       for (const stream of ["stdout", "stderr"]) write({ id, stream, data: Buffer.from(stream).toString("base64") });
       return write({ id, result: { exitCode: 4 } });
   }
+  if (method === "tool") return tool(params, (answer) => write({ id, ...answer }));
   if (params.vmId === "none") return error("not-found", "there is no such VM", 404);
   if (method === "ensureVersApiKey") return write({ id, result: process.env.VERS_API_KEY });
   write({ id, result: { asked: method, params, pid: process.pid } });
 }).on("close", () => process.exit(0));
+const agents = new Map();
+const tool = ({ name, arguments: given, session }, answer) => {
+  const result = (text, details) => answer({ result: { text, details } });
+  const all = (more) => ({ agents: [...agents.values()].map((agent) => ({ ...agent, ...more })) });
+  switch (name) {
+    case "vers_swarm_spawn":
+      for (const id of given.labels) agents.set(id, { id, vmId: "vm-" + id, status: "idle" });
+      return result("Spawned " + given.count + " agent(s):\\na: VM vm-a — ready\\n\\nSwarm (1 agents):", { ...all(), asked: [given, session] });
+    case "vers_swarm_task":
+      if (!agents.has(given.agentId)) return answer({ error: { kind: "failed", message: "Agent 'x' not found. Available: a" } });
+      agents.set(given.agentId, { ...agents.get(given.agentId), status: "done", task: given.task });
+      return result("sent", {});
+    case "vers_swarm_status": return result("", all());
+    case "vers_swarm_wait":
+      if (given.timeoutSeconds === 7) return;
+      return result("All", { elapsed: 1.5, timedOut: false, ...all({ output: "said" }) });
+    case "vers_swarm_read": return result("read " + (given.tail ?? "all"), {});
+    case "vers_swarm_teardown":
+      if (given.force !== true) return answer({ error: { kind: "failed", message: "Nothing was torn down: 1 agent(s)" } });
+      agents.clear();
+      return result("Swarm torn down:\\na: VM vm-a deleted", {});
+  }
+};
 `;
 
 function fake(t: TestContext): string {
@@ -122,6 +147,48 @@ test("clients with the same settings share a process, others have their own", as
   assert.notEqual(await pid("f"), first);
   assert.equal(await pid("e"), first);
   assert.equal(await ensureVersApiKey({ apiKey: "f" }), "f");
+});
+
+test("a swarm is the extension's tools, in a session of its own", async (t) => {
+  fake(t);
+  const before = process.env["LLM_PROXY_KEY"];
+  delete process.env["LLM_PROXY_KEY"];
+  delete process.env["ANTHROPIC_API_KEY"];
+  t.after(() => {
+    if (before !== undefined) process.env["LLM_PROXY_KEY"] = before;
+  });
+  const swarm = new SwarmManager(new VersClient({ apiKey: "g" }));
+  assert.equal(swarm.agentSummary(), "No agents in swarm.");
+  await assert.rejects(swarm.spawn({ count: 1 }), { message: "LLM_PROXY_KEY is required to spawn swarm agents." });
+  const made = await swarm.spawn({ count: 1, labels: ["a"], llmProxyKey: "k" });
+  assert.deepEqual(made, { agents: [{ id: "a", vmId: "vm-a", status: "idle" }], messages: ["a: VM vm-a — ready"] });
+  await swarm.sendTask("a", "look");
+  assert.equal(swarm.agentSummary(), "Swarm (1 agents):\n  a [working] (vm-a) — look");
+  await assert.rejects(swarm.sendTask("x", "look"), { kind: "failed", message: /not found/ });
+  assert.deepEqual(await swarm.wait(["a", "x"]), {
+    elapsed: 1.5,
+    timedOut: false,
+    agents: [
+      { id: "a", status: "done", output: "said" },
+      { id: "x", status: "unknown", output: "" },
+    ],
+  });
+  assert.deepEqual(await swarm.wait(["x"]), {
+    elapsed: 0,
+    timedOut: false,
+    agents: [{ id: "x", status: "unknown", output: "" }],
+  });
+  const abort = new AbortController();
+  const waiting = swarm.wait(undefined, 7, abort.signal);
+  setTimeout(() => abort.abort(), 20);
+  await assert.rejects(waiting, { kind: "cancelled" });
+  assert.equal(await swarm.read("a", 3), "read 3");
+  await assert.rejects(swarm.teardown(), /Nothing was torn down/);
+  assert.deepEqual(swarm.getAgentIds(), ["a"]);
+  assert.deepEqual(await swarm.teardown({ force: true }), ["a: VM vm-a deleted"]);
+  assert.deepEqual([swarm.getAgents(), swarm.getAgent("a")], [[], undefined]);
+  await swarm.shutdown();
+  assert.notEqual(new SwarmManager().session, swarm.session);
 });
 
 test("the key on disk, in the order of the files", (t) => {

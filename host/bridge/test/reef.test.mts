@@ -1,6 +1,6 @@
 /**
  * What reef and vers-fleets import, with the signatures that they use: a name or a type that is missing does not compile. That it
- * works is shown against the local platform, in `tests/pi`. `SwarmManager` is not there yet.
+ * works is shown against the local platform, in `tests/pi`.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -52,8 +52,22 @@ export async function uses(client: core.VersClient, signal: AbortSignal): Promis
   args.push(...words, branched.vm_id, gone.vm_id, ssh.ssh_private_key, String(commits.length + vms.length));
 }
 
+/** Never called either: the swarm, as the MCP server of old used it. */
+export async function swarms(manager: core.SwarmManager, signal: AbortSignal): Promise<void> {
+  const made: core.SwarmSpawnResult = await manager.spawn({ count: 2, labels: ["a"], llmProxyKey: "k", model: "m", commitId: "c" });
+  const [first] = made.agents;
+  await manager.sendTask(first?.id ?? "", made.messages.join());
+  const waited: core.SwarmWaitResult = await manager.wait(["a"], 300, signal);
+  same<core.SwarmWaitResult["agents"][number]["output"], string>(true);
+  const texts: string[] = [...(await manager.teardown()), manager.agentSummary(), ...manager.getAgentIds()];
+  const agents: (core.SwarmAgent | undefined)[] = [...manager.getAgents(), manager.getAgent(String(waited.elapsed + texts.length))];
+  await manager.shutdown();
+  assert.ok(agents);
+}
+
 test("each name is there at run time, too", () => {
   for (const name of [
+    "SwarmManager",
     "VersClient",
     "ensureVersApiKey",
     "loadVersKeyFromDisk",
@@ -64,5 +78,7 @@ test("each name is there at run time, too", () => {
     assert.equal(typeof core[name], "function", name);
   }
   const methods = new Set(Object.getOwnPropertyNames(core.VersClient.prototype));
+  const managers = new Set(Object.getOwnPropertyNames(core.SwarmManager.prototype));
+  for (const [, name = ""] of swarms.toString().matchAll(/manager\.(\w+)\(/g)) assert.ok(managers.has(name), name);
   for (const [, name = ""] of uses.toString().matchAll(/client\.(\w+)\(/g)) assert.ok(methods.has(name), name);
 });

@@ -23,6 +23,11 @@ Environment:
   VERS_TLS_CA        a PEM file of certificates to trust besides the system's
   VERS_INSECURE_TLS  1: trust any certificate
   VERS_HOME          where keys are kept (default ~/.pi/vers)
+  VERS_INFRA_URL, VERS_AUTH_TOKEN
+                     Reef, the control plane of a fleet, and its token
+  LLM_PROXY_KEY, ANTHROPIC_API_KEY
+                     keys for agents: handed on where the policy lets them
+  VERS_AGENT_DEPTH   how many agents stand above this one (default 0)
   PI_VERS_LOG        what to log, for example debug or audit=info (default warn)
   NO_COLOR           no colour
   XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
@@ -83,6 +88,9 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
     )]
     Inspect(Inspect),
+    /// The VMs of agents: lieutenants and workers
+    #[command(subcommand)]
+    Fleet(Fleet),
     /// The Vers platform on this machine
     #[command(subcommand)]
     Local(Local),
@@ -235,6 +243,55 @@ pub(crate) struct Inspect {
     /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+}
+
+/// Which platform.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Platform {
+    /// Use the platform of this machine, which has to be up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Fleet {
+    /// Show them, the oldest first: every VM that carries the labels of an agent
+    #[command(
+        after_help = "The list holds the agents of the whole organisation.\n\nExample:\n  pi-vers fleet list --json"
+    )]
+    List(FleetList),
+    /// Delete those whose time has passed, for good, and nothing else
+    #[command(after_help = "\
+Deletes VMs whose label pi-vers.expires (seconds since 1970) has passed. Every other VM of an agent is named with the reason why
+it stays.
+
+Example:
+  pi-vers fleet gc --dry-run")]
+    Gc(FleetGc),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetList {
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FleetGc {
+    /// Delete nothing, and say what would be deleted
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// One JSON object a line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) platform: Platform,
 }
 
 /// Where the local platform is.

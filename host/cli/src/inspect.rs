@@ -33,7 +33,7 @@ const WORDS: [(&str, &str, Option<&str>); 20] = [
     ),
     (
         "vers:harness/session",
-        "keep entries with the session; with a grant: speak in it, run the harness's own tools",
+        "keep entries with the session; with a grant: speak in it, run the harness's own tools, read variables of the environment",
         Some("session"),
     ),
     (
@@ -269,6 +269,9 @@ fn keys(extension: &Extension) -> Vec<&'static str> {
         .iter()
         .filter_map(|import| words(import).1)
         .collect();
+    if keys.contains(&"session") {
+        keys.push("environment");
+    }
     if !extension.info().subscriptions.is_empty() {
         keys.push("events");
     }

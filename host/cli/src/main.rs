@@ -8,6 +8,7 @@ mod demo;
 mod dirs;
 mod doctor;
 mod failure;
+mod fleet;
 mod harness;
 mod inspect;
 mod interrupt;
@@ -73,6 +74,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
+        Command::Fleet(command) => fleet::fleet(terminal, command).await,
         Command::Local(command) => local::command(terminal, command).await,
         Command::SshProxy(options) => ssh::proxy(options).await,
         Command::SshConfig(options) => ssh::config(&terminal, options).await,

@@ -40,6 +40,8 @@ fn every_tool_is_listed_with_its_extension() {
         ("background-process", "bg_logs"),
         ("vers-lieutenant", "vers_lt_create"),
         ("vers-lieutenant", "vers_lt_discover"),
+        ("vers-swarm", "vers_swarm_spawn"),
+        ("vers-swarm", "vers_swarm_message"),
     ] {
         let tool = tools
             .iter()

@@ -70,6 +70,14 @@ impl Unit {
     }
 }
 
+/// A value in words; what is never reached is none.
+pub(crate) fn shown(unit: Unit, value: u64) -> String {
+    match value {
+        u64::MAX => "none".into(),
+        value => unit.format(value),
+    }
+}
+
 /// One limit, for documentation and messages.
 #[derive(Debug, Clone, Copy)]
 pub struct LimitInfo {
@@ -77,7 +85,7 @@ pub struct LimitInfo {
     pub name: &'static str,
     /// What it counts.
     pub unit: Unit,
-    /// Its value when the policy does not name it.
+    /// Its value when the policy does not name it; the largest number stands for none.
     pub default: u64,
     /// What it bounds.
     pub about: &'static str,
@@ -140,6 +148,10 @@ limits! {
     store, "store", Bytes, 16 << 20;
     /// VMs this extension made that are alive at once.
     vms, "vms", Count, 100;
+    /// Agents above this host, from which on it makes no VMs: an agent started by an agent started by one stands at 2.
+    depth, "depth", Count, 3;
+    /// How long a VM that it made may run; then the host pauses it. None unless it is written.
+    vm_lifetime, "vm-lifetime", Time, u64::MAX;
 }
 
 impl Limits {
@@ -150,7 +162,7 @@ impl Limits {
             .filter_map(|limit| {
                 self.get(limit.name)
                     .filter(|value| *value != limit.default)
-                    .map(|value| (limit.name, limit.unit.format(value)))
+                    .map(|value| (limit.name, shown(limit.unit, value)))
             })
             .collect()
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::decision::{quoted, section, visible};
 use crate::digest::Digest;
-use crate::limits::{LIMITS, Limits};
+use crate::limits::{LIMITS, Limits, shown};
 use crate::parse;
 use crate::request::{Access, Request, SecretUse, Vm};
 use crate::rules::{Rules, SecretTo};
@@ -372,7 +372,7 @@ impl Grants {
             Some(format!(
                 "limit {}: {}",
                 limit.name,
-                limit.unit.format(self.limits.get(limit.name)?)
+                shown(limit.unit, self.limits.get(limit.name)?)
             ))
         })
     }

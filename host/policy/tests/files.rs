@@ -695,3 +695,25 @@ fn a_secret_may_be_used_where_every_file_lets_it_go_somewhere() {
     assert!(!grants("ask = [\"secrets\"]").may_use_secret("A"));
     assert!(!Grants::describing("x").may_use_secret("A"));
 }
+
+#[test]
+fn a_limit_that_is_none_is_said_to_be_and_can_be_set_and_narrowed() {
+    let lifetime = |grants: &Grants| {
+        let mut lines = grants.explain().into_iter();
+        let line = lines.find(|line| line.contains("vm-lifetime"));
+        line.unwrap().trim().to_owned()
+    };
+    assert_eq!(lifetime(&grants("")), "limit vm-lifetime: none");
+    assert_eq!(grants("").limits().depth, 3);
+    let eight = "limits = { vm-lifetime = \"8 h\", depth = 5 }";
+    assert_eq!(lifetime(&grants(eight)), "limit vm-lifetime: 8 h");
+    for (user, project, both) in [
+        (eight, "", "8 h"),
+        ("", eight, "8 h"),
+        (eight, "limits = { vm-lifetime = \"9 h\" }", "8 h"),
+    ] {
+        let project = Policy::parse_project(&format!("[extension.x]\n{project}"), "project");
+        let narrow = granted(&common::policy(user).narrowed_by(project.unwrap()));
+        assert_eq!(lifetime(&narrow), format!("limit vm-lifetime: {both}"));
+    }
+}

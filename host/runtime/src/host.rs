@@ -85,7 +85,8 @@ impl HostBuilder {
         self
     }
 
-    /// Which platform, with which key. Without it: as the environment and the user's files say.
+    /// Which platform, with which key, and the environment that extensions may read variables of and the fleet is found by. Without it: as
+    /// the environment and the user's files say.
     #[must_use]
     pub fn platform(mut self, settings: Settings) -> Self {
         self.settings = Some(settings);

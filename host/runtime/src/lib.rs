@@ -22,6 +22,7 @@
 
 mod actor;
 mod bindings;
+mod budget;
 mod capability;
 mod engine;
 mod error;

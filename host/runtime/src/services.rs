@@ -1,6 +1,6 @@
 //! What the capabilities of one session stand on: the front end, the platform, secrets, stores, the bus.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -10,9 +10,10 @@ use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
-use vers_client::{Api, Fleet, Ssh, VmId};
+use vers_client::{Api, Fleet, Ssh};
 
 use crate::bindings::vers::harness::types::Error as WitError;
+use crate::budget::Budget;
 use crate::harness::Harness;
 use crate::types::FlagValue;
 
@@ -45,7 +46,7 @@ pub(crate) struct Services {
     /// The flags each extension declared, with their defaults.
     flags: HashMap<String, BTreeMap<String, FlagValue>>,
     tools: OnceLock<Vec<String>>,
-    own: Mutex<HashMap<Arc<str>, HashSet<VmId>>>,
+    pub(crate) budget: Budget,
     stores: Mutex<HashMap<Arc<str>, Store>>,
 }
 
@@ -73,7 +74,7 @@ impl Services {
             state,
             flags,
             tools: OnceLock::new(),
-            own: Mutex::new(HashMap::new()),
+            budget: Budget::default(),
             stores: Mutex::new(HashMap::new()),
         };
         (services, messages)
@@ -100,30 +101,6 @@ impl Services {
             .flag(name)
             .and_then(|value| coerce(value, default));
         Some(given.unwrap_or_else(|| default.clone()))
-    }
-
-    /// Whether this extension made the VM in this session.
-    pub(crate) fn is_own(&self, extension: &Arc<str>, vm: VmId) -> bool {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.get(extension).is_some_and(|vms| vms.contains(&vm))
-    }
-
-    /// How many VMs this extension made in this session that it has not deleted.
-    pub(crate) fn own_count(&self, extension: &Arc<str>) -> usize {
-        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.get(extension).map_or(0, HashSet::len)
-    }
-
-    pub(crate) fn gone(&self, vm: VmId) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.values_mut().for_each(|vms| {
-            vms.remove(&vm);
-        });
-    }
-
-    pub(crate) fn made(&self, extension: &Arc<str>, vm: VmId) {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.entry(extension.clone()).or_default().insert(vm);
     }
 
     /// Whether this is the name of something nobody but its receiver may see: held now, or known to be a secret wherever it is set.

@@ -11,6 +11,8 @@ mod support;
 
 #[path = "unruly/environment.rs"]
 mod environment;
+#[path = "unruly/fleet.rs"]
+mod fleet;
 
 use std::time::{Duration, Instant};
 

@@ -3,5 +3,5 @@
 mod end;
 mod guest;
 mod protocol;
-mod shim;
+pub(crate) mod shim;
 mod vms;

@@ -3,12 +3,16 @@
 mod desk;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::{Arc, Mutex};
 
+use axum::http::{Method, StatusCode, Uri};
+use axum::{Json, Router};
 use pi_vers_host::platform::{Environment, Overrides, Settings};
 use pi_vers_host::{CallError, FlagValue};
 use pi_vers_tests::{built, eventually, ids};
 use serde_json::{Value, json};
 
+use crate::bridge::shim::Shim;
 use desk::{Place, Run, lock};
 
 #[tokio::test]
@@ -351,6 +355,14 @@ async fn defect_49_a_lieutenant_that_crashes_amid_a_task_is_reported() {
     let run = place.session("one").await;
     run.until_status("✗ infra [error]").await;
     assert!(run.announced().is_empty());
+    // There was no way back from an error.
+    let again = run.text("vers_lt_resume", json!({ "name": "infra" })).await;
+    assert!(
+        again.starts_with("Lieutenant \"infra\" started again."),
+        "{again}"
+    );
+    run.send("infra", "say well again").await;
+    assert!(run.announcement(1).await.text.contains("well again"));
     run.text("vers_lt_destroy", json!({ "name": "infra" }))
         .await;
     assert!(place.vms().await.is_empty());
@@ -510,9 +522,24 @@ async fn defect_53_an_idle_lieutenant_is_paused_after_a_warning() {
     let place = Place::new().await;
     let flags = [("vers-lt-idle-minutes", FlagValue::Number(0.05))];
     let run = place
-        .run("one", &place.scratch.work(), place.settings(&[]), &flags)
+        .run(
+            "one",
+            &place.scratch.work(),
+            place.settings(&[("VERS_GOLDEN_COMMIT_ID", &place.golden)]),
+            &flags,
+        )
         .await;
-    let vm = run.create(&place, "infra", "r").await;
+    // The commit is that of the environment, and the model nobody asked for is one that this agent does not have.
+    let (text, details) = run
+        .ok("vers_lt_create", json!({ "name": "infra", "role": "r" }))
+        .await;
+    assert!(
+        text.contains(
+            "  Note: it uses its own choice of a model, since claude-opus-4-6-thinking was refused"
+        ),
+        "{text}"
+    );
+    let vm = details["vmId"].as_str().unwrap().to_owned();
     eventually("it is paused", || run.told("and has been paused")).await;
     assert!(
         run.told("Lieutenant \"infra\" is idle. It is paused in"),
@@ -630,5 +657,231 @@ async fn a_local_lieutenant_needs_no_vm_and_ends_with_the_session() {
     );
     run.end().await;
     assert!(ids(&place.scratch.text("vers_vms", json!({})).await).is_empty());
+    place.end().await;
+}
+
+/// Kills a bridge as it cannot notice.
+async fn kill(shim: Shim) {
+    let pid = i32::try_from(shim.pid()).expect("a process id");
+    let pid = rustix::process::Pid::from_raw(pid).expect("a process id");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it still runs");
+    assert_eq!(shim.ended().await.code, None);
+}
+
+/// A harness of this session, on the local platform, through the bridge.
+async fn harness(place: &Place) -> Shim {
+    let (mut shim, _) = Shim::greet(&place.scratch, &["--local"], &[]).await;
+    shim.value("start", json!({ "reason": "resume" })).await;
+    shim
+}
+
+/// What the harness's host keeps of lieutenants.
+fn kept(place: &Place) -> String {
+    let mut directories = vec![place.scratch.root().join("state")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == "vers-lieutenant.json" {
+                return std::fs::read_to_string(entry.path()).unwrap_or_default();
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != "local" {
+                directories.push(entry.path());
+            }
+        }
+    }
+    String::new()
+}
+
+/// The next message to the conversation; it is answered where the harness lives on.
+async fn message(shim: &mut Shim, answered: bool) -> String {
+    let asked = shim.asked("session.sendMessage").await;
+    assert_eq!(asked["params"]["kind"], "vers:lt_completed", "{asked}");
+    assert_eq!(
+        (
+            &asked["params"]["delivery"],
+            &asked["params"]["triggerTurn"]
+        ),
+        (&json!("follow-up"), &json!(true))
+    );
+    if answered {
+        shim.send(json!({ "t": "result", "id": asked["id"], "value": null }))
+            .await;
+    }
+    asked["params"]["content"][0]["text"]
+        .as_str()
+        .expect("a text")
+        .to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defects_42_47_a_killed_harness_finds_its_lieutenant_again_with_all_it_said() {
+    let place = Place::new().await;
+    let mut shim = harness(&place).await;
+    let arguments = json!({ "name": "infra", "role": "r", "commitId": place.golden, "model": "scripted/scripted-1" });
+    shim.text("vers_lt_create", arguments).await;
+    place.scratch.note();
+    let task = "say first\nrun sleep 1; echo second\nbig 3000000\nsay last";
+    shim.text("vers_lt_send", json!({ "name": "infra", "message": task }))
+        .await;
+    kill(shim).await;
+
+    // It is resumed, and killed again before it has taken what it is told.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let mut shim = harness(&place).await;
+    let told = message(&mut shim, false).await;
+    assert!(
+        told.starts_with("[infra completed] ✅") && told.contains("last"),
+        "{told}"
+    );
+    kill(shim).await;
+
+    let mut shim = harness(&place).await;
+    let told = message(&mut shim, true).await;
+    assert!(
+        told.contains("while this session did not listen") && told.contains("last"),
+        "{told}"
+    );
+    let read = shim
+        .text("vers_lt_read", json!({ "name": "infra", "history": 20 }))
+        .await;
+    assert!(
+        read.contains("=== Response 1 ===") && !read.contains("=== Response 2 ==="),
+        "once: {}",
+        &read[read.len() - 300..]
+    );
+    shim.text(
+        "vers_lt_send",
+        json!({ "name": "infra", "message": "count" }),
+    )
+    .await;
+    let told = message(&mut shim, true).await;
+    assert!(
+        told.starts_with("[infra completed] ✅\nprompt 2 of this session"),
+        "its conversation went on: {told}"
+    );
+    let taken = || kept(&place).contains(r#"\"untold\":[]"#);
+    eventually("it is written down that it was told", taken).await;
+    kill(shim).await;
+
+    // What was told and taken is not told again.
+    let mut shim = harness(&place).await;
+    shim.text(
+        "vers_lt_send",
+        json!({ "name": "infra", "message": "say new" }),
+    )
+    .await;
+    let told = message(&mut shim, true).await;
+    assert!(told.contains("new"), "{told}");
+    let gone = shim.text("vers_lt_destroy", json!({ "name": "*" })).await;
+    assert!(gone.contains("3 tasks completed"), "{gone}");
+    shim.end().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn defect_47_a_dead_coordinators_lieutenants_are_taken_over_when_its_lease_has_run_out() {
+    let place = Place::new().await;
+    let run = place.session("dead").await;
+    run.create(&place, "infra", "r").await;
+    run.end().await;
+    // As if it had been killed a moment ago: its lease is there, and ends soon.
+    let store = place.scratch.work().join("host/vers-lieutenant.json");
+    let mut all: serde_json::Map<String, Value> =
+        serde_json::from_slice(&std::fs::read(&store).expect("the store")).expect("a store");
+    let mut record: Value =
+        serde_json::from_str(all["lieutenant/infra"].as_str().unwrap()).unwrap();
+    record["owner"] = json!("dead#1");
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    let until = now.as_millis() as u64 + 4_000;
+    all.insert("lieutenant/infra".into(), record.to_string().into());
+    all.insert(
+        "lease/dead#1".into(),
+        json!({ "session": "dead", "until": until })
+            .to_string()
+            .into(),
+    );
+    std::fs::write(&store, Value::Object(all).to_string()).unwrap();
+
+    let run = place.session("other").await;
+    let status = run.text("vers_lt_status", json!({})).await;
+    assert!(status.contains("infra [in another session]"), "{status}");
+    eventually("it is taken over", || {
+        run.widget()
+            .is_some_and(|widget| widget.contains("● infra: idle"))
+    })
+    .await;
+    run.send("infra", "say well").await;
+    assert!(run.announcement(1).await.text.contains("well"));
+    run.text("vers_lt_destroy", json!({ "name": "*" })).await;
+    run.end().await;
+    place.end().await;
+}
+
+#[tokio::test]
+async fn defects_50_51_a_control_plane_names_the_image_and_hears_of_lieutenants() {
+    let place = Place::new().await;
+    let asked: Arc<Mutex<Vec<(String, Value)>>> = Arc::default();
+    let (log, golden) = (asked.clone(), place.golden.clone());
+    let reef = Router::new().fallback(move |method: Method, uri: Uri, body: String| {
+        let what = format!("{method} {}", uri.path());
+        let answer = match what.as_str() {
+            "GET /commits/current/golden" => (
+                StatusCode::OK,
+                json!({ "commitId": golden, "source": "store" }),
+            ),
+            "POST /vm-tree/vms" => (StatusCode::CREATED, json!({})),
+            "GET /vm-tree/vms" => (StatusCode::OK, json!({ "vms": [], "count": 0 })),
+            _ if method == Method::DELETE => (StatusCode::OK, json!({ "deleted": true })),
+            _ => (StatusCode::NOT_FOUND, json!({ "error": "not found" })),
+        };
+        lock(&log).push((what, serde_json::from_str(&body).unwrap_or_default()));
+        async move { (answer.0, Json(answer.1)) }
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, reef).await });
+
+    let settings = place.settings(&[("VERS_INFRA_URL", &url), ("VERS_AUTH_TOKEN", "t")]);
+    let run = place.run("one", &place.scratch.work(), settings, &[]).await;
+    let arguments = json!({ "name": "infra", "role": "r", "model": "scripted/scripted-1" });
+    let (_, details) = run.ok("vers_lt_create", arguments).await;
+    let vm = details["vmId"].as_str().unwrap();
+    let heard = |what: &str| {
+        lock(&asked)
+            .iter()
+            .find(|(asked, _)| asked == what)
+            .cloned()
+    };
+    eventually("it is registered", || heard("POST /vm-tree/vms").is_some()).await;
+    let (_, member) = heard("POST /vm-tree/vms").unwrap();
+    assert_eq!(
+        (
+            member["vmId"].as_str(),
+            &member["name"],
+            &member["category"]
+        ),
+        (Some(vm), &json!("infra"), &json!("lieutenant"))
+    );
+    let found = run.text("vers_lt_discover", json!({})).await;
+    assert_eq!(found, "Discovery results:\ninfra: already connected");
+    run.text("vers_lt_destroy", json!({ "name": "infra" }))
+        .await;
+    let delete = format!("DELETE /vm-tree/vms/{vm}");
+    eventually("it is taken off", || heard(&delete).is_some()).await;
+
+    // A control plane that is gone keeps nobody from anything but its own part.
+    server.abort();
+    let _ = server.await;
+    let arguments = json!({ "name": "infra", "role": "r", "commitId": place.golden, "model": "scripted/scripted-1" });
+    run.text("vers_lt_create", arguments).await;
+    let found = run.text("vers_lt_discover", json!({})).await;
+    assert!(
+        found.contains("infra: already connected\nThe registry could not be asked: "),
+        "{found}"
+    );
+    run.text("vers_lt_destroy", json!({ "name": "infra" }))
+        .await;
+    run.end().await;
     place.end().await;
 }

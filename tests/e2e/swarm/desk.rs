@@ -81,20 +81,11 @@ impl Harness for Desk {
         Box::pin(async { Ok(()) })
     }
 
-    fn append_entry(
-        &self,
-        _: &str,
-        _: &str,
-        _: Value,
-    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+    fn append_entry(&self, _: &str, _: &str, _: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
         Box::pin(async { Ok(()) })
     }
 
-    fn entries(
-        &self,
-        _: &str,
-        _: Option<&str>,
-    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+    fn entries(&self, _: &str, _: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
         Box::pin(async { Ok(Vec::new()) })
     }
 
@@ -113,13 +104,15 @@ pub(super) struct Place {
 
 /// What the agent's program is on a VM. One that is called `broken` does not start.
 const AGENT: &str = "#!/bin/sh\ncase $VERS_AGENT_NAME in broken*) echo 'this one is broken' >&2; exit 7;; esac\nexec /usr/local/lib/pi-vers/pi-vers scripted-agent \"$@\"\n";
+/// What an image brings along is nobody's message.
+const STALE: &str = "mkdir -p /root/.swarm && echo stale >/root/.swarm/outbox";
 
 impl Place {
     pub(super) async fn new() -> Self {
         pi_vers_tests::needs("tmux");
         let scratch = Scratch::new();
         let endpoint = scratch.up().await;
-        let golden = install(&scratch, &endpoint).await;
+        let golden = agents::golden_with(&scratch, &endpoint, AGENT, STALE).await;
         Self {
             scratch,
             endpoint,
@@ -129,13 +122,15 @@ impl Place {
 
     /// A session of this id, on this machine.
     pub(super) async fn session(&self, id: &str) -> Run {
-        self.session_in(id, &self.scratch.work(), self.settings(), &[])
+        self.session_in(id, &self.scratch.work(), self.settings(&[]), &[])
             .await
     }
 
-    /// How to reach the platform, for a user who has a home.
-    pub(super) fn settings(&self) -> Settings {
-        let home = self.home().display().to_string();
+    /// How to reach the platform, for a user who has a home and these variables.
+    pub(super) fn settings(&self, variables: &[(&str, &str)]) -> Settings {
+        let mut all = vec![("HOME".to_owned(), self.home().display().to_string())];
+        let named = variables.iter();
+        all.extend(named.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let endpoint = &self.endpoint;
         let overrides = Overrides {
             api_key: Some(Secret::new(endpoint.api_key.clone())),
@@ -145,7 +140,7 @@ impl Place {
             tls_ca: Some(endpoint.ca_pem.clone()),
             insecure_tls: Some(false),
         };
-        Settings::discover(Environment::of([("HOME", home)]), overrides).expect("valid settings")
+        Settings::discover(Environment::of(all), overrides).expect("valid settings")
     }
 
     pub(super) fn home(&self) -> PathBuf {
@@ -173,39 +168,6 @@ impl Place {
     pub(super) async fn end(self) {
         self.scratch.end().await;
     }
-}
-
-/// Makes a commit in which the scripted agent is `pi`.
-async fn install(scratch: &Scratch, endpoint: &Endpoint) -> String {
-    let program = scratch.work().join("pi-vers");
-    if std::fs::hard_link(built::binary(), &program).is_err() {
-        std::fs::copy(built::binary(), &program).expect("the binary can be copied");
-    }
-    std::fs::write(scratch.work().join("pi"), AGENT).expect("a file");
-    let bench = Bench::open(settings(endpoint), &scratch.work()).await;
-    let vm = ids(&bench
-        .text("vers_vm_create", json!({ "wait_boot": true }))
-        .await)
-    .swap_remove(0);
-    for (from, to) in [
-        ("pi-vers", "/usr/local/lib/pi-vers/pi-vers"),
-        ("pi", "/usr/local/bin/pi"),
-    ] {
-        let arguments = json!({ "src": from, "dst": format!("vm:{vm}:{to}") });
-        bench.text("vers_vm_copy", arguments).await;
-    }
-    bench.text("vers_vm_use", json!({ "vmId": vm })).await;
-    // What an image brings along is nobody's message.
-    let script = "chmod 755 /usr/local/bin/pi /usr/local/lib/pi-vers/pi-vers && mkdir -p /root/.swarm && echo stale >/root/.swarm/outbox";
-    bench.text("bash", json!({ "command": script })).await;
-    let commit = bench.text("vers_vm_commit", json!({ "vmId": vm })).await;
-    let commit = ids(&commit).into_iter().find(|id| *id != vm);
-    bench.text("vers_vm_delete", json!({ "vmId": vm })).await;
-    bench.session.end().await;
-    for name in ["pi-vers", "pi"] {
-        std::fs::remove_file(scratch.work().join(name)).expect("it is there");
-    }
-    commit.expect("a commit")
 }
 
 /// One run of a session.

@@ -4,7 +4,7 @@
  * The steps build on each other: the first that fails ends the scenario.
  */
 import assert from "node:assert/strict";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, readFileSync, writeFileSync } from "node:fs";
 import { type TestContext, test } from "node:test";
 import { type Harness, Lab } from "./lab.mjs";
 import type { Step } from "./model.mjs";
@@ -13,6 +13,8 @@ import { type Message, type Rpc, commandOf } from "./rpc.mjs";
 const TOOLS = [
   ...["bash", "read", "edit", "write"],
   ...["vers_vms", "vers_vm_create", "vers_vm_delete", "vers_vm_branch", "vers_vm_commit", "vers_vm_restore"],
+  ...["vers_lt_create", "vers_lt_send", "vers_lt_read", "vers_lt_status", "vers_lt_pause", "vers_lt_resume"],
+  ...["vers_lt_destroy", "vers_lt_discover"],
   ...["vers_vm_state", "vers_vm_use", "vers_vm_local", "vers_vm_copy", "bg_start", "bg_stop", "bg_list", "bg_logs"],
   "alarm_set",
 ];
@@ -260,6 +262,41 @@ async function steps(
     assert.equal(blocked.isError, true);
     assert.match(blocked.text, /plan mode/i);
     await pi.command("prompt", { message: "/plan" });
+  });
+
+  await step("the model creates a lieutenant, goes on, is woken by its completion, and reads it", async () => {
+    // An image for agents: the scripted one is its pi.
+    copyFileSync(lab.path("bin/pi-vers"), lab.path("work/agent"));
+    await works("vers_vm_copy", { src: "agent", dst: `vm:${vm}:/usr/local/lib/pi-vers/pi-vers` });
+    const wrapper = "exec /usr/local/lib/pi-vers/pi-vers scripted-agent \"$@\"";
+    await works("bash", { command: `printf '#!/bin/sh\\n%s\\n' '${wrapper}' >/usr/local/bin/pi; chmod 755 /usr/local/bin/pi /usr/local/lib/pi-vers/pi-vers; pi --version` });
+    const committed = await works("vers_vm_commit", { vmId: vm });
+    const commitId = committed.text.match(/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/g)?.find((id) => id !== vm);
+    const created = await text("vers_lt_create", { name: "infra", role: "it's the tester", commitId, model: "scripted/scripted-1" });
+    assert.match(created, /^Lieutenant "infra" is ready\.\n {2}VM: [0-9a-f-]{36}\n {2}Role: it's the tester\n/);
+    assert.match(await text("vers_lt_send", { name: "infra", message: "sleep 2500\nsay the tests pass" }), /^Sent to infra \(prompt\)/);
+    assert.match(await text("bash", { command: "echo I go on" }), /I go on/);
+    const from = pi.log.length;
+    model.play({ text: "I have heard." });
+    await pi.settled(from);
+    assert.match(JSON.stringify(model.last.messages.at(-1)), /\[infra completed\] ✅\\nthe tests pass/);
+    assert.match(await text("vers_lt_read", { name: "infra" }), /^\[infra\] \(idle, 1 tasks\):\n\nthe tests pass/);
+    const widget = pi.log.findLast((message) => message["method"] === "setWidget" && JSON.stringify(message).includes("Lieutenants"));
+    assert.match(JSON.stringify(widget), /● infra: idle \(1 tasks\)/);
+  });
+
+  await step("a killed harness that is resumed has its lieutenant, with all it said meanwhile", async () => {
+    await works("vers_lt_send", { name: "infra", message: "sleep 2000\nsay said meanwhile" });
+    pi.kill();
+    await pi.exit;
+    await new Promise((later) => setTimeout(later, 3_000));
+    model.play({ text: "I have heard that, too." });
+    start("--continue");
+    await pi.settled(0);
+    assert.match(JSON.stringify(model.last.messages.at(-1)), /\[infra completed\] ✅[^"]*said meanwhile/);
+    const read = await text("vers_lt_read", { name: "infra", history: 20 });
+    assert.match(read, /the tests pass[\s\S]*said meanwhile/);
+    assert.match(await text("vers_lt_destroy", { name: "*" }), /^infra: destroyed \(VM [0-9a-f-]{36}, 2 tasks completed\)/);
   });
 
   await step("pi -p ends with the host, and flags of extensions reach it", async () => {

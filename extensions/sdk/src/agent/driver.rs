@@ -155,6 +155,8 @@ impl Driver {
         }
         let error = match outcome.await {
             Ok(()) => Error::Unavailable("the agent's output has ended".into()),
+            // Not ours, or this would have ended, too: somebody paused or deleted the VM.
+            Err(Error::Cancelled) => Error::Unavailable("the VM's connection was closed".into()),
             Err(error) => error,
         };
         let failure = remote

@@ -115,6 +115,11 @@ export class VersClient {
     this.#options = options;
   }
 
+  /** What it was made with. */
+  get options(): VersClientOptions {
+    return this.#options;
+  }
+
   async list(): Promise<Vm[]> {
     return (await this.#ask("listVms")) as Vm[];
   }

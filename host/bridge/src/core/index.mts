@@ -21,6 +21,15 @@ export {
   resolveGoldenCommit,
 } from "./golden.mjs";
 export { ensureVersApiKey, loadVersKeyFromDisk } from "./keys.mjs";
+export {
+  type SwarmAgent,
+  type SwarmAgentStatus,
+  SwarmManager,
+  type SwarmManagerOptions,
+  type SwarmSpawnOptions,
+  type SwarmSpawnResult,
+  type SwarmWaitResult,
+} from "./swarm.mjs";
 
 /** The text as one word of a shell's command. */
 export function shellEscape(text: string): string {

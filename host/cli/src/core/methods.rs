@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use vers_client::api::{Origin, SetState, VmConfig};
 use vers_client::{CommitId, Environment, Overrides, Settings, VmId};
 
-use super::{Problem, Request, Result, run};
+use super::{Problem, Request, Result, run, tool};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -243,6 +243,8 @@ pub(super) async fn run(request: &Request, method: &str, params: Value) -> Resul
         "execStreaming" => run::exec_streaming(request, read(method, params)?).await,
         "execScript" => run::exec_script(request, read(method, params)?).await,
         "uploadDirectory" => run::upload(request, read(method, params)?).await,
+        "tool" => tool::call(request, read(method, params)?).await,
+        "endSession" => tool::end(request, read(method, params)?).await,
         "ensureKeyFile" => {
             let OfVm { vm_id } = read(method, params)?;
             let file = request.race(request.platform.key_file(vm_id)).await?;

@@ -5,6 +5,7 @@
 
 mod methods;
 mod run;
+mod tool;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +79,7 @@ type Result<T, E = Problem> = std::result::Result<T, E>;
 struct Request {
     id: u64,
     platform: Arc<Platform>,
+    tools: Arc<tool::Tools>,
     outbox: Arc<Outbox>,
     cancel: CancellationToken,
 }
@@ -110,6 +112,7 @@ fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<u64, CancellationToken>>
 pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
     let mut signals = Signals::watch()?;
     let platform = Arc::new(Platform::of(options.local, options.state.as_deref()).await?);
+    let tools = Arc::new(tool::Tools::default());
     let mut stdio = Stdio::open();
     let outbox = stdio.outbox.clone();
     let tasks = TaskTracker::new();
@@ -151,6 +154,7 @@ pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
                 let request = Request {
                     id,
                     platform: platform.clone(),
+                    tools: tools.clone(),
                     outbox: outbox.clone(),
                     cancel,
                 };
@@ -173,8 +177,12 @@ pub(crate) async fn core(options: Core) -> Result<Code, Failure> {
     };
     stop.cancel();
     tasks.close();
-    if timeout(END, tasks.wait()).await.is_err() {
-        tracing::warn!("a request did not end in time");
+    let all = async {
+        tasks.wait().await;
+        tools.end().await;
+    };
+    if timeout(END, all).await.is_err() {
+        tracing::warn!("a request or a session did not end in time");
     }
     stdio.finish().await;
     ended.map(|()| Code::Ok)

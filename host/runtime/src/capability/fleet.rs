@@ -1,5 +1,5 @@
-//! `vers:platform/fleet`: the control plane of a fleet of agents, where there is one. The address and the token stay with the client; a
-//! guest is told neither.
+//! `vers:platform/fleet`: the control plane of a fleet of agents, where there is one. Who may read and change
+//! it is proven by a token that stays with the client.
 
 use pi_vers_policy::{FleetVerb, Request};
 use serde_json::Value;

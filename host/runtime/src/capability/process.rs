@@ -24,6 +24,7 @@ use crate::bindings::vers::system::process::{
     Command, EnvValue, Exit, Host, HostChild, HostChildWithStore, HostWithStore, OutputMode,
     Program, Signal, Stopped,
 };
+use crate::budget;
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
 
@@ -385,7 +386,10 @@ async fn start(
     let mut env = ask.services.basic_environment();
     for variable in &command.env {
         let value = match &variable.value {
-            EnvValue::Plain(value) => value.clone(),
+            EnvValue::Plain(value) => {
+                let known = budget::known(&ask.services, &variable.name);
+                known.unwrap_or_else(|| value.clone())
+            }
             EnvValue::Secret(name) => {
                 ask.permit(&Request::Secret {
                     name,

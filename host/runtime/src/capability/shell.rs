@@ -16,6 +16,7 @@ use super::{follow, streams};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::platform::shell::{Followed, Host, HostWithStore, Position};
 use crate::bindings::vers::system::process::{Command, EnvValue, OutputMode, Program};
+use crate::budget;
 use crate::guest::{Ask, Guest, Has};
 
 impl Host for Guest {}
@@ -163,7 +164,10 @@ async fn translate(
     let mut env = Vec::with_capacity(command.env.len());
     for variable in command.env {
         let value = match variable.value {
-            EnvValue::Plain(value) => ClientValue::Plain(value),
+            EnvValue::Plain(value) => {
+                let known = budget::known(&ask.services, &variable.name);
+                ClientValue::Plain(known.unwrap_or(value))
+            }
             EnvValue::Secret(name) => {
                 ask.permit(&Request::Secret {
                     name: &name,

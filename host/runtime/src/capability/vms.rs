@@ -13,6 +13,7 @@ use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::platform::vms::{
     CommitInfo, Host, HostWithStore, Origin, State, Vm, VmConfig,
 };
+use crate::budget::{self, Room};
 use crate::guest::{Ask, Guest, Has};
 use crate::services::Services;
 
@@ -45,7 +46,7 @@ impl Facts {
             id: vm.id,
             text: vm.id.to_string(),
             labels,
-            own: ask.services.is_own(&ask.name, vm.id),
+            own: ask.services.budget.is_own(&ask.name, vm.id),
         }
     }
 }
@@ -63,7 +64,7 @@ pub(super) async fn facts(ask: &Ask, id: &str) -> Result<Facts, Error> {
         id,
         text: id.to_string(),
         labels: Vec::new(),
-        own: ask.services.is_own(&ask.name, id),
+        own: ask.services.budget.is_own(&ask.name, id),
     })
 }
 
@@ -93,11 +94,13 @@ async fn on_none(accessor: &Accessor<Guest, Has>, verb: VmVerb) -> Result<Ask, E
 struct Unclaimed {
     services: Arc<Services>,
     vms: Vec<VmId>,
+    room: Option<Room>,
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         let (services, vms) = (self.services.clone(), std::mem::take(&mut self.vms));
+        let room = self.room.take();
         if vms.is_empty() {
             return;
         }
@@ -111,29 +114,27 @@ impl Drop for Unclaimed {
                     tracing::warn!("a VM nobody asked for any more is left: {why}");
                 }
             }
+            drop(room);
         });
     }
 }
 
-/// Makes VMs within the extension's limit. The request itself goes on when the call is given up, because
-/// the platform would; what comes of it is then deleted.
+/// Makes VMs within the extension's limits. The request itself goes on when the call is given up, because
+/// the platform would; what comes of it is then deleted, and keeps its room until it is.
 async fn made(
     ask: &Ask,
     count: u64,
     make: impl Future<Output = vers_client::Result<Vec<VmId>>> + Send + 'static,
 ) -> Result<Vec<String>, Error> {
-    let have = u64::try_from(ask.services.own_count(&ask.name)).unwrap_or(u64::MAX);
-    if have.saturating_add(count) > ask.limits.vms {
-        let most = ask.limits.vms;
-        return Err(Error::Limit(format!(
-            "{} has {have} VMs of its own, and its limit `vms` allows {most}: delete some first",
-            ask.name
-        )));
-    }
+    let room = budget::room(&ask.services, &ask.name, &ask.limits, count)?;
     let (done, outcome) = oneshot::channel();
     let services = ask.services.clone();
     tokio::spawn(async move {
-        let made = make.await.map(|vms| Unclaimed { services, vms });
+        let made = make.await.map(|vms| Unclaimed {
+            services,
+            vms,
+            room: Some(room),
+        });
         // A receiver that is gone gives the VMs back, and dropping them deletes them.
         let _ = done.send(made);
     });
@@ -145,7 +146,9 @@ async fn made(
     };
     let mut unclaimed: Unclaimed = ask.race(wait).await?;
     let vms = std::mem::take(&mut unclaimed.vms);
-    vms.iter().for_each(|vm| ask.services.made(&ask.name, *vm));
+    if let Some(room) = unclaimed.room.take() {
+        budget::claim(room, &ask.limits, &vms);
+    }
     Ok(vms.iter().map(ToString::to_string).collect())
 }
 
@@ -261,7 +264,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let (ask, id) = on_vm(accessor, &id, VmVerb::Delete).await?;
             ask.race(ask.services.api.delete_vm(id)).await?;
-            ask.services.gone(id);
+            ask.services.budget.gone(id);
             ask.services.ssh.disconnect(id).await;
             Ok(())
         }
@@ -331,6 +334,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                     )));
                 }
             };
+            if wanted == SetState::Running && ask.services.budget.is_over(&ask.name, id) {
+                return Err(Error::Limit(format!(
+                    "the time that the limit `vm-lifetime` of {} allows VM {id} is over: its user may resume it, or raise the limit",
+                    ask.name
+                )));
+            }
             ask.race(ask.services.api.set_state(id, wanted)).await?;
             if wanted == SetState::Paused {
                 // What runs over the connection would only find out by time-outs; and a paused VM confirms nothing.

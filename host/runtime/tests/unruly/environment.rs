@@ -86,13 +86,16 @@ async fn a_secret_is_there_for_whom_it_is_held_and_granted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_child_is_given_the_key_that_the_host_uses_now_and_no_argument_shows_it() {
     let bench = bench(
-        "process = [{ program = \"/bin/sh\", args = [\"-c ...\"], env = [\"TOKEN\"] }]\nsecrets = [\"VERS_API_KEY -> child env /bin/sh\"]",
+        "process = [{ program = \"/bin/sh\", args = [\"-c ...\"], env = [\"TOKEN\", \"VERS_AGENT_DEPTH\"] }]\nsecrets = [\"VERS_API_KEY -> child env /bin/sh\"]",
     )
     .await;
-    let script = "case $TOKEN in a-key-*-see) echo same;; esac; tr '\\0' ' ' </proc/$$/cmdline";
+    let script = "case $TOKEN in a-key-*-see) echo same at $VERS_AGENT_DEPTH;; esac; tr '\\0' ' ' </proc/$$/cmdline";
     let arguments = json!({ "text": "VERS_API_KEY", "argv": ["/bin/sh", "-c", script] });
     let said = bench.text("with-secret", arguments).await;
-    assert!(said.contains("Code(0)") && said.contains("same"), "{said}");
+    assert!(
+        said.contains("Code(0)") && said.contains("same at 1"),
+        "{said}"
+    );
     // The arguments were looked at; a key in them would be marked.
     assert!(
         said.contains("case $TOKEN") && !said.contains("redacted"),

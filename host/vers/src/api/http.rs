@@ -265,14 +265,20 @@ impl Http {
                 ),
             ));
         }
+        let again = error.is_connect() || call.may_repeat();
+        let advice = if again {
+            "check the network and VERS_BASE_URL"
+        } else {
+            "whether it was done is not known: look before you try it again"
+        };
         let line = format!(
-            "{}: cannot reach {host}: {}; check the network and VERS_BASE_URL",
+            "{}: cannot reach {host}: {}; {advice}",
             call.what,
             innermost(error)
         );
         Attempt {
             error: Error::unavailable(line),
-            again: error.is_connect() || call.may_repeat(),
+            again,
             after: None,
         }
     }
