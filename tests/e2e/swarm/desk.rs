@@ -9,7 +9,7 @@ use pi_vers_host::{
     CallError, Content, CustomMessage, Delivery, FlagValue, Harness, HarnessError, Host, Line,
     Session, StartReason,
 };
-use pi_vers_tests::{Bench, DEADLINE, Scratch, built, ids, session_with, settings};
+use pi_vers_tests::{DEADLINE, Scratch, agents, session_with};
 use serde_json::{Value, json};
 use vers_client::{Environment, Overrides, Secret, Settings};
 use vers_local::Endpoint;
