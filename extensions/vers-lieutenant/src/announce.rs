@@ -6,8 +6,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::rc::Rc;
 
+use futures::future::{Either, select};
 use pi_vers_sdk::agent::{Bookmark, Outcome, Run};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::{bus, timers};
@@ -16,10 +18,10 @@ use serde_json::json;
 
 use crate::history::{MOST, Past};
 use crate::keep::{self, Kept, warn};
-use crate::panel;
 use crate::record::Phase;
 use crate::table::Lieutenant;
 use crate::words::announcement;
+use crate::{panel, start};
 
 /// The topic of the bus, and the kind of the message.
 pub(crate) const COMPLETED: &str = "vers:lt_completed";
@@ -94,7 +96,11 @@ pub(crate) fn tell(lieutenant: &Rc<Lieutenant>) {
     let lieutenant = lieutenant.clone();
     background::spawn(async move {
         while let Some(number) = lieutenant.record().untold.first().copied() {
-            if lieutenant.held().is_some() || !tell_of(&lieutenant, number).await {
+            // A session that ends leaves it to the next one.
+            if lieutenant.held().is_some()
+                || start::is_stopping()
+                || !tell_of(&lieutenant, number).await
+            {
                 break;
             }
             lieutenant.news.runs.borrow_mut().remove(&number);
@@ -104,7 +110,22 @@ pub(crate) fn tell(lieutenant: &Rc<Lieutenant>) {
             }
         }
         lieutenant.news.busy.set(false);
+        lieutenant.change(|_| ());
     });
+}
+
+/// Waits until what is being told has been told, and written down: at most this many milliseconds.
+pub(crate) async fn told(lieutenant: &Lieutenant, patience: u64) {
+    let mut late = pin!(timers::sleep(patience));
+    loop {
+        let changed = lieutenant.changed();
+        if !lieutenant.news.busy.get() {
+            return;
+        }
+        if let Either::Right(_) = select(changed, late.as_mut()).await {
+            return;
+        }
+    }
 }
 
 /// Tells of one run. False when that is left to the next session.

@@ -23,8 +23,12 @@ const AGAIN: u64 = 5_000;
 /// How long the last deletions may take when the session ends, in milliseconds.
 const CLEANING: u64 = 5_000;
 
+/// How long what is just being told may take when the session ends, in milliseconds.
+const TELLING: u64 = 1_000;
+
 thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
+    static STOPPING: Cell<bool> = const { Cell::new(false) };
     static LOADED: Cell<bool> = const { Cell::new(false) };
     static WAITING: RefCell<Vec<oneshot::Sender<()>>> = RefCell::default();
 }
@@ -166,8 +170,14 @@ async fn adopt(one: &Rc<Lieutenant>) {
     }
 }
 
+/// Whether the session ends.
+pub(crate) fn is_stopping() -> bool {
+    STOPPING.get()
+}
+
 /// The session ends: what is known is stored, local lieutenants end, the others go on without anybody who listens.
 pub(crate) async fn stop() {
+    STOPPING.set(true);
     let ours = table::ours();
     join_all(ours.iter().map(async |one| {
         let record = one.record();
@@ -175,6 +185,7 @@ pub(crate) async fn stop() {
             return;
         }
         let agent = one.end_term();
+        announce::told(one, TELLING).await;
         if record.is_local() {
             if let Some(agent) = agent {
                 // What cannot be ended so, the host ends with the instance.
