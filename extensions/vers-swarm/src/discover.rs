@@ -264,6 +264,7 @@ impl Found {
         let record = keep::of(&self.vm.id).await.unwrap_or_else(|| Record {
             vm: self.vm.id.clone(),
             session: self.session.clone().unwrap_or_default(),
+            created: timers::now() / 1000,
             // It may have been told by whoever had it before.
             briefed: true,
             ..Record::default()

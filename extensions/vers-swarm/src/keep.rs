@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use pi_vers_sdk::Error;
-use pi_vers_sdk::harness::{log, session};
+use pi_vers_sdk::harness::{log, session, timers};
 use pi_vers_sdk::system::store;
 
 use crate::notes::warn;
@@ -12,6 +12,8 @@ use crate::worker::Worker;
 
 /// Key of the owners' ids that the platform gave our VMs: of one account there are several users, and their VMs are listed, too.
 const OWNERS: &str = "owners";
+/// Age of a record of another session that nobody comes back for, in seconds.
+const OLD: u64 = 30 * 86_400;
 /// How many of them are remembered.
 const MOST_OWNERS: usize = 16;
 
@@ -50,20 +52,25 @@ pub(crate) async fn of(vm: &str) -> Option<Record> {
     serde_json::from_str(&text).ok()
 }
 
-/// The records of this session's agents.
+/// The records of this session's agents. Old ones of other sessions are deleted: labels still find such agents, and the store is
+/// bounded.
 ///
 /// # Errors
 /// The store's.
 pub(crate) async fn ours() -> Result<Vec<Record>, Error> {
     let session = session::id();
+    let now = timers::now() / 1000;
     let mut records = Vec::new();
     for key in store::keys(PREFIX.into()).await? {
-        let Some(text) = store::get(key).await? else {
+        let Some(text) = store::get(key.clone()).await? else {
             continue;
         };
         match serde_json::from_str::<Record>(&text) {
             Ok(record) if record.session == session && !record.vm.is_empty() => {
                 records.push(record);
+            }
+            Ok(record) if now.saturating_sub(record.created) > OLD => {
+                warn("An old record was not deleted", store::delete(key).await);
             }
             Ok(_) => {}
             Err(why) => log::write(log::Level::Warn, &format!("An unreadable record: {why}")),
