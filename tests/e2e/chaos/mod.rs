@@ -372,7 +372,7 @@ async fn whatever_fails_each_task_is_told_of_once_and_no_vm_is_left() {
     let env = env.map(|(name, value)| (name.to_owned(), value)).into();
     let arena = Arc::new(Arena {
         harness: Coordinator::start(&scratch, env).await,
-        golden: golden,
+        golden,
         over: AtomicBool::new(false),
         token: AtomicU64::new(1),
         making: RwLock::new(()),
@@ -389,13 +389,16 @@ async fn whatever_fails_each_task_is_told_of_once_and_no_vm_is_left() {
         one.await.expect("all that was asked of it holds");
     }
     let count = |number: &AtomicU64| number.load(Ordering::Relaxed);
-    println!(
-        "{FAULTS} faults, {} restarts; {} tasks answered, {} reported as failed, {} not taken",
-        count(&arena.harness.restarts),
-        count(&arena.answered),
-        count(&arena.failed),
-        count(&arena.refused)
-    );
+    #[allow(clippy::print_stderr, reason = "what was survived is worth knowing")]
+    {
+        eprintln!(
+            "{FAULTS} faults, {} restarts; {} tasks answered, {} reported as failed, {} not taken",
+            count(&arena.harness.restarts),
+            count(&arena.answered),
+            count(&arena.failed),
+            count(&arena.refused)
+        );
+    }
     assert_eq!(kinds.len(), 7, "{kinds:?}");
     // No task is told of twice, whoever had sent it.
     let mut seen = BTreeSet::new();
