@@ -13,8 +13,8 @@
 //! One small shell (`follow.sh`) holds the file open and copies what is new with `cat`, which leaves the offset where it
 //! stopped. `tail -F` does not do the copying, because it loses the end of a file that is replaced, or prints it twice,
 //! and says so on another output, in no order; it only wakes the shell. GNU's `tail` watches (inotify) files that are on
-//! the VM's own disks and no symbolic links; else, and where there is only busybox, it looks once a second: everything
-//! is told then too, up to a second later. What the shell says stands within the data, [marked](marks).
+//! the VM's own disks and no symbolic links; else (overlayfs counts as not its own) it looks ten times a second, and
+//! busybox's once: everything is told then too, that much later. What the shell says stands within the data, [marked](marks).
 //!
 //! It is a command like others, stopped with the follow, and by the connection's control shell when that breaks. And it
 //! ends by itself with its input: a connection may break before the control shell has heard of it. A consumer that does
@@ -563,7 +563,7 @@ mod tests {
         }
     }
 
-    /// The process of this name in a process group.
+    /// The process of this name in a process group that follows.
     fn member(group: u32, name: &str) -> rustix::process::Pid {
         let deadline = std::time::Instant::now() + Duration::from_secs(15);
         while std::time::Instant::now() < deadline {
@@ -573,6 +573,8 @@ mod tests {
                 if let [pid, comm, _, _, pgrp, ..] = fields.as_slice()
                     && *comm == format!("({name})")
                     && *pgrp == group.to_string()
+                    && std::fs::read(entry.path().join("cmdline"))
+                        .is_ok_and(|line| line.windows(4).any(|part| part == b"\0-F\0"))
                 {
                     return rustix::process::Pid::from_raw(pid.parse().unwrap()).unwrap();
                 }

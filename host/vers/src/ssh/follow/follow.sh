@@ -88,7 +88,9 @@ wake() {
 }
 # tail only wakes this shell: by its heading once it watches, then with whatever was appended, and with its notices
 # that the file was truncated, went, came, or was replaced. What it prints is thrown away.
-tail -v -c 0 -F "$p" 2>&1 </dev/null | {
+# Where the system cannot wake it (overlayfs) it looks ten times a second, if it can: busybox's takes no fraction, and has no --version.
+if tail --version >/dev/null </dev/null; then often='-s 0.1'; else often=''; fi
+tail -v -c 0 $often -F "$p" 2>&1 </dev/null | {
   look
   # Else it leaves this process group; busybox's does not, and has no such option.
   if timeout --foreground 1 true; then foreground=--foreground; else foreground=''; fi
