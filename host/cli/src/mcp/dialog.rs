@@ -81,6 +81,7 @@ pub(crate) fn read(dialog: &Dialog, result: &Value) -> Reading {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::indexing_slicing)]
     use super::*;
 
     fn accept(value: Value) -> Value {

@@ -89,17 +89,20 @@ impl Fault {
     }
 }
 
+/// Why a line is no message, and the id it has in spite of that.
+pub(crate) type Misfit = Box<(Option<Id>, Fault)>;
+
 /// Reads one line.
-pub(crate) fn read(line: &[u8]) -> Result<Message, (Option<Id>, Fault)> {
+pub(crate) fn read(line: &[u8]) -> Result<Message, Misfit> {
     let value: Value = serde_json::from_slice(line)
-        .map_err(|why| (None, Fault::new(PARSE, format!("this is no JSON: {why}"))))?;
+        .map_err(|why| misfit(None, PARSE, format!("this is no JSON: {why}")))?;
     let Value::Object(mut object) = value else {
         let why = "a message is an object; batches are not supported";
-        return Err((None, Fault::new(INVALID_REQUEST, why)));
+        return Err(misfit(None, INVALID_REQUEST, why.to_owned()));
     };
     let raw = object.remove("id").filter(|id| !id.is_null());
     let id = raw.as_ref().and_then(Id::of);
-    let invalid = |id: Option<Id>, why: &str| (id, Fault::new(INVALID_REQUEST, why));
+    let invalid = |id: Option<Id>, why: &str| misfit(id, INVALID_REQUEST, why.to_owned());
     if raw.is_some() && id.is_none() {
         return Err(invalid(None, "an `id` is a string or a number"));
     }
@@ -110,7 +113,11 @@ pub(crate) fn read(line: &[u8]) -> Result<Message, (Option<Id>, Fault)> {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(params)) => params,
         Some(_) => {
-            return Err((id, Fault::params("`params` is no object")));
+            return Err(misfit(
+                id,
+                INVALID_PARAMS,
+                "`params` is no object".to_owned(),
+            ));
         }
     };
     match (object.remove("method"), id) {
@@ -137,6 +144,10 @@ pub(crate) fn read(line: &[u8]) -> Result<Message, (Option<Id>, Fault)> {
         }
         (None, None) => Err(invalid(None, "there is no `method`")),
     }
+}
+
+fn misfit(id: Option<Id>, code: i64, why: String) -> Misfit {
+    Box::new((id, Fault::new(code, why)))
 }
 
 pub(crate) fn result(id: &Id, result: Value) -> Value {
@@ -276,9 +287,10 @@ mod tests {
             ),
             (r#"{"jsonrpc":"2.0","id":3}"#, INVALID_REQUEST, Some("3")),
         ] {
-            let Err((found, fault)) = read(line.as_bytes()) else {
+            let Err(misfit) = read(line.as_bytes()) else {
                 panic!("{line} is taken for a message")
             };
+            let (found, fault) = *misfit;
             assert_eq!(
                 (fault.code, found),
                 (code, id.map(|id| Id(id.into()))),

@@ -116,7 +116,7 @@ impl Server {
             Ok(Message::Request(request)) => self.request(request, line.len()).await,
             Ok(Message::Notification { method, params }) => self.notification(&method, &params),
             Ok(Message::Answer { id, outcome }) => self.shared.desk.answered(&id, outcome),
-            Err((id, why)) => self.refuse(id.as_ref(), &why).await,
+            Err(misfit) => self.refuse(misfit.0.as_ref(), &misfit.1).await,
         }
     }
 
