@@ -1,4 +1,4 @@
 #!/usr/bin/env node
-// `vers-mcp` is `pi-vers mcp`. As long as the binary has no such command, it says so itself.
+// `vers-mcp` is `pi-vers mcp`.
 import { launch } from "../dist/launch.mjs";
 launch("mcp");

@@ -78,6 +78,14 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
         after_help = "A harness's own extension starts this; docs/bridge.md has the protocol.\n\nExample:\n  pi-vers bridge --local"
     )]
     Bridge(Bridge),
+    /// Serve a client of the Model Context Protocol on standard input and output
+    #[command(after_help = "\
+A client starts this; docs/mcp.md says how each is set up.
+
+Examples:
+  claude mcp add vers -- pi-vers mcp
+  codex mcp add vers -- pi-vers mcp --local")]
+    Mcp(Mcp),
     /// Serve a program that wants the platform: JSON lines on standard input and output
     #[command(
         after_help = "docs/core.md has the methods.\n\nExample:\n  echo '{\"id\":1,\"method\":\"listVms\"}' | pi-vers core"
@@ -219,6 +227,24 @@ pub(crate) struct Bridge {
     /// Its state directory
     #[arg(long, value_name = "DIR", requires = "local")]
     pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) loading: Loading,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Mcp {
+    /// Use the platform of this machine; started for this client if it is not up
+    #[arg(long)]
+    pub(crate) local: bool,
+    /// Its state directory
+    #[arg(long, value_name = "DIR", requires = "local")]
+    pub(crate) state: Option<PathBuf>,
+    /// Remember the session under this name, for example which VM is active
+    #[arg(long, value_name = "NAME")]
+    pub(crate) session: Option<String>,
+    /// Set a flag of an extension
+    #[arg(long, value_name = "NAME=VALUE", value_parser = flag)]
+    pub(crate) flag: Vec<(String, String)>,
     #[command(flatten)]
     pub(crate) loading: Loading,
 }

@@ -97,6 +97,11 @@ impl Local {
         settings(&self.endpoint)
     }
 
+    /// The state directory of a platform that was started for this run, and has to end with it.
+    pub(crate) fn to_end(&self) -> Option<&Path> {
+        self.started.then_some(self.state.as_path())
+    }
+
     /// What stays if the program is quit now.
     pub(crate) fn left_behind(&self) -> Option<String> {
         let down = format!(

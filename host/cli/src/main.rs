@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod local;
 mod login;
+mod mcp;
 mod progress;
 mod run;
 mod scripted;
@@ -72,6 +73,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Tools(options) => tools::tools(terminal, options).await,
         Command::Run(options) => run::run(terminal, options).await,
         Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
+        Command::Mcp(options) => Box::pin(mcp::mcp(terminal, options)).await,
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use pi_vers_host::policy::{Error as PolicyError, Policy};
 use pi_vers_host::secrets::Secrets;
-use pi_vers_host::{Extension, Host};
+use pi_vers_host::{Error, Extension, Harness, Host, Session};
 use vers_client::{Environment, Overrides, Settings};
 
 use crate::args::Loading;
@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::shipped::{self, SHIPPED};
 
 /// The project's policy, in its directory.
-const PROJECT: &str = "pi-vers.toml";
+pub(crate) const PROJECT: &str = "pi-vers.toml";
 
 /// The user's policy file: the given one, which then has to be there, or the usual one.
 pub(crate) fn policy_file(given: Option<&Path>) -> Result<PathBuf, Failure> {
@@ -125,6 +125,32 @@ pub(crate) async fn extensions(host: &Host, files: &[PathBuf]) -> Result<Vec<Ext
     all.retain(|shipped| !own.iter().any(|own| own.name() == shipped.name()));
     all.extend(own);
     Ok(all)
+}
+
+/// Opens a session. An extension whose names clash with those of one before it is left out, also of the list; the second
+/// value says so, in words for people.
+pub(crate) fn open(
+    host: &Host,
+    harness: Arc<dyn Harness>,
+    extensions: &mut Vec<Extension>,
+) -> Result<(Session, Vec<String>), Failure> {
+    let mut left_out = Vec::new();
+    loop {
+        match host.session(harness.clone(), extensions.clone()) {
+            Err(Error::Clash {
+                what,
+                name,
+                first,
+                second,
+            }) if first != second => {
+                left_out.push(format!(
+                    "The extension {second} is left out: {first} offers the {what} {name}, too."
+                ));
+                extensions.retain(|extension| extension.name() != second);
+            }
+            opened => return Ok((opened?, left_out)),
+        }
+    }
 }
 
 /// How messages name a shipped extension.

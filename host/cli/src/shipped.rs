@@ -16,6 +16,11 @@ include!(concat!(env!("OUT_DIR"), "/shipped.rs"));
 /// The grants, bound to the digests of the bytes above.
 const GRANTS: &str = include_str!(concat!(env!("OUT_DIR"), "/shipped.toml"));
 
+/// The grants as text: the digests of all that is shipped are in it.
+pub(crate) fn grants() -> &'static str {
+    GRANTS
+}
+
 /// The policy of the shipped extensions.
 pub(crate) fn policy() -> Result<Policy, Failure> {
     Ok(Policy::parse(GRANTS, "the shipped grants")?)

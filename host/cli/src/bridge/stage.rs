@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pi_vers_host::{Error, Extension, ExtensionInfo, Host, Session};
+use pi_vers_host::{Extension, ExtensionInfo, Host, Session};
 use vers_client::{Environment, Overrides, Secret, Settings};
 
 use super::harness::Shim;
@@ -74,23 +74,9 @@ impl Stage {
 
     /// Opens a session. An extension whose names clash with those of one before it is left out.
     pub(crate) fn open(&mut self, shim: &Arc<Shim>) -> Result<Session, Failure> {
-        loop {
-            match self.host.session(shim.clone(), self.extensions.clone()) {
-                Err(Error::Clash {
-                    what,
-                    name,
-                    first,
-                    second,
-                }) if first != second => {
-                    self.left_out.push(format!(
-                        "The extension {second} is left out: {first} offers the {what} {name}, too."
-                    ));
-                    self.extensions
-                        .retain(|extension| extension.name() != second);
-                }
-                opened => return Ok(opened?),
-            }
-        }
+        let (session, left_out) = setup::open(&self.host, shim.clone(), &mut self.extensions)?;
+        self.left_out.extend(left_out);
+        Ok(session)
     }
 
     /// Whether the user has named another platform than the host talks to.

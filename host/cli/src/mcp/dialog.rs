@@ -1,0 +1,133 @@
+//! Dialogs of extensions as forms of the client.
+//!
+//! A form is a flat object with one field. What comes back is a stranger's: it is held against the same form again. Forms must not
+//! be used for secrets; extensions have flags and the environment for those.
+
+use pi_vers_host::{Answer, Dialog, visible};
+use serde_json::{Value, json};
+
+/// The key under which a call that is handed back asks.
+pub(crate) const KEY: &str = "answer";
+
+/// What came back.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Answer(Answer),
+    /// Somebody did not want to answer, or nobody was there.
+    Dismissed,
+    /// It does not fit the form.
+    Misfit,
+}
+
+/// The parameters of `elicitation/create`. Clients of the first version with forms know no titles of choices.
+pub(crate) fn form(title: &str, dialog: &Dialog, titled: bool) -> Value {
+    let title = visible(title);
+    let (message, field) = match dialog {
+        Dialog::Confirm(message) => {
+            let message = match (title.as_str(), visible(message)) {
+                (_, message) if message.is_empty() => title,
+                ("", message) => message,
+                (title, message) => format!("{title}\n\n{message}"),
+            };
+            let field = json!({ "type": "boolean", "title": "Yes", "default": false });
+            (message, field)
+        }
+        Dialog::Select(options) => {
+            let field = if titled {
+                let choice = |(at, option): (usize, &String)| json!({ "const": at.to_string(), "title": visible(option) });
+                json!({ "type": "string", "oneOf": options.iter().enumerate().map(choice).collect::<Vec<_>>() })
+            } else {
+                let all: Vec<String> = (0..options.len()).map(|at| at.to_string()).collect();
+                let names: Vec<String> = options.iter().map(|option| visible(option)).collect();
+                json!({ "type": "string", "enum": all, "enumNames": names })
+            };
+            (title, field)
+        }
+        Dialog::Input(hint) => (
+            title,
+            json!({ "type": "string", "description": visible(hint) }),
+        ),
+        Dialog::Edit(text) => (title, json!({ "type": "string", "default": text })),
+    };
+    json!({
+        "mode": "form",
+        "message": message,
+        "requestedSchema": { "type": "object", "properties": { KEY: field }, "required": [KEY] },
+    })
+}
+
+/// Reads the result of `elicitation/create`.
+pub(crate) fn read(dialog: &Dialog, result: &Value) -> Reading {
+    match result.get("action").and_then(Value::as_str) {
+        Some("accept") => {}
+        Some("decline" | "cancel") => return Reading::Dismissed,
+        _ => return Reading::Misfit,
+    }
+    let value = result.get("content").and_then(|content| content.get(KEY));
+    let answer = match (dialog, value) {
+        (Dialog::Confirm(_), Some(Value::Bool(yes))) => Some(Answer::Yes(*yes)),
+        (Dialog::Select(options), Some(Value::String(choice))) => choice
+            .parse()
+            .ok()
+            .filter(|at| *at < options.len())
+            .map(Answer::Index),
+        (Dialog::Input(_) | Dialog::Edit(_), Some(Value::String(text))) => {
+            Some(Answer::Text(text.clone()))
+        }
+        _ => None,
+    };
+    answer.map_or(Reading::Misfit, Reading::Answer)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing)]
+    use super::*;
+
+    fn accept(value: Value) -> Value {
+        json!({ "action": "accept", "content": { KEY: value } })
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_the_form_is_none() {
+        let select = Dialog::Select(vec!["a".into(), "b".into()]);
+        assert_eq!(
+            read(&select, &accept(json!("1"))),
+            Reading::Answer(Answer::Index(1))
+        );
+        for wrong in [json!("2"), json!(1), json!("b"), json!(null)] {
+            assert_eq!(read(&select, &accept(wrong)), Reading::Misfit);
+        }
+        let confirm = Dialog::Confirm("?".into());
+        assert_eq!(
+            read(&confirm, &accept(json!(false))),
+            Reading::Answer(Answer::Yes(false))
+        );
+        assert_eq!(read(&confirm, &accept(json!("yes"))), Reading::Misfit);
+        assert_eq!(
+            read(&confirm, &json!({ "action": "accept" })),
+            Reading::Misfit
+        );
+        for word in ["decline", "cancel"] {
+            assert_eq!(
+                read(&confirm, &json!({ "action": word })),
+                Reading::Dismissed
+            );
+        }
+        for nonsense in [json!({}), json!([]), json!({ "action": 1 })] {
+            assert_eq!(read(&confirm, &nonsense), Reading::Misfit);
+        }
+    }
+
+    #[test]
+    fn older_clients_get_a_plain_choice() {
+        let select = Dialog::Select(vec!["a".into()]);
+        let field =
+            |titled| form("t", &select, titled)["requestedSchema"]["properties"][KEY].clone();
+        assert_eq!(field(false)["enum"], json!(["0"]));
+        assert_eq!(
+            field(true)["oneOf"],
+            json!([{ "const": "0", "title": "a" }])
+        );
+    }
+}

@@ -1,0 +1,249 @@
+//! The client as the harness of extensions.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use pi_vers_host::{
+    Answer, BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, Dialog, FlagValue,
+    Harness, HarnessError, Line, Severity, ToolOutput, visible,
+};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::catalogue::BUILT_INS;
+use super::desk::{Desk, News};
+use super::era::Level;
+use crate::harness::CommandLine;
+
+/// A dialog that stays open this long is as good as one without a limit.
+const LONGEST_DIALOG: Duration = Duration::from_secs(60 * 60);
+/// Most widgets that are shown.
+const MOST_WIDGETS: usize = 256;
+/// The resource with all status entries.
+pub(crate) const STATUS: &str = "pi-vers://status";
+
+/// What extensions show without being asked: readable as resources.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    status: BTreeMap<(String, String), String>,
+    /// Name and text, by URI.
+    widgets: BTreeMap<String, (String, String)>,
+}
+
+impl Board {
+    pub(crate) fn list(&self) -> Vec<Value> {
+        let status = json!({
+            "uri": STATUS, "name": "status", "title": "Status", "mimeType": "text/plain",
+            "description": "What extensions show in a status line, for example the active VM",
+        });
+        let widget = |(uri, (name, _)): (&String, &(String, String))| json!({ "uri": uri, "name": name, "mimeType": "text/plain" });
+        std::iter::once(status)
+            .chain(self.widgets.iter().map(widget))
+            .collect()
+    }
+
+    pub(crate) fn read(&self, uri: &str) -> Option<String> {
+        if uri != STATUS {
+            return self.widgets.get(uri).map(|(_, text)| text.clone());
+        }
+        let lines: Vec<&str> = self.status.values().map(String::as_str).collect();
+        Some(lines.join("\n"))
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Front {
+    /// Keeps flags and entries.
+    line: CommandLine,
+    desk: Arc<Desk>,
+    board: Arc<Mutex<Board>>,
+}
+
+impl Front {
+    pub(crate) fn new(line: CommandLine, desk: Arc<Desk>, board: Arc<Mutex<Board>>) -> Self {
+        Self { line, desk, board }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn said(&self, from: &str, content: &[Content]) {
+        let texts: Vec<&str> = content.iter().filter_map(Content::as_text).collect();
+        let text = visible(&texts.join("\n"));
+        self.desk.say(from, &text);
+        self.desk.log(from, Level::Info, &text);
+    }
+}
+
+fn text(line: Line) -> String {
+    line.into_iter().map(|span| span.text).collect()
+}
+
+/// A part of a URI.
+fn escaped(part: &str) -> String {
+    let mut escaped = String::new();
+    for byte in part.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.') {
+            escaped.push(byte.into());
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+impl Harness for Front {
+    fn interactive(&self) -> bool {
+        self.desk.interactive()
+    }
+
+    fn notify(&self, from: &str, message: &str, severity: Severity) {
+        let level = match severity {
+            Severity::Info => Level::Info,
+            Severity::Warning => Level::Warning,
+            Severity::Error => Level::Error,
+        };
+        let message = visible(message);
+        self.desk.say(from, &message);
+        self.desk.log(from, level, &message);
+    }
+
+    fn set_status(&self, from: &str, key: &str, line: Option<Line>) {
+        let at = (from.to_owned(), key.to_owned());
+        let old = match line {
+            Some(line) => {
+                let new = text(line);
+                let mut board = self.board();
+                if board.status.len() >= MOST_WIDGETS && !board.status.contains_key(&at) {
+                    return;
+                }
+                let old = board.status.insert(at, new.clone());
+                if old.as_ref() == Some(&new) {
+                    return;
+                }
+                old
+            }
+            None => match self.board().status.remove(&at) {
+                None => return,
+                old => old,
+            },
+        };
+        drop(old);
+        self.desk.news(&News::Resource(STATUS));
+    }
+
+    fn set_widget(&self, from: &str, key: &str, lines: Option<Vec<Line>>) {
+        let uri = format!("pi-vers://widgets/{}/{}", escaped(from), escaped(key));
+        let changed = match lines {
+            Some(lines) => {
+                let lines: Vec<String> = lines.into_iter().map(text).collect();
+                let mut board = self.board();
+                if board.widgets.len() >= MOST_WIDGETS && !board.widgets.contains_key(&uri) {
+                    return;
+                }
+                let widget = (format!("{from} {}", visible(key)), lines.join("\n"));
+                board.widgets.insert(uri.clone(), widget).is_none()
+            }
+            None => match self.board().widgets.remove(&uri) {
+                None => return,
+                Some(_) => true,
+            },
+        };
+        if changed {
+            self.desk.news(&News::Resources);
+        }
+        self.desk.news(&News::Resource(&uri));
+    }
+
+    fn ask(
+        &self,
+        _from: &str,
+        call: Option<&str>,
+        title: &str,
+        dialog: Dialog,
+        limit: Option<Duration>,
+    ) -> BoxFuture<'_, Option<Answer>> {
+        let (call, title) = (call.map(str::to_owned), title.to_owned());
+        let limit = limit.unwrap_or(LONGEST_DIALOG).min(LONGEST_DIALOG);
+        Box::pin(async move {
+            let call = call?;
+            let asked = self.desk.ask(&call, title, dialog);
+            timeout(limit, asked).await.ok().flatten()
+        })
+    }
+
+    fn working_directory(&self) -> PathBuf {
+        self.line.working_directory()
+    }
+
+    fn session_id(&self) -> String {
+        self.line.session_id()
+    }
+
+    fn flag(&self, name: &str) -> Option<FlagValue> {
+        self.line.flag(name)
+    }
+
+    fn send_message(
+        &self,
+        from: &str,
+        message: CustomMessage,
+        _delivery: Delivery,
+        _trigger_turn: bool,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+        if message.display {
+            self.said(from, &message.content);
+        }
+        Box::pin(async { Ok(()) })
+    }
+
+    /// A command that speaks for the user is a prompt: its text is the message.
+    fn send_user_message(
+        &self,
+        from: &str,
+        content: Vec<Content>,
+        _delivery: Delivery,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+        self.said(from, &content);
+        Box::pin(async { Ok(()) })
+    }
+
+    fn append_entry(
+        &self,
+        from: &str,
+        kind: &str,
+        data: Value,
+    ) -> BoxFuture<'_, Result<(), HarnessError>> {
+        self.line.append_entry(from, kind, data)
+    }
+
+    fn entries(
+        &self,
+        from: &str,
+        kind: Option<&str>,
+    ) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
+        self.line.entries(from, kind)
+    }
+
+    fn built_ins(&self) -> Vec<String> {
+        BUILT_INS.map(str::to_owned).into()
+    }
+
+    fn run_built_in(&self, call: BuiltInCall) -> BoxFuture<'_, Result<ToolOutput, BuiltInError>> {
+        let name = visible(&call.tool);
+        let text = format!(
+            "No VM is active: vers_{name} acts on the active VM only. Make one active with vers_vm_use (vers_vms lists them, vers_vm_create makes one), or use your own {name} for the local machine."
+        );
+        Box::pin(async move {
+            Err(BuiltInError::Failed(ToolOutput {
+                content: vec![Content::Text(text)],
+                ..ToolOutput::default()
+            }))
+        })
+    }
+}
