@@ -15,6 +15,8 @@ const TOOLS = [
   ...["vers_vms", "vers_vm_create", "vers_vm_delete", "vers_vm_branch", "vers_vm_commit", "vers_vm_restore"],
   ...["vers_lt_create", "vers_lt_send", "vers_lt_read", "vers_lt_status", "vers_lt_pause", "vers_lt_resume"],
   ...["vers_lt_destroy", "vers_lt_discover"],
+  ...["vers_swarm_spawn", "vers_swarm_task", "vers_swarm_message", "vers_swarm_wait", "vers_swarm_status"],
+  ...["vers_swarm_read", "vers_swarm_teardown", "vers_swarm_discover"],
   ...["vers_vm_state", "vers_vm_use", "vers_vm_local", "vers_vm_copy", "bg_start", "bg_stop", "bg_list", "bg_logs"],
   "alarm_set",
 ];
