@@ -14,14 +14,23 @@ pub fn root() -> PathBuf {
     root.canonicalize().expect("the repository is there")
 }
 
-/// The target directory this test was built in.
+/// The target directory that this test or benchmark was built in.
 #[must_use]
 pub fn target() -> PathBuf {
-    // <target>/<profile>/deps/<test>
-    let test = std::env::current_exe().expect("a test has a file");
-    test.ancestors()
-        .nth(3)
-        .expect("cargo puts tests into <target>/<profile>/deps")
+    // <target>/<profile>/deps/<test>, or <target>/<profile>/<binary>
+    let program = std::env::current_exe().expect("a program has a file");
+    let levels = if program
+        .parent()
+        .is_some_and(|directory| directory.ends_with("deps"))
+    {
+        3
+    } else {
+        2
+    };
+    program
+        .ancestors()
+        .nth(levels)
+        .expect("cargo puts programs into <target>/<profile>")
         .to_owned()
 }
 
