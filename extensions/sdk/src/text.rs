@@ -62,6 +62,25 @@ fn unfinished(bytes: &[u8]) -> usize {
     0
 }
 
+/// The last `most` bytes of a text, from the beginning of a character on.
+#[must_use]
+pub fn end(text: &str, most: usize) -> &str {
+    let mut from = text.len().saturating_sub(most);
+    while !text.is_char_boundary(from) {
+        from += 1;
+    }
+    text.get(from..).unwrap_or_default()
+}
+
+/// The first `count` characters of a text, with `more` after them when there are more.
+#[must_use]
+pub fn first(text: &str, count: usize, more: &str) -> String {
+    match text.char_indices().nth(count) {
+        Some((to, _)) => format!("{}{more}", text.get(..to).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
 /// A size in words: `512B`, `50.0KB`, `1.5MB`.
 #[must_use]
 #[allow(clippy::cast_precision_loss, reason = "shown with one decimal")]

@@ -323,21 +323,8 @@ pub(crate) async fn launch(call: &ToolCall, wanted: &Wanted) -> Result<Made, age
 
 /// The labels of its VM, by which it is found without any registry.
 fn label(record: &Record) -> Vec<(String, String)> {
-    let pairs = [
-        (labels::ROLE, "lieutenant".to_owned()),
-        (labels::NAME, record.name.clone()),
-        (labels::SESSION, record.session.clone()),
-        (
-            labels::OWNER,
-            variable("VERS_VM_ID").unwrap_or_else(|| "local".into()),
-        ),
-        (
-            labels::PARENT,
-            variable("VERS_AGENT_NAME").unwrap_or_else(|| "orchestrator".into()),
-        ),
-        (labels::CREATED, (record.created / 1000).to_string()),
-    ];
-    pairs.map(|(name, value)| (name.to_owned(), value)).into()
+    let created = record.created / 1000;
+    labels::of(Role::Lieutenant, &record.name, &record.session, created)
 }
 
 /// The directory of a local lieutenant: below `VERS_HOME`, as users know it.

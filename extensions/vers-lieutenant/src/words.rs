@@ -1,21 +1,13 @@
 //! What models and users read: the words that they know, wherever these are true.
 
+pub use pi_vers_sdk::text::{end as last_bytes, first};
+
 use crate::history::Past;
 use crate::record::{Phase, Record};
 use crate::time::iso;
 
 /// Most bytes of what lieutenants said in one answer: what a model reads of a command's output, too.
 pub const MAX_TEXT: usize = 50 * 1024;
-
-/// The end of a text, at most this many bytes, at the border of a character.
-#[must_use]
-pub fn last_bytes(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text.get(from..).unwrap_or_default()
-}
 
 /// The end of a text, at most this many characters; `...` says that something is before it.
 #[must_use]
@@ -42,15 +34,6 @@ pub fn last_lines(text: &str, most: usize) -> String {
             format!("…\n{}", whole.trim_start_matches('\n'))
         }
         _ => format!("…{end}"),
-    }
-}
-
-/// The first characters of a text, with this after them where it is longer.
-#[must_use]
-pub fn first(text: &str, most: usize, more: &str) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}{more}", text.get(..end).unwrap_or_default()),
-        None => text.into(),
     }
 }
 

@@ -1,14 +1,6 @@
 //! Ends of texts, and how several texts share the room that there is.
 
-/// The last `most` bytes of a text, from the beginning of a character on.
-#[must_use]
-pub fn end(text: &str, most: usize) -> &str {
-    let mut from = text.len().saturating_sub(most);
-    while !text.is_char_boundary(from) {
-        from += 1;
-    }
-    text.get(from..).unwrap_or_default()
-}
+pub use pi_vers_sdk::text::{end, first};
 
 /// The last `count` characters of a text.
 #[must_use]
@@ -19,15 +11,6 @@ pub fn last(text: &str, count: usize) -> &str {
             Some((from, _)) => text.get(from..).unwrap_or_default(),
             None => text,
         },
-    }
-}
-
-/// The first `count` characters of a text, with what follows when there are more.
-#[must_use]
-pub fn first(text: &str, count: usize, more: &str) -> String {
-    match text.char_indices().nth(count) {
-        Some((to, _)) => format!("{}{more}", text.get(..to).unwrap_or_default()),
-        None => text.to_owned(),
     }
 }
 

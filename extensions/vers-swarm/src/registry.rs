@@ -1,6 +1,6 @@
 //! Who else is told of agents: the bus, and the fleet's control plane where there is one.
 
-use pi_vers_sdk::agent::{self, labels};
+use pi_vers_sdk::agent::{self, Role, labels};
 use pi_vers_sdk::background;
 use pi_vers_sdk::harness::{bus, session, timers};
 use pi_vers_sdk::platform::fleet::{self, Member};
@@ -22,20 +22,12 @@ pub(crate) fn owner() -> String {
 /// The labels of a new agent's VM. `expires`: after so many seconds.
 pub(crate) fn of(label: &str, expires: Option<u64>) -> Vec<(String, String)> {
     let now = timers::now() / 1000;
-    let mut all = vec![
-        (labels::ROLE, ROLE.to_owned()),
-        (labels::NAME, label.to_owned()),
-        (labels::SESSION, session::id()),
-        (labels::OWNER, owner()),
-        (labels::PARENT, agent::own_name()),
-        (labels::CREATED, now.to_string()),
-    ];
+    let mut all = labels::of(Role::Worker, label, &session::id(), now);
     if let Some(expires) = expires {
-        all.push((labels::EXPIRES, now.saturating_add(expires).to_string()));
+        let expires = now.saturating_add(expires).to_string();
+        all.push((labels::EXPIRES.to_owned(), expires));
     }
-    all.into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    all
 }
 
 fn address(vm: &str) -> String {

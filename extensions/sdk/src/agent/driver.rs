@@ -8,10 +8,10 @@ use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 
+use futures::SinkExt as _;
 use futures::channel::{mpsc, oneshot};
 use futures::future::{Either, FutureExt as _, Shared, select};
 use futures::lock::Mutex;
-use futures::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 
 use crate::harness::timers;
@@ -649,9 +649,4 @@ fn how(code: i32) -> String {
         _ => return format!("it exited with code {code}"),
     };
     format!("it exited with code {code}, as after the signal {signal}")
-}
-
-/// The news of an agent, as they come.
-pub(crate) async fn next(inbox: &mut mpsc::Receiver<News>) -> Option<News> {
-    inbox.next().await
 }

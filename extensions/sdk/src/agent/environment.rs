@@ -4,7 +4,7 @@ use crate::Error;
 use crate::harness::session;
 use crate::system::process::{EnvValue, EnvVar};
 
-use super::{Launch, Role};
+use super::Launch;
 
 /// The provider of models where nothing says otherwise.
 const VERS: &str = "vers";
@@ -77,13 +77,7 @@ pub(crate) fn environment(launch: &Launch, vm: Option<&str>) -> Vec<EnvVar> {
     let mut all = vec![
         plain("GIT_EDITOR", "true"),
         plain("REEF_CHILD_AGENT", "true"),
-        plain(
-            "VERS_AGENT_ROLE",
-            match launch.role {
-                Role::Lieutenant => "lieutenant",
-                Role::Worker => "worker",
-            },
-        ),
+        plain("VERS_AGENT_ROLE", launch.role.word()),
         plain("VERS_AGENT_NAME", &*launch.name),
         plain("VERS_PARENT_AGENT", own_name()),
         plain("VERS_AGENT_DEPTH", depth().to_string()),

@@ -25,6 +25,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
+use futures::StreamExt as _;
 use futures::channel::mpsc;
 use serde_json::json;
 
@@ -58,6 +59,21 @@ pub mod labels {
     pub const CREATED: &str = "pi-vers.created";
     /// When nobody needs it any more, in seconds since 1970: `pi-vers fleet gc` deletes it then.
     pub const EXPIRES: &str = "pi-vers.expires";
+
+    /// Those of an agent of this coordinator, made at this second since 1970; but for [`EXPIRES`].
+    #[must_use]
+    pub fn of(role: super::Role, name: &str, session: &str, created: u64) -> Vec<(String, String)> {
+        [
+            (ROLE, role.word().to_owned()),
+            (NAME, name.to_owned()),
+            (SESSION, session.to_owned()),
+            (OWNER, super::own_vm().unwrap_or_else(|| "local".into())),
+            (PARENT, super::own_name()),
+            (CREATED, created.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
 }
 
 /// What an agent is for.
@@ -68,6 +84,17 @@ pub enum Role {
     Lieutenant,
     /// Does one thing after the other, and keeps no conversation on disk.
     Worker,
+}
+
+impl Role {
+    /// The word for it, in labels, registries and the agent's environment.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Lieutenant => "lieutenant",
+            Self::Worker => "worker",
+        }
+    }
 }
 
 /// Where an agent lives.
@@ -459,6 +486,6 @@ impl Drop for Handle {
 impl Inbox {
     /// The next news; none after the last one. Cancel-safe.
     pub async fn next(&mut self) -> Option<News> {
-        driver::next(&mut self.0).await
+        self.0.next().await
     }
 }

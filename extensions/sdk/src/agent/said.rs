@@ -1,5 +1,7 @@
 //! What an agent has said in a run: the end of it, bounded.
 
+use crate::text;
+
 /// The most that is kept, in bytes.
 pub(crate) const MOST: usize = 256 * 1024;
 
@@ -27,10 +29,7 @@ impl Said {
     }
 
     fn cut(&mut self) {
-        let mut at = self.text.len().saturating_sub(MOST);
-        while !self.text.is_char_boundary(at) {
-            at += 1;
-        }
+        let at = self.text.len() - self.end().len();
         self.text.drain(..at);
         self.left_out += at as u64;
     }
@@ -68,11 +67,7 @@ impl Said {
 
     /// The last [`MOST`] bytes.
     pub(crate) fn end(&self) -> &str {
-        let mut at = self.text.len().saturating_sub(MOST);
-        while !self.text.is_char_boundary(at) {
-            at += 1;
-        }
-        self.text.get(at..).unwrap_or_default()
+        text::end(&self.text, MOST)
     }
 }
 
