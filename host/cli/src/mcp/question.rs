@@ -1,13 +1,103 @@
-//! Dialogs of extensions as forms of the client.
+//! What an extension asks whoever called it, as requests to a client.
 //!
-//! A form is a flat object with one field. What comes back is a stranger's: it is held against the same form again. Forms must not
+//! A dialog becomes a form: a flat object with one field. What an extension asks in the protocol's own words goes out as it is. What comes back is a
+//! stranger's: it is held against the same form again. Forms must not
 //! be used for secrets; extensions have flags and the environment for those.
 
+use std::collections::BTreeMap;
+
 use pi_vers_host::{Answer, Dialog, visible};
+use rmcp::model::{ElicitRequestParams, InputRequest, InputRequests};
 use serde_json::{Value, json};
 
-/// The key under which a call that is handed back asks.
+use super::client::Offers;
+
+/// The key of a dialog's only question.
 pub(crate) const KEY: &str = "answer";
+
+/// Results of the client, by the questions' keys.
+pub(crate) type Answers = BTreeMap<String, Value>;
+
+/// What is asked at once.
+#[derive(Debug)]
+pub(crate) enum Questions {
+    /// One dialog.
+    Dialog { title: String, dialog: Dialog },
+    /// In the protocol's own words.
+    Own(InputRequests),
+}
+
+impl Questions {
+    /// Whether a client that offers this can be asked.
+    pub(crate) fn possible(&self, offers: Offers) -> bool {
+        let one = |request: &InputRequest| match request {
+            InputRequest::Elicitation(_) => offers.form,
+            InputRequest::CreateMessage(_) => offers.sampling,
+            InputRequest::ListRoots(_) => offers.roots,
+            _ => false,
+        };
+        match self {
+            Self::Dialog { .. } => offers.form,
+            Self::Own(all) => all.values().all(one),
+        }
+    }
+
+    /// The requests. Clients of the first version with forms know no titles of choices.
+    pub(crate) fn requests(&self, titled: bool) -> InputRequests {
+        match self {
+            Self::Dialog { title, dialog } => {
+                let request = json!({ "method": "elicitation/create", "params": form(title, dialog, titled) });
+                match serde_json::from_value(request) {
+                    Ok(request) => [(KEY.to_owned(), request)].into(),
+                    Err(why) => {
+                        tracing::warn!("a dialog can't be told as a form: {why}");
+                        InputRequests::new()
+                    }
+                }
+            }
+            Self::Own(all) => all.clone(),
+        }
+    }
+
+    /// Whether this is an answer to the question of this key.
+    pub(crate) fn fits(&self, key: &str, answer: &Value) -> bool {
+        match self {
+            Self::Dialog { dialog, .. } => key == KEY && read(dialog, answer) != Reading::Misfit,
+            Self::Own(all) => all
+                .get(key)
+                .is_some_and(|request| own_fits(request, answer)),
+        }
+    }
+
+    /// The answers among these that fit, by the questions' keys.
+    pub(crate) fn fitting(&self, mut from: Answers) -> Answers {
+        from.retain(|key, answer| self.fits(key, answer));
+        from
+    }
+}
+
+fn own_fits(request: &InputRequest, answer: &Value) -> bool {
+    let InputRequest::Elicitation(elicitation) = request else {
+        return answer.is_object();
+    };
+    match answer.get("action").and_then(Value::as_str) {
+        Some("accept") => {}
+        Some("decline" | "cancel") => return true,
+        _ => return false,
+    }
+    let ElicitRequestParams::FormElicitationParams {
+        requested_schema, ..
+    } = &elicitation.params
+    else {
+        return true;
+    };
+    let Ok(schema) = serde_json::to_value(requested_schema) else {
+        return false;
+    };
+    let content = answer.get("content").cloned().unwrap_or_else(|| json!({}));
+    // A schema that is none would have been refused by its type.
+    jsonschema::validator_for(&schema).is_ok_and(|schema| schema.is_valid(&content))
+}
 
 /// What came back.
 #[derive(Debug, PartialEq, Eq)]
@@ -19,8 +109,8 @@ pub(crate) enum Reading {
     Misfit,
 }
 
-/// The parameters of `elicitation/create`. Clients of the first version with forms know no titles of choices.
-pub(crate) fn form(title: &str, dialog: &Dialog, titled: bool) -> Value {
+/// The parameters of `elicitation/create`.
+fn form(title: &str, dialog: &Dialog, titled: bool) -> Value {
     let title = visible(title);
     let (message, field) = match dialog {
         Dialog::Confirm(message) => {
