@@ -269,6 +269,7 @@ fn block(content: &Content) -> Value {
         Content::Image(image) => {
             json!({ "type": "image", "mimeType": image.media_type, "data": STANDARD.encode(&image.data) })
         }
+        other => json!({ "type": "text", "text": other.in_words() }),
     }
 }
 
