@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use pi_vers_host::{CallError, Content, ToolOutput, visible};
+use pi_vers_host::{CallError, Content, QuestionKind, ToolOutput, visible};
 use rmcp::ErrorData;
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -18,6 +16,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Offers};
+use super::content::{block, unknown};
 use super::home::Home;
 use super::parking::{Made, Parking, Waiting};
 use super::question::Answers;
@@ -35,7 +34,7 @@ const GONE: &str = "This call waits no more: its question was answered before, o
 
 /// What a request came to.
 enum Reached<T> {
-    Done(T, Option<&'static str>),
+    Done(T, Option<QuestionKind>),
     Asked(InputRequiredResult),
     Long(Running<T>),
     GivenUp,
@@ -193,7 +192,7 @@ pub(crate) async fn tool(
             if let (Err(CallError::Refused { .. }), Some(lacked), true) =
                 (&done, lacked, client.modern)
             {
-                return Err(lacking(Offers::named(lacked)));
+                return Err(lacking(Offers::only(lacked)));
             }
             Ok(result(&done, entry.structured).into())
         }
@@ -221,16 +220,19 @@ pub(crate) async fn prompt(
         name: request.name,
         arguments: Value::Object(request.arguments.unwrap_or_default()),
     };
-    let Some(prompt) = house.catalogue.prompts.get(&made.name) else {
-        return Err(unknown("prompt", &made.name));
-    };
     let mut answers = request.input_responses.unwrap_or_default();
     let running = match &request.request_state {
-        None => {
-            let arguments = made.arguments.get("arguments").and_then(Value::as_str);
-            let arguments = arguments.unwrap_or_default().to_owned();
-            Running::command(home, &house, client.offers, &made.name, prompt, arguments)
-        }
+        None => match house.catalogue.prompts.get(&made.name) {
+            Some(prompt) => {
+                let arguments = made.arguments.get("arguments").and_then(Value::as_str);
+                let arguments = arguments.unwrap_or_default().to_owned();
+                Running::command(home, &house, client.offers, &made.name, prompt, arguments)
+            }
+            None => {
+                let arguments = texts(&made.arguments);
+                Running::published(home, &house, client.offers, &made.name, arguments)
+            }
+        },
         Some(ticket) => match home.prompts.take(ticket, &made)? {
             None => return Err(ErrorData::invalid_params(GONE, None)),
             Some(waiting) => match resumed(&home.prompts, waiting, &made, &mut answers) {
@@ -252,9 +254,16 @@ pub(crate) async fn prompt(
     }
 }
 
-fn unknown(what: &str, name: &str) -> ErrorData {
-    let name: String = visible(name).chars().take(80).collect();
-    ErrorData::invalid_params(format!("Unknown {what}: {name}"), None)
+/// The arguments of a prompt, which are texts.
+fn texts(arguments: &Value) -> Vec<(String, String)> {
+    let all = arguments.as_object().into_iter().flatten();
+    let text = |(name, value): (&String, &Value)| {
+        let text = value
+            .as_str()
+            .map_or_else(|| value.to_string(), str::to_owned);
+        (name.clone(), text)
+    };
+    all.map(text).collect()
 }
 
 /// The client has to offer what it does not.
@@ -277,15 +286,6 @@ fn lacking(offers: Offers) -> ErrorData {
         serde_json::from_value(capabilities).unwrap_or_default()
     };
     ErrorData::missing_required_client_capability(named)
-}
-
-fn block(content: &Content) -> ContentBlock {
-    match content {
-        Content::Text(text) => ContentBlock::text(text.clone()),
-        Content::Image(image) => {
-            ContentBlock::image(STANDARD.encode(&image.data), image.media_type.clone())
-        }
-    }
 }
 
 /// A tool's result. What it declares to be for programs goes where clients take it instead of the text; what is for user

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use pi_vers_host::{Command, Offer, Session, Tool};
+use pi_vers_host::{Command, Extension, Offer, Session, Tool};
 use rmcp::model::{Prompt as ListedPrompt, Tool as ListedTool};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -60,11 +60,21 @@ pub(crate) struct Prompt {
 pub(crate) struct Catalogue {
     pub(crate) tools: BTreeMap<String, Entry>,
     pub(crate) prompts: BTreeMap<String, Prompt>,
+    /// Extensions publish others.
+    pub(crate) more_prompts: bool,
 }
 
 impl Catalogue {
     pub(crate) fn of(session: &Session) -> Self {
-        Self::new(session.tools(), session.commands())
+        let mut all = Self::new(session.tools(), session.commands());
+        let exports = |extension: &Extension| {
+            let exports = &extension.anatomy().exports;
+            exports
+                .iter()
+                .any(|name| name.starts_with("vers:harness/prompts@"))
+        };
+        all.more_prompts = session.extensions().any(exports);
+        all
     }
 
     fn new(tools: Vec<Offer<Tool>>, commands: Vec<Offer<Command>>) -> Self {
@@ -116,8 +126,8 @@ impl Catalogue {
             listed,
             name: tool.name,
             structured: tool.output.is_some(),
-            long: false,
-            task_only: false,
+            long: tool.hints.long_running,
+            task_only: tool.hints.task_only,
         };
         self.tools.insert(name, entry);
     }

@@ -3,6 +3,7 @@
 //! Up to 2025-11-25 a client says once what it can, with `initialize`, and may be asked something while its request is under way.
 //! Since 2026-07-28 every request says it for itself, and a server that needs an answer hands the call back.
 
+use pi_vers_host::QuestionKind;
 use rmcp::RoleServer;
 use rmcp::model::{ClientCapabilities, LoggingLevel, ProgressToken, ProtocolVersion};
 use rmcp::service::{Peer, RequestContext};
@@ -53,13 +54,22 @@ impl Offers {
 }
 
 impl Offers {
-    /// The one of this name, as [`Desk::lacked`](super::desk::Desk::lacked) has it.
-    pub(crate) fn named(name: &str) -> Self {
+    /// Whether it can be asked this.
+    pub(crate) fn kind(self, kind: QuestionKind) -> bool {
+        match kind {
+            QuestionKind::Form => self.form,
+            QuestionKind::Sampling => self.sampling,
+            QuestionKind::Roots => self.roots,
+        }
+    }
+
+    /// One that can be asked this, and no more.
+    pub(crate) fn only(kind: QuestionKind) -> Self {
         Self {
-            form: name == "form",
-            sampling: name == "sampling",
-            roots: name == "roots",
-            tasks: name == "tasks",
+            form: kind == QuestionKind::Form,
+            sampling: kind == QuestionKind::Sampling,
+            roots: kind == QuestionKind::Roots,
+            tasks: false,
         }
     }
 }

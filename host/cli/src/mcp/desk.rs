@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pi_vers_host::QuestionKind;
 use rmcp::model::LoggingLevel;
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -159,7 +160,7 @@ struct Caller {
     asks: mpsc::Sender<Ask>,
     offers: Offers,
     /// It was asked for what it does not offer.
-    lacked: Option<&'static str>,
+    lacked: Option<QuestionKind>,
 }
 
 #[derive(Debug, Default)]
@@ -258,14 +259,14 @@ impl Desk {
     }
 
     /// This call asked for what its caller does not offer.
-    pub(crate) fn set_lacked(&self, call: &str, what: &'static str) {
+    pub(crate) fn set_lacked(&self, call: &str, what: QuestionKind) {
         if let Some(caller) = self.state().callers.get_mut(call) {
             caller.lacked = Some(what);
         }
     }
 
     /// What [`Self::set_lacked`] was told of this call.
-    pub(crate) fn lacked(&self, call: &str) -> Option<&'static str> {
+    pub(crate) fn lacked(&self, call: &str) -> Option<QuestionKind> {
         self.state().callers.get(call)?.lacked
     }
 

@@ -7,14 +7,16 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pi_vers_host::{
-    Answer, BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, Dialog, FlagValue,
-    Harness, HarnessError, Line, Severity, ToolOutput, visible,
+    Answer, BuiltInCall, BuiltInError, ClientAnswers, Content, CustomMessage, Delivery, Dialog,
+    FlagValue, Harness, HarnessError, Line, Listing, Question, QuestionKind, Severity, ToolOutput,
+    visible,
 };
 use rmcp::model::{LoggingLevel, Resource};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::catalogue::BUILT_INS;
+use super::client::Offers;
 use super::desk::{Desk, News};
 use super::question::{KEY, Questions, Reading, read};
 use crate::harness::CommandLine;
@@ -106,6 +108,10 @@ impl Harness for Front {
     }
 
     fn notify(&self, from: &str, message: &str, severity: Severity) {
+        self.notify_during(from, None, message, severity);
+    }
+
+    fn notify_during(&self, from: &str, call: Option<&str>, message: &str, severity: Severity) {
         let level = match severity {
             Severity::Info => LoggingLevel::Info,
             Severity::Warning => LoggingLevel::Warning,
@@ -113,7 +119,7 @@ impl Harness for Front {
         };
         let message = visible(message);
         self.desk.say(from, &message);
-        self.desk.log(from, None, level, &message);
+        self.desk.log(from, call, level, &message);
     }
 
     fn set_status(&self, from: &str, key: &str, line: Option<Line>) {
@@ -186,6 +192,39 @@ impl Harness for Front {
                 Reading::Dismissed | Reading::Misfit => None,
             }
         })
+    }
+
+    fn offers(&self, call: Option<&str>, kind: QuestionKind) -> bool {
+        let offers = call.map_or_else(Offers::default, |call| self.desk.offers(call));
+        offers.kind(kind)
+    }
+
+    fn ask_client(
+        &self,
+        _from: &str,
+        call: Option<&str>,
+        questions: Vec<Question>,
+    ) -> BoxFuture<'_, Result<ClientAnswers, HarnessError>> {
+        let call = call.map(str::to_owned);
+        Box::pin(async move {
+            let nobody = || HarnessError::Failed("nobody answered".into());
+            let call = call.ok_or_else(nobody)?;
+            let offers = self.desk.offers(&call);
+            if let Some(lacked) = questions.iter().find(|one| !offers.kind(one.kind)) {
+                self.desk.set_lacked(&call, lacked.kind);
+                return Err(HarnessError::NotOffered(lacked.kind));
+            }
+            let own = Questions::own(questions).map_err(HarnessError::Failed)?;
+            self.desk.ask(&call, own).await.ok_or_else(nobody)
+        })
+    }
+
+    fn list_changed(&self, _from: &str, list: Listing) {
+        self.desk.news(match list {
+            Listing::Tools => &News::Tools,
+            Listing::Prompts => &News::Prompts,
+            Listing::Resources => &News::Resources,
+        });
     }
 
     fn working_directory(&self) -> PathBuf {

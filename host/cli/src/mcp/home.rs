@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
-use pi_vers_host::{Extension, Host, Session, StartReason};
+use pi_vers_host::{CallError, Cause, Extension, Host, Session, StartReason};
 use rmcp::task_manager::TaskManager;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -238,6 +238,26 @@ impl Home {
     /// The session, if it runs already.
     pub(crate) fn standing(&self) -> Option<Arc<House>> {
         self.opening.clone().now_or_never()?.ok()
+    }
+
+    /// Asks the session something, where extensions run. Given up when dropped.
+    pub(crate) async fn ask<T, F>(
+        &self,
+        work: impl FnOnce(Session, Cause) -> F + Send + 'static,
+    ) -> Result<T, CallError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        let house = self.house().await.map_err(|_| CallError::Closed)?;
+        let cause = Cause {
+            id: None,
+            cancel: self.end.child_token(),
+        };
+        let _given_up = cause.cancel.clone().drop_guard();
+        let work = work(house.session.clone(), cause);
+        let done = self.site.main.spawn(work).await;
+        done.unwrap_or(Err(CallError::Closed))
     }
 
     /// Gives everything up and ends the session. Returns when what was started is gone; whoever calls has a limit.

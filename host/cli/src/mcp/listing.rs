@@ -22,6 +22,8 @@ const LARGEST: u64 = 8 << 20;
 pub(crate) struct Listing {
     pub(crate) tools: Vec<Tool>,
     pub(crate) prompts: Vec<Prompt>,
+    /// There are others, which only the extensions know.
+    pub(crate) more_prompts: bool,
 }
 
 impl Listing {
@@ -31,6 +33,7 @@ impl Listing {
         Self {
             tools: tools.collect(),
             prompts: prompts.collect(),
+            more_prompts: catalogue.more_prompts,
         }
     }
 
@@ -94,6 +97,7 @@ mod tests {
         let listing = Listing {
             tools: serde_json::from_value(json!([{ "name": "a", "inputSchema": {} }])).unwrap(),
             prompts: Vec::new(),
+            more_prompts: false,
         };
         listing.write(&file).unwrap();
         assert_eq!(Listing::read(&file), Some(listing));

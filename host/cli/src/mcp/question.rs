@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use pi_vers_host::{Answer, Dialog, visible};
+use pi_vers_host::{Answer, Dialog, Question, QuestionKind, visible};
 use rmcp::model::{ElicitRequestParams, InputRequest, InputRequests};
 use serde_json::{Value, json};
 
@@ -28,6 +28,31 @@ pub(crate) enum Questions {
 }
 
 impl Questions {
+    /// Those that an extension asks in the protocol's own words.
+    pub(crate) fn own(questions: Vec<Question>) -> Result<Self, String> {
+        let request = |one: Question| {
+            let request = match one.kind {
+                QuestionKind::Form => {
+                    let mut params = one.parameters;
+                    if let Some(params) = params.as_object_mut() {
+                        params.insert("mode".into(), "form".into());
+                    }
+                    json!({ "method": "elicitation/create", "params": params })
+                }
+                QuestionKind::Sampling => {
+                    json!({ "method": "sampling/createMessage", "params": one.parameters })
+                }
+                QuestionKind::Roots => json!({ "method": "roots/list" }),
+            };
+            match serde_json::from_value(request) {
+                Ok(request) => Ok((one.key, request)),
+                Err(why) => Err(format!("the question {} is none: {why}", visible(&one.key))),
+            }
+        };
+        let all: Result<InputRequests, String> = questions.into_iter().map(request).collect();
+        Ok(Self::Own(all?))
+    }
+
     /// Whether a client that offers this can be asked.
     pub(crate) fn possible(&self, offers: Offers) -> bool {
         let one = |request: &InputRequest| match request {

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use pi_vers_host::{CallError, Cause, Content, ToolOutput, Update, visible};
+use pi_vers_host::{
+    CallError, CallOptions, Cause, Content, Conversation, Patience, QuestionKind, Speaker,
+    ToolOutput, Update, visible,
+};
 use rmcp::ErrorData;
 use rmcp::model::{
     GetPromptResult, LoggingLevel, LoggingMessageNotificationParam, ProgressNotificationParam,
@@ -23,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::asking;
 use super::catalogue::Prompt;
 use super::client::{Client, Offers};
+use super::content::{block, unknown};
 use super::desk::{Ask, Desk, Hearing, Interest, Log, Mark, News};
 use super::home::{Home, House};
 use super::question::Answers;
@@ -31,6 +35,8 @@ use super::question::Answers;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a call that was given up is waited for.
 const GRACE: Duration = Duration::from_secs(5);
+/// The shortest time after which a client may give a call up (60 s), with room to spare. Progress buys no time.
+const CLIENT: Duration = Duration::from_secs(45);
 /// The part of a text that shows what is going on.
 const CAPTION: usize = 200;
 
@@ -48,6 +54,8 @@ pub(crate) struct Running<T> {
     asks: mpsc::Receiver<Ask>,
     updates: Option<watch::Receiver<Update>>,
     cancel: Box<dyn Fn() + Send>,
+    /// How long its caller is likely to wait.
+    patience: Option<Patience>,
     /// It asks nothing any more.
     mute: bool,
     _mark: Mark,
@@ -56,7 +64,7 @@ pub(crate) struct Running<T> {
 /// How far a request got with it.
 pub(crate) enum Step<T> {
     /// With what it lacked of its client, see [`Desk::lacked`].
-    Done(T, Option<&'static str>),
+    Done(T, Option<QuestionKind>),
     /// It waits for answers that only another request can bring; these are there already.
     Asks(Running<T>, Ask, Answers),
     /// It takes longer than this request was to wait.
@@ -89,9 +97,14 @@ impl Running<ToolEnd> {
         let (asks, mark) = home.desk.questions_of(id.clone(), offers);
         // What it spawns belongs where extensions run.
         let entered = home.site.main.enter();
-        let mut call = house.session.call_with_id(&id, name, arguments);
+        let options = CallOptions {
+            id: Some(id.clone()),
+            patience: Some(CLIENT),
+        };
+        let mut call = house.session.call_with(options, name, arguments);
         drop(entered);
         let (updates, canceller) = (call.updates(), call.canceller());
+        let patience = call.patience();
         Self {
             id,
             desk: home.desk.clone(),
@@ -99,6 +112,7 @@ impl Running<ToolEnd> {
             asks,
             updates: Some(updates),
             cancel: Box::new(move || canceller.cancel()),
+            patience: Some(patience),
             mute: false,
             _mark: mark,
         }
@@ -133,6 +147,24 @@ impl Running<PromptEnd> {
         })
     }
 
+    /// Gets a prompt that an extension publishes.
+    pub(crate) fn published(
+        home: &Home,
+        house: &Arc<House>,
+        offers: Offers,
+        name: &str,
+        arguments: Vec<(String, String)>,
+    ) -> Self {
+        let (house, name) = (house.clone(), name.to_owned());
+        Self::spawn(home, offers, move |cause| async move {
+            match house.session.prompt(&cause, &name, arguments).await {
+                Ok(conversation) => Ok(conversed(conversation)),
+                Err(CallError::Unknown { .. }) => Err(unknown("prompt", &name)),
+                Err(why) => Err(ErrorData::internal_error(why.to_string(), None)),
+            }
+        })
+    }
+
     fn spawn<F: Future<Output = PromptEnd> + Send + 'static>(
         home: &Home,
         offers: Offers,
@@ -160,6 +192,7 @@ impl Running<PromptEnd> {
             asks,
             updates: None,
             cancel: Box::new(move || cancel.cancel()),
+            patience: None,
             mute: false,
             _mark: mark,
         }
@@ -171,6 +204,7 @@ impl<T> Running<T> {
     pub(crate) async fn drive(mut self, leg: &mut Leg<'_>) -> Step<T> {
         let client = leg.client;
         self.desk.set_offers(&self.id, client.offers);
+        self.set_patience(Some(CLIENT));
         let mut words = Words::of(client, &self.desk, &self.id);
         let late = leg.patience.map(|patience| Instant::now() + patience);
         loop {
@@ -210,6 +244,13 @@ impl<T> Running<T> {
         }
     }
 
+    /// From now on whoever called is likely to wait this long; `None`: as long as it takes.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        if let Some(all) = &self.patience {
+            all.set(patience);
+        }
+    }
+
     /// Gives it up. Its end is waited for, so that the place it has counts until it is free.
     pub(crate) async fn stop(&mut self) {
         (self.cancel)();
@@ -224,6 +265,21 @@ impl<T> Running<T> {
             done = &mut self.work => Event::Done(done),
             caption = changed(self.updates.as_mut()) => Event::Caption(caption),
         }
+    }
+}
+
+fn conversed(conversation: Conversation) -> GetPromptResult {
+    let messages = conversation.messages.iter().map(|message| {
+        let role = match message.speaker {
+            Speaker::User => Role::User,
+            Speaker::Assistant => Role::Assistant,
+        };
+        PromptMessage::new(role, block(&message.content))
+    });
+    let result = GetPromptResult::new(messages.collect());
+    match conversation.description {
+        Some(description) => result.with_description(description),
+        None => result,
     }
 }
 

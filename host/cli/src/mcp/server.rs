@@ -2,32 +2,29 @@
 //!
 //! What is known without extensions is answered at once, before they are loaded and whatever they do. All else waits for its home.
 
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
-    CompleteResult, CompletionInfo, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
     GetPromptResponse, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskResult,
     Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult,
     LoggingLevel, PaginatedRequestParams, ReadResourceDirectoryRequestParams,
-    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse,
-    ReadResourceResult, Reference, ResourceContents, ResourceUpdatedNotificationParam,
-    ServerCapabilities, ServerConfig, SetLevelRequestParams, SubscribeRequestParams,
-    SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
+    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, Reference,
+    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
-use serde_json::json;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Client, Offers};
 use super::desk::{Ear, Hearing, Interest, MOST_URIS, News};
-use super::home::{Home, House};
+use super::home::Home;
 use super::http::Lodging;
-use super::listing::Listing;
-use super::{calls, running};
+use super::{calls, published, running};
 
 const INSTRUCTIONS: &str = "\
 Vers VMs: whole Linux machines that can be branched, committed, paused and restored with memory and processes.
@@ -161,21 +158,6 @@ fn config() -> ServerConfig {
     ServerConfig::new(capabilities)
         .with_server_info(info)
         .with_instructions(INSTRUCTIONS)
-}
-
-async fn house(home: &Home) -> Result<Arc<House>, ErrorData> {
-    let house = home.house().await;
-    house.map_err(|why| ErrorData::internal_error(why.line(), None))
-}
-
-/// What is offered: from an earlier process until the session runs.
-async fn listing(home: &Home) -> Result<Listing, ErrorData> {
-    if home.standing().is_none()
-        && let Some(early) = home.site.early()
-    {
-        return Ok(early.clone());
-    }
-    Ok(Listing::of(&house(home).await?.catalogue))
 }
 
 /// Tells an older client what is new, until it is gone.
@@ -338,7 +320,7 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let listing = listing(&*self.home(&context)?).await?;
+        let listing = published::listing(&*self.home(&context)?).await?;
         Ok(fresh!(ListToolsResult::with_all_items(listing.tools)))
     }
 
@@ -356,8 +338,8 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        let listing = listing(&*self.home(&context)?).await?;
-        Ok(fresh!(ListPromptsResult::with_all_items(listing.prompts)))
+        let all = published::prompts(&*self.home(&context)?).await?;
+        Ok(fresh!(ListPromptsResult::with_all_items(all)))
     }
 
     async fn get_prompt(
@@ -378,22 +360,8 @@ impl ServerHandler for Server {
             return Ok(CompleteResult::default());
         };
         let home = self.home(&context)?;
-        let house = house(&home).await?;
-        if !house.catalogue.prompts.contains_key(&prompt.name) {
-            return Err(ErrorData::invalid_params("there is no such prompt", None));
-        }
-        let (session, name) = (house.session.clone(), prompt.name.clone());
-        let value = request.argument.value;
-        let found = home
-            .site
-            .main
-            .spawn(async move { session.complete(&name, &value).await });
-        let found = found.await.map_err(|why| why.to_string());
-        let found = found.and_then(|found| found.map_err(|why| why.to_string()));
-        let found = found.map_err(|why| ErrorData::internal_error(why, None))?;
-        Ok(CompleteResult::new(completion(
-            found.into_iter().map(|one| one.value).collect(),
-        )?))
+        let found = published::complete(&home, &prompt.name, request.argument).await?;
+        Ok(CompleteResult::new(found))
     }
 
     async fn list_resources(
@@ -401,24 +369,17 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let home = self.home(&context)?;
-        let mut all = home
-            .board
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .list();
-        all.extend(home.site.skills.resources());
+        let all = published::resources(&*self.home(&context)?).await?;
         Ok(fresh!(ListResourcesResult::with_all_items(all)))
     }
 
     async fn list_resource_templates(
         &self,
         _request: Option<PaginatedRequestParams>,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        Ok(fresh!(ListResourceTemplatesResult::with_all_items(
-            Vec::new()
-        )))
+        let all = published::templates(&*self.home(&context)?).await?;
+        Ok(fresh!(ListResourceTemplatesResult::with_all_items(all)))
     }
 
     async fn read_resource(
@@ -426,24 +387,8 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let home = self.home(&context)?;
-        if let Some(skill) = home.site.skills.read(&request.uri) {
-            return Ok(fresh!(skill).into());
-        }
-        let text = home
-            .board
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read(&request.uri);
-        if let Some(text) = text {
-            let contents = ResourceContents::text(text, request.uri).with_mime_type("text/plain");
-            return Ok(fresh!(ReadResourceResult::new(vec![contents])).into());
-        }
-        let uri = json!({ "uri": request.uri });
-        Err(ErrorData::resource_not_found(
-            "there is no such resource",
-            Some(uri),
-        ))
+        let read = published::read(&*self.home(&context)?, request.uri).await?;
+        Ok(fresh!(read).into())
     }
 
     async fn get_task(
@@ -511,14 +456,4 @@ impl ServerHandler for Server {
             ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None)
         })
     }
-}
-
-fn completion(mut found: Vec<String>) -> Result<CompletionInfo, ErrorData> {
-    let total = found.len();
-    found.truncate(CompletionInfo::MAX_VALUES);
-    let mut info =
-        CompletionInfo::new(found).map_err(|why| ErrorData::internal_error(why, None))?;
-    info.has_more = Some(total > info.values.len());
-    info.total = u32::try_from(total).ok();
-    Ok(info)
 }

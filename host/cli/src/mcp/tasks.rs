@@ -50,6 +50,7 @@ impl Begun {
         let options = TaskOptions::new()
             .with_ttl_ms(ttl)
             .with_poll_interval_ms(POLL);
+        running.set_patience(None);
         // Questions of a task go to its state, not to the client that began it.
         self.home.tasks.spawn(options, move |task| {
             Box::pin(async move { work(running, &task, declared).await })
