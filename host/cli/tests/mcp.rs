@@ -419,8 +419,8 @@ fn it_answers_and_ends_before_extensions_are_loaded() {
     let mut child = Client::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut client = Client::of(child, Box::new(input), output);
-    client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "vers_vms" } }));
     client.initialize("2025-11-25");
+    client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "vers_vms" } }));
     client.ask(2, "ping", json!({}));
     assert!(
         client.kept.is_empty(),
