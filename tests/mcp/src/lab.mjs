@@ -24,7 +24,7 @@ export const guest = name => join(GUESTS, `${name}.wasm`);
 
 /** What each fixture may do, beyond what every extension may. */
 const GRANTS = {
-  conformance: 'ui = ["select", "confirm", "input", "edit"]',
+  conformance: 'ui = ["select", "confirm", "input", "edit"]\nclient = ["form", "sampling", "roots"]',
   showcase: 'ui = ["select", "confirm", "input", "edit"]',
   unruly: 'ui = ["confirm"]',
 };
