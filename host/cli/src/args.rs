@@ -83,9 +83,14 @@ Ctrl-C cancels the running call, which also stops it on the VM; a second one qui
 A client starts this; docs/mcp.md says how each is set up.
 
 Examples:
+  pi-vers mcp setup claude     write it into the client's own configuration
+  pi-vers mcp doctor           check that it would work
   claude mcp add vers -- pi-vers mcp
   codex mcp add vers -- pi-vers mcp --local")]
-    Mcp(Mcp),
+    Mcp(McpLine),
+    /// Answer a hook of a client
+    #[command(subcommand)]
+    Hook(crate::hook::Hook),
     /// Serve a program that wants the platform: JSON lines on standard input and output
     #[command(
         after_help = "docs/core.md has the methods.\n\nExample:\n  echo '{\"id\":1,\"method\":\"listVms\"}' | pi-vers core"
@@ -229,6 +234,16 @@ pub(crate) struct Bridge {
     pub(crate) state: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) loading: Loading,
+}
+
+/// `pi-vers mcp` alone serves; with a command it does something about serving.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct McpLine {
+    #[command(subcommand)]
+    pub(crate) command: Option<crate::clients::Command>,
+    #[command(flatten)]
+    pub(crate) serve: Mcp,
 }
 
 #[derive(Debug, Clone, Args)]

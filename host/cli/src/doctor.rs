@@ -13,14 +13,27 @@ use crate::terminal::{Style, Terminal};
 use crate::{dirs, local, setup};
 
 /// The checks, side by side with their results.
-struct Checks {
+pub(crate) struct Checks {
     terminal: Arc<Terminal>,
     json: bool,
     worst: Code,
 }
 
 impl Checks {
-    fn add(&mut self, name: &str, result: Result<String, Failure>) {
+    pub(crate) fn new(terminal: Arc<Terminal>, json: bool) -> Self {
+        Self {
+            terminal,
+            json,
+            worst: Code::Ok,
+        }
+    }
+
+    /// The code of the first that failed.
+    pub(crate) fn worst(&self) -> Code {
+        self.worst
+    }
+
+    pub(crate) fn add(&mut self, name: &str, result: Result<String, Failure>) {
         let ok = result.is_ok();
         let (text, code) = match &result {
             Ok(text) => (text.clone(), Code::Ok),
@@ -46,11 +59,7 @@ impl Checks {
 
 /// Checks it all.
 pub(crate) async fn doctor(terminal: Arc<Terminal>, options: Doctor) -> Result<Code, Failure> {
-    let mut checks = Checks {
-        terminal,
-        json: options.json,
-        worst: Code::Ok,
-    };
+    let mut checks = Checks::new(terminal, options.json);
     let shown = |path: PathBuf| format!("{} (private)", path.display());
     checks.add("state", dirs::state().map(shown));
     checks.add("cache", dirs::cache().map(shown));
@@ -70,16 +79,21 @@ pub(crate) async fn doctor(terminal: Arc<Terminal>, options: Doctor) -> Result<C
     checks.add("engine", engine(policy.unwrap_or_default()).await);
     checks.add("local platform", local_platform().await);
     if let (Ok(settings), false) = (settings, options.offline) {
-        let key = settings.api_key().await;
-        let has_key = key.is_ok();
-        checks.add(
-            "key",
-            key.map(|_| format!("from {}", key_source(&settings)))
-                .map_err(Failure::from),
-        );
-        checks.add("platform", reach(&settings, has_key).await);
+        platform(&mut checks, &settings).await;
     }
     Ok(checks.worst)
+}
+
+/// Whether there is a key, and whether the platform takes it.
+pub(crate) async fn platform(checks: &mut Checks, settings: &Settings) {
+    let key = settings.api_key().await;
+    let has_key = key.is_ok();
+    checks.add(
+        "key",
+        key.map(|_| format!("from {}", key_source(settings)))
+            .map_err(Failure::from),
+    );
+    checks.add("platform", reach(settings, has_key).await);
 }
 
 fn policy_text(options: &Doctor) -> String {

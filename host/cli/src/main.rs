@@ -3,6 +3,7 @@
 mod args;
 mod bridge;
 mod call;
+mod clients;
 mod core;
 mod demo;
 mod dirs;
@@ -10,6 +11,7 @@ mod doctor;
 mod failure;
 mod fleet;
 mod harness;
+mod hook;
 mod inspect;
 mod interrupt;
 mod local;
@@ -73,7 +75,11 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Tools(options) => tools::tools(terminal, options).await,
         Command::Run(options) => run::run(terminal, options).await,
         Command::Bridge(options) => Box::pin(bridge::bridge(terminal, options)).await,
-        Command::Mcp(options) => Box::pin(mcp::mcp(terminal, options)).await,
+        Command::Mcp(line) => match line.command {
+            Some(command) => Box::pin(clients::command(terminal, command)).await,
+            None => Box::pin(mcp::mcp(terminal, line.serve)).await,
+        },
+        Command::Hook(hook) => hook::hook(hook).await,
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,

@@ -27,6 +27,7 @@ use super::skills::Skills;
 use crate::args::Mcp;
 use crate::failure::Failure;
 use crate::harness::{self, CommandLine};
+use crate::hook::ActiveVm;
 use crate::local::Local;
 use crate::session::Stored;
 use crate::setup;
@@ -69,6 +70,8 @@ pub(crate) struct Home {
     pub(crate) site: Arc<Site>,
     pub(crate) desk: Arc<Desk>,
     pub(crate) board: Arc<Mutex<Board>>,
+    /// Which VM is active, for hooks.
+    pub(crate) active: ActiveVm,
     pub(crate) calls: Arc<Parking<ToolEnd>>,
     pub(crate) prompts: Arc<Parking<PromptEnd>>,
     pub(crate) tasks: TaskManager,
@@ -136,14 +139,14 @@ impl Site {
         counted: Option<Counted>,
     ) -> Arc<Home> {
         let (desk, board) = (Arc::<Desk>::default(), Arc::<Mutex<Board>>::default());
-        let opening = eventually(
-            &self.main,
-            build(self.clone(), stored, desk.clone(), board.clone()),
-        );
+        let active = ActiveVm::default();
+        let front = (desk.clone(), board.clone(), active.clone());
+        let opening = eventually(&self.main, build(self.clone(), stored, front));
         Arc::new(Home {
             site: self.clone(),
             desk,
             board,
+            active,
             calls: Parking::new(),
             prompts: Parking::new(),
             tasks: TaskManager::new(),
@@ -175,8 +178,7 @@ async fn load(terminal: &Terminal, options: &Mcp, place: &Place) -> Result<Loade
 async fn build(
     site: Arc<Site>,
     stored: Option<String>,
-    desk: Arc<Desk>,
-    board: Arc<Mutex<Board>>,
+    (desk, board, active): (Arc<Desk>, Arc<Mutex<Board>>, ActiveVm),
 ) -> Result<House, Failure> {
     let loaded = site.loading.clone().await;
     let loaded = loaded.map_err(|why| Failure::clone(&why))?;
@@ -192,7 +194,7 @@ async fn build(
     let flags = extensions.iter().map(Extension::info);
     let flags = harness::flags(&site.options.flag, flags)?;
     let line = CommandLine::new(Arc::new(Terminal::new(true)), stored, flags)?;
-    let front = Arc::new(Front::new(line, desk.clone(), board));
+    let front = Arc::new(Front::new(line, desk.clone(), board, active));
     let (session, left_out) = setup::open(&loaded.host, front, &mut extensions)?;
     for left_out in left_out {
         tracing::warn!("{left_out}");

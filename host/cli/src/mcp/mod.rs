@@ -106,6 +106,8 @@ async fn apart(
 
 async fn stdio(site: Arc<Site>, signals: &mut Signals) -> Result<(), Failure> {
     let home = site.open(site.stored(), None);
+    // The client's hooks ask here while this process runs.
+    let _hooks = crate::hook::listen(home.active.clone());
     let outbox = Outbox::new();
     let ended = CancellationToken::new();
     let transport = transport::Stdio::new(stdio::input(), outbox.clone(), ended.clone());
