@@ -202,7 +202,7 @@ impl ServerHandler for Server {
             Homes::One(home) => &home.site,
             Homes::Many(lodging) => lodging.site(),
         };
-        let house = site.catalogue.get()?;
+        let house = site.newest()?;
         Some(house.catalogue.tools.get(name)?.listed.clone())
     }
 
