@@ -99,8 +99,9 @@ fn tools() -> Vec<Tool> {
             "vers_swarm_wait",
             "Wait for Agents",
             "Wait until agents of the swarm have finished their tasks, and show what they said. Tells apart who is done, failed, still working at \
-             the time limit, was never given a task, has ended or is lost. Long output is cut at its beginning; vers_swarm_read shows more.",
-            Hints::READ_ONLY | Hints::OPEN_WORLD,
+             the time limit, was never given a task, has ended or is lost. Long output is cut at its beginning; vers_swarm_read shows more. It may \
+             return early and say so: call it again then.",
+            Hints::READ_ONLY | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 (
                     "agentIds?",
