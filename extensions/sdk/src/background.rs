@@ -8,8 +8,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
+use futures::future::{AbortHandle, abortable};
 use futures::stream::{FuturesUnordered, StreamExt as _};
+
+use crate::{Error, ToolCall, call};
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -55,5 +58,48 @@ pub fn spawn(work: impl Future<Output = ()> + 'static) {
     });
     if let Some(work) = left {
         wit_bindgen::spawn_local(work);
+    }
+}
+
+/// Does work that is worth more than its caller's patience, such as starting a VM. As long as the caller is likely to wait this
+/// waits, too; then it returns `None`, the work goes on in the background, and `late` is told what came of it. Given up before that,
+/// the work is dropped.
+///
+/// Where no limit is known the work is awaited in the call itself: its own waits then end with the call.
+///
+/// # Errors
+/// `Error::Cancelled`: the call was given up. The work is being dropped.
+pub async fn outlasting<T: 'static>(
+    call: &ToolCall,
+    work: impl Future<Output = T> + 'static,
+    late: impl FnOnce(T) + 'static,
+) -> Result<Option<T>, Error> {
+    if call.patience().is_none() {
+        return Ok(Some(Box::pin(work).await));
+    }
+    let (work, handle) = abortable(Box::pin(work));
+    let mut given_up = AbortOnDrop(Some(handle));
+    let (tell, told) = oneshot::channel();
+    spawn(async move {
+        if let Ok(done) = work.await
+            && let Err(done) = tell.send(done)
+        {
+            late(done);
+        }
+    });
+    let told = async { told.await.map_err(|_| Error::Cancelled) };
+    let done = call::patiently(call, told).await?;
+    given_up.0 = None;
+    Ok(done)
+}
+
+/// Ends work that nobody waits for and that was not left to go on.
+struct AbortOnDrop(Option<AbortHandle>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(handle) = &self.0 {
+            handle.abort();
+        }
     }
 }
