@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures::channel::{mpsc, oneshot};
-use futures::future::{AbortHandle, abortable};
+use futures::future::abortable;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
 use crate::{Error, ToolCall, call};
@@ -68,7 +68,7 @@ pub fn spawn(work: impl Future<Output = ()> + 'static) {
 /// Where no limit is known the work is awaited in the call itself: its own waits then end with the call.
 ///
 /// # Errors
-/// `Error::Cancelled`: the call was given up. The work is being dropped.
+/// `Error::Cancelled`: the call was given up, and the work was dropped.
 pub async fn outlasting<T: 'static>(
     call: &ToolCall,
     work: impl Future<Output = T> + 'static,
@@ -78,28 +78,24 @@ pub async fn outlasting<T: 'static>(
         return Ok(Some(Box::pin(work).await));
     }
     let (work, handle) = abortable(Box::pin(work));
-    let mut given_up = AbortOnDrop(Some(handle));
     let (tell, told) = oneshot::channel();
+    let (gone, is_gone) = oneshot::channel::<()>();
     spawn(async move {
-        if let Ok(done) = work.await
+        let done = work.await;
+        // Dropped by now, with all it held.
+        drop(gone);
+        if let Ok(done) = done
             && let Err(done) = tell.send(done)
         {
             late(done);
         }
     });
     let told = async { told.await.map_err(|_| Error::Cancelled) };
-    let done = call::patiently(call, told).await?;
-    given_up.0 = None;
-    Ok(done)
-}
-
-/// Ends work that nobody waits for and that was not left to go on.
-struct AbortOnDrop(Option<AbortHandle>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        if let Some(handle) = &self.0 {
-            handle.abort();
-        }
+    let done = call::patiently(call, told).await;
+    if done.is_err() {
+        handle.abort();
+        // Who gave it up may end the session next, and that waits for what is taken back only if it has begun.
+        let _ = is_gone.await;
     }
+    done
 }
