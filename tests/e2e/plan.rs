@@ -40,7 +40,7 @@ fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
 fn text(content: &[Content]) -> String {
     let texts = content.iter().map(|block| match block {
         Content::Text(text) => text.clone(),
-        Content::Image(_) => "[image]".into(),
+        _ => "[no text]".into(),
     });
     texts.collect::<Vec<_>>().join("\n")
 }

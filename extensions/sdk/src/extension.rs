@@ -83,7 +83,8 @@ impl<E: Extension> events::Guest for E {
     }
 }
 
-/// Makes a type that implements [`Extension`] the component's extension. Once in a crate.
+/// Makes a type that implements [`Extension`] the component's extension. Once in a crate. With `, Publisher` after
+/// the type the component publishes resources and prompts, too: then it implements [`Publisher`](crate::Publisher).
 ///
 /// On other targets than Wasm there is nothing to export, and native linkers refuse the names: there it only
 /// checks the type, so that a crate's tests run on the machine itself.
@@ -100,6 +101,20 @@ macro_rules! export {
         const _: fn() = || {
             fn is_extension<E: $crate::Extension>() {}
             is_extension::<$extension>();
+        };
+    };
+    ($extension:ident, Publisher) => {
+        $crate::export!($extension);
+        #[cfg(target_family = "wasm")]
+        #[allow(unsafe_code, reason = "the generated entry points of the component")]
+        mod __pi_vers_export_publications {
+            use super::$extension;
+            $crate::publications::export_publications!($extension);
+        }
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() = || {
+            fn is_publisher<E: $crate::Publisher>() {}
+            is_publisher::<$extension>();
         };
     };
 }

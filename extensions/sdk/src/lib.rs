@@ -56,10 +56,12 @@ pub mod agent;
 pub mod args;
 pub mod background;
 pub mod call;
+pub mod client;
 pub mod digest;
 mod extension;
 pub mod outcome;
 pub mod printable;
+mod publisher;
 pub mod schema;
 pub mod stream;
 pub mod text;
@@ -84,6 +86,34 @@ pub mod bindings {
     });
 }
 
+/// The bindings of what an extension may publish besides: only components of extensions that do
+/// export these interfaces, see [`Publisher`].
+#[allow(
+    missing_docs,
+    unreachable_pub,
+    unsafe_code,
+    rust_2018_idioms,
+    clippy::all,
+    clippy::restriction
+)]
+pub mod publications {
+    wit_bindgen::generate!({
+        inline: "
+            package pi-vers:sdk@0.1.0;
+            world publications {
+                export vers:harness/resources@0.1.0;
+                export vers:harness/prompts@0.1.0;
+            }
+        ",
+        path: "../../wit",
+        world: "pi-vers:sdk/publications",
+        with: { "vers:harness/types@0.1.0": crate::bindings::vers::harness::types },
+        pub_export_macro: true,
+        export_macro_name: "export_publications",
+        default_bindings_module: "pi_vers_sdk::publications",
+    });
+}
+
 /// What extension and harness say to each other: `types`, `call`, `session`, `ui`, `timers`, `log`, `bus`.
 pub use bindings::vers::harness;
 /// The Vers platform: `vms`, `shell`, `fleet`.
@@ -99,8 +129,16 @@ pub use bindings::exports::vers::harness::events::{Answer, Event};
 pub use bindings::exports::vers::harness::lifecycle::Reason;
 pub use bindings::vers::harness::call::ToolCall;
 pub use bindings::vers::harness::types::{
-    Content, CustomMessage, Error, FlagValue, Image, ToolError, ToolResult,
+    Audio, Content, CustomMessage, Error, FlagValue, Image, ResourceBody, ResourceContents,
+    ResourceLink, ToolError, ToolResult,
 };
 pub use extension::Extension;
+pub use publications::exports::vers::harness::prompts::{
+    Argument, Conversation, Message, Prompt, Speaker,
+};
+pub use publications::exports::vers::harness::resources::{
+    Entry as Resource, Template as ResourceTemplate,
+};
+pub use publisher::Publisher;
 /// The exact version that the bindings were made with: tasks work across crates only with one version.
 pub use wit_bindgen;

@@ -14,6 +14,16 @@ pub fn text(text: impl Into<String>) -> ToolResult {
     }
 }
 
+/// A result of these blocks.
+#[must_use]
+pub fn blocks(content: Vec<Content>) -> ToolResult {
+    ToolResult {
+        content,
+        details: None,
+        structured: None,
+    }
+}
+
 /// A result of one text, with details for the user interface and other extensions.
 #[must_use]
 pub fn text_with(text: impl Into<String>, details: &Value) -> ToolResult {

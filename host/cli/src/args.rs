@@ -246,8 +246,23 @@ pub(crate) struct McpLine {
     pub(crate) serve: Mcp,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Mcp {
+    /// Serve HTTP here instead of standard input and output, at /mcp (port 0: any, it is said on standard error)
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(crate) http: Option<SocketAddr>,
+    /// A file with the token that clients have to send as `Authorization: Bearer`; needed unless the address is loopback
+    #[arg(long, value_name = "FILE", requires = "http")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// A name by which clients may call this machine, besides its address and localhost
+    #[arg(long, value_name = "NAME", requires = "http")]
+    pub(crate) allow_host: Vec<String>,
+    /// The origin of a web page that may use it, for example https://app.example.com:443; without one none may
+    #[arg(long, value_name = "ORIGIN", requires = "http")]
+    pub(crate) allow_origin: Vec<String>,
+    /// Serve the skills in this directory, too: each in a directory of its own with a SKILL.md
+    #[arg(long, value_name = "DIR")]
+    pub(crate) skills: Option<PathBuf>,
     /// Use the platform of this machine; started for this client if it is not up
     #[arg(long)]
     pub(crate) local: bool,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use pi_vers_host::{CallError, Content, Session, ToolOutput};
+use pi_vers_host::{CallError, Content, ResourceBody, Session, ToolOutput};
 use serde_json::{Value, json};
 
 use crate::failure::{Code, Failure};
@@ -125,6 +125,9 @@ impl Done {
                     pi_vers_host::visible(&image.media_type),
                     image.data.len()
                 )),
+                Content::Audio(_) | Content::Resource(_) | Content::Link(_) => {
+                    terminal.output(&block.in_words());
+                }
             }
         }
         if let Err(failure) = &self.result {
@@ -163,13 +166,34 @@ impl Done {
     }
 }
 
+/// A block for programs, in the words of MCP.
 fn block(content: &Content) -> Value {
+    let base64 = |data: &[u8]| base64::engine::general_purpose::STANDARD.encode(data);
     match content {
         Content::Text(text) => json!({ "type": "text", "text": text }),
-        Content::Image(image) => json!({
-            "type": "image",
-            "mimeType": image.media_type,
-            "data": base64::engine::general_purpose::STANDARD.encode(&image.data),
+        Content::Image(image) => {
+            json!({ "type": "image", "mimeType": image.media_type, "data": base64(&image.data) })
+        }
+        Content::Audio(audio) => {
+            json!({ "type": "audio", "mimeType": audio.media_type, "data": base64(&audio.data) })
+        }
+        Content::Resource(resource) => {
+            let (key, body) = match &resource.body {
+                ResourceBody::Text(text) => ("text", text.clone()),
+                ResourceBody::Blob(data) => ("blob", base64(data)),
+            };
+            let mut inner = json!({ "uri": resource.uri, key: body });
+            if let (Some(kind), Some(inner)) = (&resource.media_type, inner.as_object_mut()) {
+                inner.insert("mimeType".into(), kind.as_str().into());
+            }
+            json!({ "type": "resource", "resource": inner })
+        }
+        Content::Link(link) => json!({
+            "type": "resource_link",
+            "uri": link.uri,
+            "name": link.name,
+            "description": link.description,
+            "mimeType": link.media_type,
         }),
     }
 }

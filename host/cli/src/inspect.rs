@@ -17,7 +17,7 @@ use crate::shipped::SHIPPED;
 use crate::terminal::{Style, Terminal};
 
 /// What each import lets an extension do, and each export is for; the policy's key where there is one.
-const WORDS: [(&str, &str, Option<&str>); 20] = [
+const WORDS: [(&str, &str, Option<&str>); 23] = [
     ("vers:harness/types", "words the others share", None),
     ("vers:harness/log", "write to the log", None),
     ("vers:harness/timers", "read a clock and wait", None),
@@ -30,6 +30,11 @@ const WORDS: [(&str, &str, Option<&str>); 20] = [
         "vers:harness/ui",
         "show notices and status lines, ask the user",
         Some("ui"),
+    ),
+    (
+        "vers:harness/client",
+        "say that its lists have changed; with a grant: have the client's user fill in forms, use its model, learn its directories",
+        Some("client"),
     ),
     (
         "vers:harness/session",
@@ -75,6 +80,8 @@ const WORDS: [(&str, &str, Option<&str>); 20] = [
     ("vers:harness/description", "says what it offers", None),
     ("vers:harness/tools", "tools for the model", None),
     ("vers:harness/commands", "slash commands of the user", None),
+    ("vers:harness/resources", "documents and data to read", None),
+    ("vers:harness/prompts", "prompts for the user to send", None),
     (
         "vers:harness/lifecycle",
         "is told when a session starts and ends",

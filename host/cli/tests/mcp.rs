@@ -300,6 +300,8 @@ fn a_call_fails_as_a_result_and_an_unknown_tool_as_an_error() {
         said(&result).starts_with("The arguments do not fit"),
         "{result}"
     );
+    // A connection that began without `initialize` needs to say who it is in each request.
+    let mut client = Client::over_sockets(&home);
     client.initialize("2025-11-25");
     for unknown in ["bash", "vers_nothing", ""] {
         let answer = client.ask(3, "tools/call", call(unknown, json!({})));
@@ -331,6 +333,7 @@ fn what_is_no_message_is_refused_and_the_connection_goes_on() {
     huge.push(b'\n');
     client.raw(&huge);
     assert_eq!(client.answer(&Value::Null)["error"]["code"], -32600);
+    client.initialize("2025-11-25");
     let answer = client.ask(1, "no/such", json!({}));
     assert_eq!(answer["error"]["code"], -32601);
     let other = json!({ "_meta": { "io.modelcontextprotocol/protocolVersion": "2031-01-01" } });
@@ -465,6 +468,7 @@ fn commands_are_prompts_and_the_status_is_a_resource() {
         client.ask(4, "resources/read", unknown)["error"]["code"],
         -32602
     );
+    let mut client = Client::new(&home);
     client.initialize("2025-11-25");
     let unknown = json!({ "uri": "pi-vers://nothing" });
     assert_eq!(
@@ -571,6 +575,7 @@ fn a_dialog_is_asked_in_both_eras_and_a_ticket_works_once_for_the_same_call() {
     let late = client.modern(5, "tools/call", with(ticket, Some(confirm(true))));
     assert_eq!(late["isError"], true, "{late}");
 
+    let mut client = unruly(&home);
     client.initialize("2025-06-18");
     for (id, answer, result) in [
         (6, confirm(false), "Some(false)"),

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use crate::decision::{Decision, Denial, Fix, Question, brief, quoted};
 use crate::policy::Grants;
-use crate::request::{Access, Request, SessionVerb, UiVerb, VmVerb};
+use crate::request::{Access, ClientVerb, Request, SessionVerb, UiVerb, VmVerb};
 use crate::rules::{Rules, list};
 
 mod details;
@@ -177,6 +177,7 @@ impl Rules {
                     .fix("remove `store = false`", "store = true")),
             },
             Request::Ui { verb } => self.ui(verb),
+            Request::Client { verb } => self.client(verb),
             Request::Session { verb } => self.session(verb),
             Request::Fleet { verb } => self.fleet(verb),
             Request::Bus { topic } => {
@@ -208,6 +209,20 @@ impl Rules {
             UiVerb::Input | UiVerb::Edit => {
                 Err(verb_refused("ui", verb, "ask the user for text", &self.ui))
             }
+        }
+    }
+
+    fn client(&self, verb: ClientVerb) -> Judgement {
+        let what = match verb {
+            ClientVerb::Offers | ClientVerb::ListChanged => return Ok(()),
+            ClientVerb::Form => "have the client's user fill in forms",
+            ClientVerb::Sampling => "use the client's model",
+            ClientVerb::Roots => "ask for the client's directories",
+        };
+        if self.client.contains(&verb) {
+            Ok(())
+        } else {
+            Err(verb_refused("client", verb, what, &self.client))
         }
     }
 

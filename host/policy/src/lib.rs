@@ -43,6 +43,7 @@
 //! | `environment` | names of the host's environment variables that it may read, never one that holds a secret | none |
 //! | `fleet` | [`FleetVerb`]s | none |
 //! | `ui` | [`UiVerb`]s; `input` and `edit` could ask for a password | `select`, `confirm` |
+//! | `client` | [`ClientVerb`]s: what the client behind a call may be asked; `form` could ask for a password, `sampling` costs | none |
 //! | `session` | [`SessionVerb`]s | `append-entry`, `entries` |
 //! | `bus` | topics, to emit and to receive; `name*` | none |
 //! | `events` | events to see and to answer | `agent-start`, `turn-start`, `model-select` |
@@ -77,6 +78,7 @@ pub use limits::{LIMITS, LimitInfo, Limits, Unit};
 pub use paths::{PathError, normalise};
 pub use policy::{Error, Grants, Lookup, Policy, diff};
 pub use request::{
-    Access, Command, FleetVerb, Kind, Request, SecretUse, SessionVerb, UiVerb, Vm, VmVerb,
+    Access, ClientVerb, Command, FleetVerb, Kind, Request, SecretUse, SessionVerb, UiVerb, Vm,
+    VmVerb,
 };
 pub use web::special_address;

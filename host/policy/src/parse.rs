@@ -14,14 +14,14 @@ use crate::decision::visible;
 use crate::limits::LIMITS;
 use crate::paths::{Place, absolute};
 use crate::policy::{Error, Pin, Policy, Section};
-use crate::request::{Access, FleetVerb, SessionVerb, UiVerb, VmVerb};
+use crate::request::{Access, ClientVerb, FleetVerb, SessionVerb, UiVerb, VmVerb};
 use crate::rules::{
     Env, FileRule, Names, Ports, ProcessRule, Rules, Scope, SecretRule, SecretTo, Shell, VmSet,
 };
 use crate::web::{HttpRule, Network, secret_origin};
 
 /// Capabilities that `ask` may name; those with verbs also as `vms.delete`.
-const ASKABLE: [&str; 13] = [
+const ASKABLE: [&str; 14] = [
     "vms",
     "shell",
     "shell.files",
@@ -32,12 +32,13 @@ const ASKABLE: [&str; 13] = [
     "secrets",
     "fleet",
     "ui",
+    "client",
     "session",
     "bus",
     "store",
 ];
 
-const KEYS: [&str; 17] = [
+const KEYS: [&str; 18] = [
     "digest",
     "vms",
     "shell",
@@ -48,6 +49,7 @@ const KEYS: [&str; 17] = [
     "secrets",
     "environment",
     "ui",
+    "client",
     "session",
     "bus",
     "events",
@@ -170,6 +172,10 @@ fn rules(body: &DeTable<'_>, origin: &str) -> Result<Rules> {
                         UiVerb::Widget,
                     ],
                 )?
+            }
+            "client" => {
+                let always = [ClientVerb::Offers, ClientVerb::ListChanged];
+                rules.client = verbs(node, ClientVerb::ALL, ClientVerb::name, &always)?;
             }
             "session" => {
                 let always = SessionVerb::ALL.get(..6).unwrap_or_default();
@@ -523,6 +529,13 @@ fn askable(node: &Node<'_>) -> Result<String> {
         || verb(
             "ui.",
             &UiVerb::ALL
+                .iter()
+                .map(|verb| verb.name())
+                .collect::<Vec<_>>(),
+        )
+        || verb(
+            "client.",
+            &ClientVerb::ALL
                 .iter()
                 .map(|verb| verb.name())
                 .collect::<Vec<_>>(),

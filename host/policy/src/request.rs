@@ -118,6 +118,22 @@ verbs! {
 }
 
 verbs! {
+    /// What the client behind a call can be asked beyond the dialogs.
+    ClientVerb {
+        /// Whether it can be asked. Always allowed.
+        Offers = "offers",
+        /// Say that a list has changed. Always allowed.
+        ListChanged = "list-changed",
+        /// Have its user fill in a form: it could ask for a password.
+        Form = "form",
+        /// Have its model complete a conversation: at its user's cost.
+        Sampling = "sampling",
+        /// Learn which directories it works in.
+        Roots = "roots",
+    }
+}
+
+verbs! {
     /// The conversation and the harness around it.
     SessionVerb {
         /// Where the user works. Always allowed.
@@ -288,6 +304,8 @@ pub enum Request<'a> {
     Store,
     /// `ui`.
     Ui { verb: UiVerb },
+    /// `client`; one request for each kind among the questions.
+    Client { verb: ClientVerb },
     /// `session`.
     Session { verb: SessionVerb },
     /// `bus.emit`, and delivering a topic that `describe` names.
@@ -323,6 +341,7 @@ pub enum Kind {
     Secret,
     Store,
     Ui,
+    Client,
     Session,
     Bus,
     Event,
@@ -353,6 +372,7 @@ impl Request<'_> {
             Self::Secret { .. } => Kind::Secret,
             Self::Store => Kind::Store,
             Self::Ui { .. } => Kind::Ui,
+            Self::Client { .. } => Kind::Client,
             Self::Session { .. } => Kind::Session,
             Self::Bus { .. } => Kind::Bus,
             Self::Event { .. } => Kind::Event,

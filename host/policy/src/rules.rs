@@ -8,7 +8,7 @@ use url::Url;
 use crate::argv::ArgPattern;
 use crate::decision::quoted;
 use crate::paths::Place;
-use crate::request::{Access, FleetVerb, SessionVerb, UiVerb, Vm, VmVerb};
+use crate::request::{Access, ClientVerb, FleetVerb, SessionVerb, UiVerb, Vm, VmVerb};
 use crate::web::HttpRule;
 
 mod write;
@@ -31,6 +31,7 @@ pub(crate) struct Rules {
     /// Variables of the host's environment that may be read.
     pub(crate) environment: BTreeSet<String>,
     pub(crate) ui: BTreeSet<UiVerb>,
+    pub(crate) client: BTreeSet<ClientVerb>,
     pub(crate) session: BTreeSet<SessionVerb>,
     pub(crate) bus: Names,
     pub(crate) events: Names,
@@ -56,6 +57,7 @@ impl Rules {
             secrets: Vec::new(),
             environment: BTreeSet::new(),
             ui: BTreeSet::from([UiVerb::Select, UiVerb::Confirm]),
+            client: BTreeSet::new(),
             session: BTreeSet::from([SessionVerb::AppendEntry, SessionVerb::Entries]),
             bus: Names::default(),
             events: Names(

@@ -96,6 +96,12 @@ fn with_samples(test: impl Fn(&Request<'_>, bool)) {
             !matches!(verb, UiVerb::Input | UiVerb::Edit),
         );
     }
+    for &verb in ClientVerb::ALL {
+        test(
+            &Request::Client { verb },
+            matches!(verb, ClientVerb::Offers | ClientVerb::ListChanged),
+        );
+    }
     for &verb in SessionVerb::ALL {
         use SessionVerb::*;
         test(
@@ -245,7 +251,7 @@ fn adding_the_rule_that_a_denial_names_allows_the_request() {
 
 #[test]
 fn everything_can_be_left_to_a_human_and_is_then_no_permission() {
-    let families = "ask = [\"vms\", \"shell\", \"process\", \"files\", \"http\", \"secrets\", \"fleet\", \"ui\", \"session\", \"bus\"]";
+    let families = "ask = [\"vms\", \"shell\", \"process\", \"files\", \"http\", \"secrets\", \"fleet\", \"ui\", \"client\", \"session\", \"bus\"]";
     let grants = common::grants(families);
     with_samples(|request, by_default| match grants.decide(request) {
         Decision::Allow => assert!(by_default, "{request:?}"),

@@ -215,6 +215,9 @@ fn for_each_request(mut test: impl FnMut(&Request<'_>)) {
     UiVerb::ALL
         .iter()
         .for_each(|&verb| test(&Request::Ui { verb }));
+    ClientVerb::ALL
+        .iter()
+        .for_each(|&verb| test(&Request::Client { verb }));
     SessionVerb::ALL
         .iter()
         .for_each(|&verb| test(&Request::Session { verb }));

@@ -6,6 +6,8 @@
 //! order they came. A trap ends the instance: every open order then fails with the reason the task
 //! left behind, and whoever holds the extension may start another actor.
 
+mod publications;
+
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,6 +28,8 @@ use crate::engine::{Engine, Overdue, Pulse, Ticker, watch};
 use crate::extension::Extension;
 use crate::guest::Guest;
 use crate::owner::Owner;
+use publications::Publications;
+pub(crate) use publications::{Found, Wanted};
 
 /// Bytes of strings and lists that one host call may make the host hold: wasmtime's budget.
 const HOSTCALL_BYTES: usize = 64 << 20;
@@ -45,6 +49,7 @@ pub(crate) enum Job {
         prefix: String,
     },
     Event(exports::events::Event),
+    Publication(Wanted),
     Start(exports::lifecycle::Reason),
     Stop,
     /// A sign of life of its loop; the guest is not asked.
@@ -57,6 +62,7 @@ pub(crate) enum Reply {
     Done(Result<(), wit::Error>),
     Completions(Vec<exports::commands::Completion>),
     Answer(exports::events::Answer),
+    Publication(Found),
 }
 
 /// The component has no such export.
@@ -332,6 +338,7 @@ struct Exports {
     command: Export<(String, String), Result<(), wit::Error>>,
     complete: Export<(String, String), Vec<exports::commands::Completion>>,
     event: Export<(exports::events::Event,), exports::events::Answer>,
+    publications: Publications,
     start: Export<(exports::lifecycle::Reason,), Result<(), wit::Error>>,
     stop: Option<TypedFunc<(), ()>>,
 }
@@ -345,49 +352,45 @@ impl Exports {
         instance: &wasmtime::component::Instance,
         extension: &Extension,
     ) -> wasmtime::Result<Self> {
-        fn one<P, R>(
-            store: &mut Store<Guest>,
-            instance: &wasmtime::component::Instance,
-            extension: &Extension,
-            interface: &str,
-            function: &str,
-        ) -> wasmtime::Result<Option<TypedFunc<P, R>>>
-        where
-            P: ComponentNamedList + Lower,
-            R: ComponentNamedList + Lift,
-        {
-            let Some(name) = extension.anatomy().export(interface) else {
-                return Ok(None);
-            };
-            let Some(outer) = instance.get_export_index(&mut *store, None, name) else {
-                return Ok(None);
-            };
-            let Some(inner) = instance.get_export_index(&mut *store, Some(&outer), function) else {
-                return Ok(None);
-            };
-            instance.get_typed_func(store, inner).map(Some)
-        }
         Ok(Self {
-            tool: one(store, instance, extension, "vers:harness/tools", "run")?,
-            command: one(store, instance, extension, "vers:harness/commands", "run")?,
-            complete: one(
-                store,
-                instance,
-                extension,
-                "vers:harness/commands",
-                "complete",
-            )?,
-            event: one(store, instance, extension, "vers:harness/events", "handle")?,
-            start: one(
-                store,
-                instance,
-                extension,
-                "vers:harness/lifecycle",
-                "start",
-            )?,
-            stop: one(store, instance, extension, "vers:harness/lifecycle", "stop")?,
+            tool: export(store, instance, extension, TOOLS, "run")?,
+            command: export(store, instance, extension, COMMANDS, "run")?,
+            complete: export(store, instance, extension, COMMANDS, "complete")?,
+            event: export(store, instance, extension, EVENTS, "handle")?,
+            publications: Publications::find(store, instance, extension)?,
+            start: export(store, instance, extension, LIFECYCLE, "start")?,
+            stop: export(store, instance, extension, LIFECYCLE, "stop")?,
         })
     }
+}
+
+const TOOLS: &str = "vers:harness/tools";
+const COMMANDS: &str = "vers:harness/commands";
+const EVENTS: &str = "vers:harness/events";
+const LIFECYCLE: &str = "vers:harness/lifecycle";
+
+/// An exported function, if the component has the interface.
+fn export<P, R>(
+    store: &mut Store<Guest>,
+    instance: &wasmtime::component::Instance,
+    extension: &Extension,
+    interface: &str,
+    function: &str,
+) -> wasmtime::Result<Option<TypedFunc<P, R>>>
+where
+    P: ComponentNamedList + Lower,
+    R: ComponentNamedList + Lift,
+{
+    let Some(name) = extension.anatomy().export(interface) else {
+        return Ok(None);
+    };
+    let Some(outer) = instance.get_export_index(&mut *store, None, name) else {
+        return Ok(None);
+    };
+    let Some(inner) = instance.get_export_index(&mut *store, Some(&outer), function) else {
+        return Ok(None);
+    };
+    instance.get_typed_func(store, inner).map(Some)
 }
 
 struct Serve {
@@ -430,6 +433,11 @@ impl AccessorTask<Guest> for Serve {
             Job::Event(event) => invoke(accessor, exports.event, owner, (event,), "events")
                 .await?
                 .map(|(reply,)| Reply::Answer(reply)),
+            Job::Publication(wanted) => exports
+                .publications
+                .serve(accessor, owner, wanted)
+                .await?
+                .map(Reply::Publication),
             Job::Start(reason) => invoke(accessor, exports.start, owner, (reason,), "lifecycle")
                 .await?
                 .map(|(reply,)| Reply::Done(reply)),

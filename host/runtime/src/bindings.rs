@@ -7,9 +7,11 @@
 
 wasmtime::component::bindgen!({
     path: "../../wit",
-    world: "vers:extension/extension",
+    world: "vers:extension/publisher",
     imports: {
         "vers:harness/log.write": store | trappable,
+        "vers:harness/ui.notify": store | trappable,
+        "vers:harness/client.offers": store | trappable,
         "vers:system/process.[method]child.stdout": store | trappable,
         "vers:system/process.[method]child.stderr": store | trappable,
         "vers:system/files.read": store | trappable,

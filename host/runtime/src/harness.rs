@@ -14,9 +14,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::types::{
-    Content, CustomMessage, Delivery, FlagValue, Line, Severity, ToolOutput, Update,
-};
+use crate::client::{ClientAnswers, Listing, Question, QuestionKind};
+use crate::content::Content;
+use crate::types::{CustomMessage, Delivery, FlagValue, Line, Severity, ToolOutput, Update};
 
 /// Why a harness did not do what an extension asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum HarnessError {
     /// The front end has no such thing.
     #[error("{0} is not available in this front end")]
     Unsupported(&'static str),
+    /// The client behind this call can't be asked for that.
+    #[error("the client does not offer {0} to be asked for")]
+    NotOffered(QuestionKind),
     /// There is no such tool, entry or message.
     #[error("{0}")]
     NotFound(String),
@@ -94,6 +97,13 @@ pub trait Harness: Send + Sync + 'static {
         let _ = (from, message, severity);
     }
 
+    /// The same, while the call, command, prompt or event that the front end knows by this id is served; `None`: from the
+    /// background. For front ends that show a notice where it belongs; the others need [`Harness::notify`] alone.
+    fn notify_during(&self, from: &str, call: Option<&str>, message: &str, severity: Severity) {
+        let _ = call;
+        self.notify(from, message, severity);
+    }
+
     /// The footer entry of this key; `None` removes it.
     fn set_status(&self, from: &str, key: &str, text: Option<Line>) {
         let _ = (from, key, text);
@@ -117,6 +127,36 @@ pub trait Harness: Send + Sync + 'static {
     ) -> BoxFuture<'_, Option<Answer>> {
         let _ = (from, call, title, dialog, timeout);
         Box::pin(async { None })
+    }
+
+    /// Whether whoever made this call, command or prompt can be asked this by [`Harness::ask_client`]. `None`: something in the
+    /// background wants to know.
+    fn offers(&self, call: Option<&str>, kind: QuestionKind) -> bool {
+        let _ = (call, kind);
+        false
+    }
+
+    /// Asks the client behind this call, command or prompt, all questions at once. The answers have the questions' keys; one that
+    /// is missing counts as the front end's failure, one too many is left out. Their shapes are the front end's to check, against
+    /// a form's schema, too: they come from a foreign program. The questions themselves were checked: 1 to 16 of them, keys
+    /// unique, parameters of the kind's outer shape, 1 MiB together at most. The future is dropped when the call is given up.
+    ///
+    /// # Errors
+    /// [`HarnessError::NotOffered`] for a kind that the client does not [offer](Harness::offers): then nothing is asked.
+    fn ask_client(
+        &self,
+        from: &str,
+        call: Option<&str>,
+        questions: Vec<Question>,
+    ) -> BoxFuture<'_, Result<ClientAnswers, HarnessError>> {
+        let _ = (from, call);
+        let kind = questions.first().map_or(QuestionKind::Form, |one| one.kind);
+        Box::pin(async move { Err(HarnessError::NotOffered(kind)) })
+    }
+
+    /// An extension says that one of its lists has changed. May come often: a front end tells its clients once for many.
+    fn list_changed(&self, from: &str, list: Listing) {
+        let _ = (from, list);
     }
 
     /// Decides what the policy leaves open. The default is no.

@@ -24,6 +24,8 @@ mod actor;
 mod bindings;
 mod budget;
 mod capability;
+mod client;
+mod content;
 mod engine;
 mod error;
 mod events;
@@ -32,21 +34,28 @@ mod guest;
 mod harness;
 mod host;
 mod owner;
+mod patience;
+mod publications;
 mod services;
 mod session;
 mod slot;
 mod types;
 
+pub use client::{ClientAnswers, Listing, Question, QuestionKind};
+pub use content::{Audio, Content, Image, ResourceBody, ResourceContents, ResourceLink};
 pub use error::{CallError, Error, Problem, Refusal};
 pub use events::{BashOutcome, Event, Reaction};
 pub use extension::{Anatomy, Extension, LARGEST};
 pub use harness::{Answer, BuiltInCall, BuiltInError, Dialog, Harness, HarnessError, Headless};
 pub use host::{Host, HostBuilder};
-pub use session::{Call, Canceller, Cause, Offer, Session};
+pub use patience::Patience;
+pub use publications::{
+    Conversation, Prompt, PromptArgument, PromptMessage, Resource, ResourceTemplate, Speaker,
+};
+pub use session::{Call, CallOptions, Canceller, Cause, Offer, Session};
 pub use types::{
-    Command, Completion, Content, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints,
-    Image, Line, Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update,
-    visible,
+    Command, Completion, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints, Line,
+    Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update, visible,
 };
 
 pub use pi_vers_policy as policy;

@@ -1,9 +1,13 @@
 //! A session: the extensions of one conversation, behind one front end.
 
+mod publications;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pi_vers_system::secrets::Secrets;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -13,11 +17,13 @@ use crate::actor::{Job, Reply};
 use crate::bindings::vers::harness::types as wit;
 use crate::capability::call::ToolCall;
 use crate::capability::refusal;
+use crate::content::Content;
 use crate::error::{CallError, Error};
 use crate::events::{Event, Reaction};
 use crate::extension::Extension;
 use crate::host::Host;
 use crate::owner::{End, Owner};
+use crate::patience::Patience;
 use crate::services::{Message, Services};
 use crate::slot::{Ended, Slot};
 use crate::types::{Command, Completion, FlagValue, StartReason, Tool, ToolOutput, Update};
@@ -68,7 +74,16 @@ impl std::fmt::Debug for Session {
     }
 }
 
-/// What a command, its completions or an event are asked for, as the front end knows it.
+/// What a front end can say about a call of a tool.
+#[derive(Debug, Clone, Default)]
+pub struct CallOptions {
+    /// The front end's id of it; `None`: one is made.
+    pub id: Option<String>,
+    /// How long the caller is likely to wait, from now on; `None`: no limit is known. See [`Call::patience`].
+    pub patience: Option<Duration>,
+}
+
+/// What a command, its completions, a prompt, a resource or an event are asked for, as the front end knows it.
 #[derive(Debug, Clone, Default)]
 pub struct Cause {
     /// The front end's id of it: what the extension asks of the harness meanwhile names it.
@@ -227,30 +242,48 @@ impl Session {
     /// returned handle is dropped.
     #[must_use]
     pub fn call(&self, tool: &str, arguments: Value) -> Call {
-        self.call_with_id(&uuid::Uuid::new_v4().to_string(), tool, arguments)
+        self.call_with(CallOptions::default(), tool, arguments)
     }
 
     /// The same, under the harness's id of the call.
     #[must_use]
     pub fn call_with_id(&self, id: &str, tool: &str, arguments: Value) -> Call {
+        let options = CallOptions {
+            id: Some(id.to_owned()),
+            ..CallOptions::default()
+        };
+        self.call_with(options, tool, arguments)
+    }
+
+    /// The same, with all that a front end can say about the call.
+    #[must_use]
+    pub fn call_with(&self, options: CallOptions, tool: &str, arguments: Value) -> Call {
+        let id = options
+            .id
+            .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        let patience = Patience::new(options.patience);
         let (updates, seen) = watch::channel(Update::default());
         let (done, outcome) = oneshot::channel();
         let cancel = self.0.give_up.child_token();
         let work = run_tool(
             self.clone(),
-            id.to_owned(),
             tool.to_owned(),
-            arguments,
-            updates,
-            cancel.clone(),
+            Request {
+                id: id.clone(),
+                arguments,
+                patience: patience.clone(),
+                updates,
+                cancel: cancel.clone(),
+            },
         );
         self.0.calls.spawn(async move {
             // Nobody may be waiting: the handle was dropped, which cancelled the call.
             let _ = done.send(work.await);
         });
         Call {
-            id: id.to_owned(),
+            id,
             updates: seen,
+            patience,
             outcome,
             cancel: Some(cancel),
         }
@@ -506,6 +539,7 @@ impl Drop for FinishOnDrop {
 pub struct Call {
     id: String,
     updates: watch::Receiver<Update>,
+    patience: Patience,
     outcome: oneshot::Receiver<Result<ToolOutput, CallError>>,
     cancel: Option<CancellationToken>,
 }
@@ -521,6 +555,12 @@ impl Call {
     #[must_use]
     pub fn updates(&self) -> watch::Receiver<Update> {
         self.updates.clone()
+    }
+
+    /// How much longer its caller waits, for the tool to know: to be set anew when that changes.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     /// A handle that gives the call up from elsewhere.
@@ -559,14 +599,27 @@ impl Canceller {
     }
 }
 
-async fn run_tool(
-    session: Session,
+/// One call as the session sees it through.
+struct Request {
     id: String,
-    tool: String,
     arguments: Value,
+    patience: Patience,
     updates: watch::Sender<Update>,
     cancel: CancellationToken,
+}
+
+async fn run_tool(
+    session: Session,
+    tool: String,
+    request: Request,
 ) -> Result<ToolOutput, CallError> {
+    let Request {
+        id,
+        arguments,
+        patience,
+        updates,
+        cancel,
+    } = request;
     let slot = session.slot("tool", &session.0.tools, &tool)?;
     let problems = slot.extension.problems(&tool, &arguments);
     if !problems.is_empty() {
@@ -592,6 +645,7 @@ async fn run_tool(
         id,
         tool: tool.clone(),
         arguments: arguments.to_string(),
+        patience,
         owner: owner.clone(),
     };
     let ended = slot.run(owner.clone(), Job::Tool(call), &cancel).await?;
@@ -608,7 +662,7 @@ async fn run_tool(
             ..
         } => {
             let output = within(
-                &slot.grants.limits().output,
+                slot.grants.limits().output,
                 scrub(ToolOutput::try_from(result).map_err(contract)?),
             )
             .map_err(contract)?;
@@ -627,7 +681,7 @@ async fn run_tool(
             ..
         } => {
             let output = within(
-                &slot.grants.limits().output,
+                slot.grants.limits().output,
                 scrub(ToolOutput::try_from(result).map_err(contract)?),
             )
             .map_err(contract)?;
@@ -652,30 +706,32 @@ async fn run_tool(
 }
 
 /// No value of a secret leaves through a tool's words, wherever the guest had it from.
-fn scrub(secrets: &pi_vers_system::secrets::Secrets, mut output: ToolOutput) -> ToolOutput {
-    for block in &mut output.content {
-        if let crate::types::Content::Text(text) = block
-            && let std::borrow::Cow::Owned(clean) = secrets.redact(text)
-        {
-            *text = clean;
-        }
-    }
+fn scrub(secrets: &Secrets, mut output: ToolOutput) -> ToolOutput {
+    let texts = output.content.iter_mut().flat_map(Content::texts_mut);
+    texts.for_each(|text| redact(secrets, text));
     output
 }
 
+fn redact(secrets: &Secrets, text: &mut String) {
+    if let Cow::Owned(clean) = secrets.redact(text) {
+        *text = clean;
+    }
+}
+
 /// Refuses a result larger than the extension's limit.
-fn within(limit: &u64, output: ToolOutput) -> Result<ToolOutput, String> {
-    let blocks = output.content.iter().map(|block| match block {
-        crate::types::Content::Text(text) => text.len(),
-        crate::types::Content::Image(image) => image.data.len(),
-    });
-    let size = blocks.fold(0_usize, usize::saturating_add);
-    if u64::try_from(size).unwrap_or(u64::MAX) > *limit {
+fn within(limit: u64, output: ToolOutput) -> Result<ToolOutput, String> {
+    let sizes = output.content.iter().map(Content::size);
+    fits(limit, sizes.fold(0, usize::saturating_add))?;
+    Ok(output)
+}
+
+fn fits(limit: u64, size: usize) -> Result<(), String> {
+    if u64::try_from(size).unwrap_or(u64::MAX) > limit {
         return Err(format!(
             "its result has {size} bytes, more than the {limit} that its limit `output` allows"
         ));
     }
-    Ok(output)
+    Ok(())
 }
 
 fn refused(why: wit::Error) -> CallError {

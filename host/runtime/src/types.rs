@@ -8,39 +8,7 @@ use serde_json::Value;
 
 use crate::bindings::exports::vers::harness::description as wit_description;
 use crate::bindings::vers::harness::types as wit;
-
-/// A picture for the model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
-    /// For example `image/png`.
-    pub media_type: String,
-    /// The encoded picture.
-    pub data: Vec<u8>,
-}
-
-/// One block of a message.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Content {
-    /// Text.
-    Text(String),
-    /// A picture.
-    Image(Image),
-}
-
-impl Content {
-    /// A block of text.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(text.into())
-    }
-
-    /// The text, if it is one.
-    pub fn as_text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) => Some(text),
-            Self::Image(_) => None,
-        }
-    }
-}
+use crate::content::{Content, for_guest, from_guest};
 
 /// What a tool handed back.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -176,6 +144,10 @@ pub struct Hints {
     pub idempotent: bool,
     /// Talks to the outside.
     pub open_world: bool,
+    /// May take minutes: a client that knows tasks may be given one.
+    pub long_running: bool,
+    /// Makes sense as a task only: not for clients that know no tasks.
+    pub task_only: bool,
 }
 
 /// A tool as its extension describes it.
@@ -287,37 +259,25 @@ pub fn visible(text: &str) -> String {
         .collect()
 }
 
+/// What every model API takes as a name, and every client as a slash command.
+pub(crate) fn fits_name(what: &str, name: &str) -> Result<(), String> {
+    let fits = (1..=64).contains(&name.len())
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+        && !name.starts_with('-');
+    if fits {
+        return Ok(());
+    }
+    let shown: String = visible(name).chars().take(80).collect();
+    Err(format!(
+        "{what} is {shown:?}: use 1 to 64 letters, digits, _ and -"
+    ))
+}
+
 /// A JSON text of a guest, or why it is none.
 pub(crate) fn json(text: &str, what: &str) -> Result<Value, String> {
     serde_json::from_str(text).map_err(|why| format!("{what} is no JSON: {why}"))
-}
-
-impl From<wit::Content> for Content {
-    fn from(content: wit::Content) -> Self {
-        match content {
-            wit::Content::Text(text) => Self::Text(text),
-            wit::Content::Image(image) => Self::Image(Image {
-                media_type: image.media_type,
-                data: image.data,
-            }),
-        }
-    }
-}
-
-impl From<Content> for wit::Content {
-    fn from(content: Content) -> Self {
-        match content {
-            Content::Text(text) => Self::Text(text),
-            Content::Image(image) => Self::Image(wit::Image {
-                media_type: image.media_type,
-                data: image.data,
-            }),
-        }
-    }
-}
-
-pub(crate) fn contents<A, B: From<A>>(blocks: Vec<A>) -> Vec<B> {
-    blocks.into_iter().map(B::from).collect()
 }
 
 impl TryFrom<wit::ToolResult> for ToolOutput {
@@ -325,7 +285,7 @@ impl TryFrom<wit::ToolResult> for ToolOutput {
 
     fn try_from(result: wit::ToolResult) -> Result<Self, String> {
         Ok(Self {
-            content: contents(result.content),
+            content: from_guest(result.content)?,
             details: result
                 .details
                 .map(|text| json(&text, "`details`"))
@@ -341,7 +301,7 @@ impl TryFrom<wit::ToolResult> for ToolOutput {
 impl From<ToolOutput> for wit::ToolResult {
     fn from(output: ToolOutput) -> Self {
         Self {
-            content: contents(output.content),
+            content: for_guest(output.content),
             details: output.details.map(|value| value.to_string()),
             structured: output.structured.map(|value| value.to_string()),
         }
@@ -393,7 +353,7 @@ impl TryFrom<wit::CustomMessage> for CustomMessage {
     fn try_from(message: wit::CustomMessage) -> Result<Self, String> {
         Ok(Self {
             kind: message.kind,
-            content: contents(message.content),
+            content: from_guest(message.content)?,
             display: message.display,
             details: message
                 .details
@@ -432,6 +392,8 @@ impl TryFrom<wit_description::Tool> for Tool {
                 destructive: tool.hints.contains(H::DESTRUCTIVE),
                 idempotent: tool.hints.contains(H::IDEMPOTENT),
                 open_world: tool.hints.contains(H::OPEN_WORLD),
+                long_running: tool.hints.contains(H::LONG_RUNNING),
+                task_only: tool.hints.contains(H::TASK_ONLY),
             },
             only_replaces: tool.only_replaces,
         })

@@ -86,7 +86,7 @@ impl Harness for Desk {
     ) -> BoxFuture<'_, Result<(), HarnessError>> {
         let text = message.content.iter().map(|block| match block {
             Content::Text(text) => text.as_str(),
-            Content::Image(_) => "[image]",
+            _ => "[no text]",
         });
         lock(&self.sent).push(Message {
             kind: message.kind.clone(),

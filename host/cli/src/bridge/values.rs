@@ -5,12 +5,15 @@ use base64::engine::general_purpose::STANDARD;
 use pi_vers_host::{Content, CustomMessage, FlagValue, Image, Progress, ToolOutput};
 use serde_json::{Map, Value, json};
 
-/// Content for the shim.
+/// Content for the shim, which knows texts and pictures: of all else it gets words.
 pub(crate) fn content(blocks: &[Content]) -> Value {
     let block = |block: &Content| match block {
         Content::Text(text) => json!({ "type": "text", "text": text }),
         Content::Image(image) => {
             json!({ "type": "image", "mimeType": image.media_type, "data": STANDARD.encode(&image.data) })
+        }
+        Content::Audio(_) | Content::Resource(_) | Content::Link(_) => {
+            json!({ "type": "text", "text": block.in_words() })
         }
     };
     blocks.iter().map(block).collect()

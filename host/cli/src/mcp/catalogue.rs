@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use pi_vers_host::{Command, Offer, Session, Tool};
+use pi_vers_host::{Command, Extension, Offer, Session, Tool};
+use rmcp::model::{Prompt as ListedPrompt, Tool as ListedTool};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 /// Tools of clients, which extensions may offer in their place; see [`crate::mcp::front`].
@@ -36,9 +38,13 @@ const PHRASES: [(&str, &str); 4] = [
 pub(crate) struct Entry {
     /// Its name in the session.
     pub(crate) name: String,
-    pub(crate) listed: Value,
+    pub(crate) listed: ListedTool,
     /// It declares what its structured results look like.
     pub(crate) structured: bool,
+    /// It may take minutes.
+    pub(crate) long: bool,
+    /// It makes sense only as a task.
+    pub(crate) task_only: bool,
 }
 
 /// A command, as a prompt.
@@ -46,7 +52,7 @@ pub(crate) struct Entry {
 pub(crate) struct Prompt {
     pub(crate) extension: String,
     pub(crate) description: String,
-    pub(crate) listed: Value,
+    pub(crate) listed: ListedPrompt,
 }
 
 /// See the module.
@@ -54,11 +60,21 @@ pub(crate) struct Prompt {
 pub(crate) struct Catalogue {
     pub(crate) tools: BTreeMap<String, Entry>,
     pub(crate) prompts: BTreeMap<String, Prompt>,
+    /// Extensions publish others.
+    pub(crate) more_prompts: bool,
 }
 
 impl Catalogue {
     pub(crate) fn of(session: &Session) -> Self {
-        Self::new(session.tools(), session.commands())
+        let mut all = Self::new(session.tools(), session.commands());
+        let exports = |extension: &Extension| {
+            let exports = &extension.anatomy().exports;
+            exports
+                .iter()
+                .any(|name| name.starts_with("vers:harness/prompts@"))
+        };
+        all.more_prompts = session.extensions().any(exports);
+        all
     }
 
     fn new(tools: Vec<Offer<Tool>>, commands: Vec<Offer<Command>>) -> Self {
@@ -83,6 +99,9 @@ impl Catalogue {
                     json!([{ "name": "arguments", "description": usage, "required": false }]);
                 listed.insert("arguments".into(), argument);
             }
+            let Some(listed) = typed("command", &item.name, listed) else {
+                continue;
+            };
             let prompt = Prompt {
                 extension,
                 description: item.description,
@@ -100,12 +119,28 @@ impl Catalogue {
         if self.tools.contains_key(&name) {
             return left_out("tool", &name, "there is one of that name");
         }
+        let Some(listed) = typed("tool", &name, listed(&name, &tool, replaces)) else {
+            return;
+        };
         let entry = Entry {
-            listed: listed(&name, &tool, replaces),
+            listed,
             name: tool.name,
             structured: tool.output.is_some(),
+            long: tool.hints.long_running,
+            task_only: tool.hints.task_only,
         };
         self.tools.insert(name, entry);
+    }
+}
+
+/// What is listed, as the protocol's type. An extension's schema may be none.
+fn typed<T: DeserializeOwned>(what: &str, name: &str, listed: Value) -> Option<T> {
+    match serde_json::from_value(listed) {
+        Ok(typed) => Some(typed),
+        Err(why) => {
+            left_out(what, name, &why.to_string());
+            None
+        }
     }
 }
 
@@ -202,11 +237,12 @@ mod tests {
         assert_eq!(names, ["alpha", "vers_bash", "zeta"]);
         let bash = &all.tools["vers_bash"];
         assert_eq!(bash.name, "bash");
-        assert_eq!(bash.listed["annotations"]["readOnlyHint"], true);
-        assert_eq!(bash.listed["annotations"]["openWorldHint"], false);
-        assert_eq!(bash.listed["_meta"]["anthropic/alwaysLoad"], true);
-        assert_eq!(bash.listed["inputSchema"], json!({ "type": "object" }));
-        let description = bash.listed["description"].as_str().unwrap();
+        let listed = serde_json::to_value(&bash.listed).unwrap();
+        assert_eq!(listed["annotations"]["readOnlyHint"], true);
+        assert_eq!(listed["annotations"]["openWorldHint"], false);
+        assert_eq!(listed["_meta"]["anthropic/alwaysLoad"], true);
+        assert_eq!(listed["inputSchema"], json!({ "type": "object" }));
+        let description = listed["description"].as_str().unwrap();
         assert!(!description.contains("local machine"), "{description}");
     }
 

@@ -1,73 +1,180 @@
-//! What goes to the client beside answers: questions, news, log messages.
+//! What goes to clients beside answers: questions, news, log messages.
 //!
-//! An extension speaks when it likes. Who may hear it depends on the era: to an older client that has introduced itself
-//! everything is said; a newer one hears what it listens to, and log messages only while a request that wants them runs.
+//! An extension speaks when it likes and waits for nobody. So what it says is put into the ear of whoever listens: an older client's
+//! connection, or one request of a newer client. An ear that is not emptied holds a bounded amount: of news that
+//! something has changed one of a kind is enough, and of log messages the newest are kept.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use pi_vers_host::{Answer, Dialog};
-use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, oneshot};
+use pi_vers_host::QuestionKind;
+use rmcp::model::LoggingLevel;
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::era::{Leg, Level};
-use super::rpc::{self, Id};
-use crate::wire::{self, Key, Outbox};
+use super::client::{Offers, rank};
+use super::question::{Answers, Questions};
 
-/// Most streams of news at a time.
-const MOST_LISTENERS: usize = 64;
-/// Most URIs that a client may ask to hear of.
-const MOST_URIS: usize = 256;
+/// Most listeners at a time.
+const MOST_EARS: usize = 512;
+/// Most URIs that one of them may ask to hear of.
+pub(crate) const MOST_URIS: usize = 256;
+/// Most log messages that wait in an ear.
+const MOST_LOGS: usize = 256;
 /// So much is kept of what a command says.
 const MOST_SAID: usize = 256 << 10;
 
-/// A question of an extension to whoever called it.
+/// Questions of an extension to whoever called it.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    pub(crate) title: String,
-    pub(crate) dialog: Dialog,
-    pub(crate) reply: oneshot::Sender<Option<Answer>>,
+    pub(crate) questions: Questions,
+    pub(crate) reply: oneshot::Sender<Option<Answers>>,
 }
 
 /// What there is news of.
-#[derive(Debug)]
-pub(crate) enum News<'a> {
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum News {
     Tools,
     Prompts,
     Resources,
-    Resource(&'a str),
+    Resource(String),
+    Log(Log),
 }
 
-/// What somebody listens to.
+/// A log message.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Log {
+    pub(crate) from: String,
+    pub(crate) level: LoggingLevel,
+    pub(crate) text: String,
+}
+
+/// What somebody wants to hear.
 #[derive(Debug, Default)]
-struct Listener {
-    id: Option<Id>,
+pub(crate) struct Interest {
+    pub(crate) tools: bool,
+    pub(crate) prompts: bool,
+    pub(crate) resources: bool,
+    pub(crate) uris: BTreeSet<String>,
+    /// Log messages from here on.
+    pub(crate) level: Option<LoggingLevel>,
+    /// Only log messages of this call.
+    pub(crate) call: Option<String>,
+}
+
+impl Interest {
+    fn wants(&self, news: &News, call: Option<&str>) -> bool {
+        match news {
+            News::Tools => self.tools,
+            News::Prompts => self.prompts,
+            News::Resources => self.resources,
+            News::Resource(uri) => self.uris.contains(uri),
+            News::Log(log) => {
+                self.level
+                    .is_some_and(|least| rank(log.level) >= rank(least))
+                    && (self.call.is_none() || self.call.as_deref() == call)
+            }
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Pending {
     tools: bool,
     prompts: bool,
     resources: bool,
     uris: BTreeSet<String>,
+    logs: VecDeque<Log>,
+}
+
+impl Pending {
+    fn put(&mut self, news: News) {
+        match news {
+            News::Tools => self.tools = true,
+            News::Prompts => self.prompts = true,
+            News::Resources => self.resources = true,
+            News::Resource(uri) => drop(self.uris.insert(uri)),
+            News::Log(log) => {
+                if self.logs.len() >= MOST_LOGS {
+                    self.logs.pop_front();
+                }
+                self.logs.push_back(log);
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<News> {
+        if let Some(log) = self.logs.pop_front() {
+            return Some(News::Log(log));
+        }
+        for (set, news) in [
+            (&mut self.tools, News::Tools),
+            (&mut self.prompts, News::Prompts),
+            (&mut self.resources, News::Resources),
+        ] {
+            if std::mem::take(set) {
+                return Some(news);
+            }
+        }
+        self.uris.pop_first().map(News::Resource)
+    }
+}
+
+/// Where news arrive.
+#[derive(Debug, Default)]
+pub(crate) struct Ear {
+    interest: Mutex<Interest>,
+    pending: Mutex<Pending>,
+    bell: Notify,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Ear {
+    /// The next news. Cancel-safe.
+    pub(crate) async fn next(&self) -> News {
+        loop {
+            let rung = self.bell.notified();
+            if let Some(news) = self.now() {
+                return news;
+            }
+            rung.await;
+        }
+    }
+
+    /// The next news, if there are any.
+    pub(crate) fn now(&self) -> Option<News> {
+        locked(&self.pending).take()
+    }
+
+    /// Changes what is heard from now on.
+    pub(crate) fn interest(&self) -> MutexGuard<'_, Interest> {
+        locked(&self.interest)
+    }
+}
+
+#[derive(Debug)]
+struct Caller {
+    asks: mpsc::Sender<Ask>,
+    offers: Offers,
+    /// It was asked for what it does not offer.
+    lacked: Option<QuestionKind>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// Where questions of a call go, by the call's id.
-    asking: HashMap<String, mpsc::Sender<Ask>>,
-    /// Requests to the client that wait for an answer.
-    waiting: HashMap<String, oneshot::Sender<Result<Value, String>>>,
-    listeners: HashMap<u64, Listener>,
-    /// The log levels of modern requests under way.
-    levels: HashMap<u64, Level>,
-    /// An older client hears log messages from here on.
-    level: Option<Level>,
+    /// Who waits for a call or command, by its id.
+    callers: HashMap<String, Caller>,
+    ears: HashMap<u64, Arc<Ear>>,
     /// What running commands have said, and whose they are.
     said: HashMap<u64, (String, String)>,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Desk {
-    outbox: Arc<Outbox>,
     state: Mutex<State>,
     next: AtomicU64,
     interactive: AtomicBool,
@@ -85,18 +192,15 @@ impl Drop for Mark {
     }
 }
 
-impl Desk {
-    pub(crate) fn new(outbox: Arc<Outbox>) -> Arc<Self> {
-        Arc::new(Self {
-            outbox,
-            state: Mutex::default(),
-            next: AtomicU64::new(1),
-            interactive: AtomicBool::new(false),
-        })
-    }
+/// An ear, and its place among those that hear.
+pub(crate) struct Hearing {
+    pub(crate) ear: Arc<Ear>,
+    _mark: Mark,
+}
 
+impl Desk {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     fn number(&self) -> u64 {
@@ -120,193 +224,106 @@ impl Desk {
     }
 
     /// Questions of this call come out of the receiver, as long as the mark lives.
-    pub(crate) fn questions_of(self: &Arc<Self>, call: String) -> (mpsc::Receiver<Ask>, Mark) {
-        let (sender, receiver) = mpsc::channel(8);
-        self.state().asking.insert(call.clone(), sender);
+    pub(crate) fn questions_of(
+        self: &Arc<Self>,
+        call: String,
+        offers: Offers,
+    ) -> (mpsc::Receiver<Ask>, Mark) {
+        let (asks, receiver) = mpsc::channel(8);
+        let caller = Caller {
+            asks,
+            offers,
+            lacked: None,
+        };
+        self.state().callers.insert(call.clone(), caller);
         let mark = self.mark(move |state| {
-            state.asking.remove(&call);
+            state.callers.remove(&call);
         });
         (receiver, mark)
     }
 
+    /// What the caller of this call offers; nothing where nobody waits for it.
+    pub(crate) fn offers(&self, call: &str) -> Offers {
+        let state = self.state();
+        state
+            .callers
+            .get(call)
+            .map_or_else(Offers::default, |caller| caller.offers)
+    }
+
+    /// The call goes on under another request.
+    pub(crate) fn set_offers(&self, call: &str, offers: Offers) {
+        if let Some(caller) = self.state().callers.get_mut(call) {
+            caller.offers = offers;
+        }
+    }
+
+    /// This call asked for what its caller does not offer.
+    pub(crate) fn set_lacked(&self, call: &str, what: QuestionKind) {
+        if let Some(caller) = self.state().callers.get_mut(call) {
+            caller.lacked = Some(what);
+        }
+    }
+
+    /// What [`Self::set_lacked`] was told of this call.
+    pub(crate) fn lacked(&self, call: &str) -> Option<QuestionKind> {
+        self.state().callers.get(call)?.lacked
+    }
+
     /// Asks whoever called; `None` where nobody can be asked.
-    pub(crate) async fn ask(&self, call: &str, title: String, dialog: Dialog) -> Option<Answer> {
-        let sender = self.state().asking.get(call).cloned()?;
+    pub(crate) async fn ask(&self, call: &str, questions: Questions) -> Option<Answers> {
+        let asks = self.state().callers.get(call)?.asks.clone();
         let (reply, answer) = oneshot::channel();
-        let ask = Ask {
-            title,
-            dialog,
-            reply,
-        };
-        sender.send(ask).await.ok()?;
+        asks.send(Ask { questions, reply }).await.ok()?;
         answer.await.ok()?
     }
 
-    /// A request to the client. Dropping the future takes it back.
-    pub(crate) async fn request(
-        self: &Arc<Self>,
-        method: &str,
-        params: &Value,
-    ) -> Result<Value, String> {
-        /// Tells the client that nobody waits any more.
-        struct Waiting<'a>(&'a Desk, String);
-        impl Drop for Waiting<'_> {
-            fn drop(&mut self) {
-                if self.0.state().waiting.remove(&self.1).is_some() {
-                    let params = json!({ "requestId": self.1 });
-                    self.0.notify("notifications/cancelled", params, Key::Alone);
-                }
-            }
-        }
-        let id = format!("pi-vers-{}", self.number());
-        let (reply, answer) = oneshot::channel();
-        self.state().waiting.insert(id.clone(), reply);
-        let _waiting = Waiting(self, id.clone());
-        let line = wire::line(&rpc::request(&id, method, params));
-        self.outbox.send(line).await;
-        answer
-            .await
-            .unwrap_or_else(|_| Err("the client is gone".into()))
-    }
-
-    /// The client answers one of our requests.
-    pub(crate) fn answered(&self, id: &Id, outcome: Result<Value, String>) {
-        let value = id.value();
-        let waiting = value
-            .as_str()
-            .and_then(|id| self.state().waiting.remove(id));
-        match waiting {
-            // Nobody waits any more: the call was given up.
-            Some(waiting) => drop(waiting.send(outcome)),
-            None => tracing::debug!("an answer to no request is passed over"),
-        }
-    }
-
-    pub(crate) fn notify(&self, method: &str, params: Value, key: Key) {
-        let line = wire::line(&rpc::notification(method, params));
-        self.outbox.notice(key, line);
-    }
-
-    /// The older client is ready to hear.
-    pub(crate) fn introduced(&self) {
-        let mut state = self.state();
-        state.level.get_or_insert(Level::Info);
-        let all = state.listeners.entry(0).or_default();
-        (all.tools, all.prompts, all.resources) = (true, true, true);
-    }
-
-    pub(crate) fn set_level(&self, level: Level) {
-        self.state().level = Some(level);
-    }
-
-    /// While the mark lives this modern request is under way.
-    pub(crate) fn under_way(self: &Arc<Self>, leg: &Leg) -> Option<Mark> {
-        let level = leg.log?;
+    /// Somebody who listens from now on. `None`: too many do.
+    pub(crate) fn hear(self: &Arc<Self>, interest: Interest) -> Option<Hearing> {
         let number = self.number();
-        self.state().levels.insert(number, level);
-        Some(self.mark(move |state| {
-            state.levels.remove(&number);
-        }))
-    }
-
-    /// An older client wants to hear of this resource, or no more.
-    pub(crate) fn subscribe(&self, uri: &str, wanted: bool) -> bool {
-        let mut state = self.state();
-        let uris = &mut state.listeners.entry(0).or_default().uris;
-        if !wanted {
-            uris.remove(uri);
-            return true;
-        }
-        uris.len() < MOST_URIS && {
-            uris.insert(uri.to_owned());
-            true
-        }
-    }
-
-    /// Opens a stream of news for a newer client; it lives as long as the mark. `None`: there are too many.
-    pub(crate) fn listen(self: &Arc<Self>, id: &Id, wanted: &Map<String, Value>) -> Option<Mark> {
-        let on = |name: &str| wanted.get(name) == Some(&Value::Bool(true));
-        let uris = wanted
-            .get("resourceSubscriptions")
-            .and_then(Value::as_array);
-        let uris = uris.into_iter().flatten().filter_map(Value::as_str);
-        let listener = Listener {
-            id: Some(id.clone()),
-            tools: on("toolsListChanged"),
-            prompts: on("promptsListChanged"),
-            resources: on("resourcesListChanged"),
-            uris: uris.take(MOST_URIS).map(str::to_owned).collect(),
-        };
-        let mut accepted = Map::new();
-        for (name, on) in [
-            ("toolsListChanged", listener.tools),
-            ("promptsListChanged", listener.prompts),
-            ("resourcesListChanged", listener.resources),
-        ] {
-            if on {
-                accepted.insert(name.into(), true.into());
-            }
-        }
-        if !listener.uris.is_empty() {
-            accepted.insert("resourceSubscriptions".into(), json!(listener.uris));
-        }
-        let number = self.number();
+        let ear = Arc::new(Ear {
+            interest: Mutex::new(interest),
+            ..Ear::default()
+        });
         {
             let mut state = self.state();
-            if state.listeners.len() >= MOST_LISTENERS {
+            if state.ears.len() >= MOST_EARS {
                 return None;
             }
-            state.listeners.insert(number, listener);
+            state.ears.insert(number, ear.clone());
         }
-        self.notify(
-            "notifications/subscriptions/acknowledged",
-            json!({ "_meta": subscription(id), "notifications": accepted }),
-            Key::Alone,
-        );
-        Some(self.mark(move |state| {
-            state.listeners.remove(&number);
-        }))
+        let mark = self.mark(move |state| {
+            state.ears.remove(&number);
+        });
+        Some(Hearing { ear, _mark: mark })
     }
 
-    /// Tells whoever listens.
-    pub(crate) fn news(&self, news: &News<'_>) {
-        let method = match news {
-            News::Tools => "notifications/tools/list_changed",
-            News::Prompts => "notifications/prompts/list_changed",
-            News::Resources => "notifications/resources/list_changed",
-            News::Resource(_) => "notifications/resources/updated",
-        };
+    /// Tells whoever listens; says whether anybody does.
+    pub(crate) fn news(&self, news: &News) -> bool {
+        self.tell(news, None)
+    }
+
+    fn tell(&self, news: &News, call: Option<&str>) -> bool {
         let state = self.state();
-        for (number, listener) in &state.listeners {
-            let mut params = json!({});
-            let wanted = match news {
-                News::Tools => listener.tools,
-                News::Prompts => listener.prompts,
-                News::Resources => listener.resources,
-                News::Resource(uri) => {
-                    params = json!({ "uri": uri });
-                    listener.uris.contains(*uri)
-                }
-            };
-            if !wanted {
-                continue;
+        let mut heard = false;
+        for ear in state.ears.values() {
+            if ear.interest().wants(news, call) {
+                locked(&ear.pending).put(news.clone());
+                ear.bell.notify_one();
+                heard = true;
             }
-            let key = Key::Of(format!("{number} {method} {params}"));
-            if let (Some(id), Some(params)) = (&listener.id, params.as_object_mut()) {
-                params.insert("_meta".into(), subscription(id));
-            }
-            self.notify(method, params, key);
         }
+        heard
     }
 
     /// A log message, for whoever may hear it.
-    pub(crate) fn log(&self, from: &str, level: Level, text: &str) {
-        let state = self.state();
-        let older = state.level.is_some_and(|least| level >= least);
-        if older || state.levels.values().any(|least| level >= *least) {
-            let params = json!({ "level": level.name(), "logger": from, "data": text });
-            self.notify("notifications/message", params, Key::Alone);
-        } else {
+    pub(crate) fn log(&self, from: &str, call: Option<&str>, level: LoggingLevel, text: &str) {
+        let log = Log {
+            from: from.to_owned(),
+            level,
+            text: text.to_owned(),
+        };
+        if !self.tell(&News::Log(log), call) {
             tracing::info!("{from}: {text}");
         }
     }
@@ -339,6 +356,60 @@ impl Desk {
     }
 }
 
-fn subscription(id: &Id) -> Value {
-    json!({ "io.modelcontextprotocol/subscriptionId": id.value() })
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_ear_that_is_not_emptied_holds_one_of_each_news_and_the_newest_log_messages() {
+        let desk = Arc::<Desk>::default();
+        let interest = Interest {
+            tools: true,
+            uris: ["a".to_owned()].into(),
+            level: Some(LoggingLevel::Info),
+            ..Interest::default()
+        };
+        let hearing = desk.hear(interest).unwrap();
+        for _ in 0..10 {
+            assert!(desk.news(&News::Tools));
+            desk.news(&News::Resource("a".into()));
+        }
+        assert!(!desk.news(&News::Resource("b".into())));
+        assert!(!desk.news(&News::Prompts));
+        desk.log("x", None, LoggingLevel::Debug, "too low");
+        for at in 0..MOST_LOGS + 3 {
+            desk.log("x", None, LoggingLevel::Warning, &at.to_string());
+        }
+        let mut logs = Vec::new();
+        let mut others = Vec::new();
+        while let Some(news) = hearing.ear.now() {
+            match news {
+                News::Log(log) => logs.push(log.text),
+                other => others.push(other),
+            }
+        }
+        assert_eq!(
+            (logs.len(), logs.first().unwrap().as_str()),
+            (MOST_LOGS, "3")
+        );
+        assert_eq!(others, [News::Tools, News::Resource("a".into())]);
+        drop(hearing);
+        assert!(!desk.news(&News::Tools), "nobody listens any more");
+    }
+
+    #[test]
+    fn log_messages_of_a_call_reach_no_other_request() {
+        let desk = Arc::<Desk>::default();
+        let of = |call: &str| Interest {
+            level: Some(LoggingLevel::Debug),
+            call: Some(call.into()),
+            ..Interest::default()
+        };
+        let (mine, other) = (desk.hear(of("1")).unwrap(), desk.hear(of("2")).unwrap());
+        desk.log("x", Some("1"), LoggingLevel::Info, "for one");
+        desk.log("x", None, LoggingLevel::Info, "for nobody");
+        assert!(mine.ear.now().is_some() && mine.ear.now().is_none());
+        assert!(other.ear.now().is_none());
+    }
 }

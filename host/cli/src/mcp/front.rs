@@ -7,15 +7,18 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pi_vers_host::{
-    Answer, BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, Dialog, FlagValue,
-    Harness, HarnessError, Line, Severity, ToolOutput, visible,
+    Answer, BuiltInCall, BuiltInError, ClientAnswers, Content, CustomMessage, Delivery, Dialog,
+    FlagValue, Harness, HarnessError, Line, Listing, Question, QuestionKind, Severity, ToolOutput,
+    visible,
 };
-use serde_json::{Value, json};
+use rmcp::model::{LoggingLevel, Resource};
+use serde_json::Value;
 use tokio::time::timeout;
 
 use super::catalogue::BUILT_INS;
+use super::client::Offers;
 use super::desk::{Desk, News};
-use super::era::Level;
+use super::question::{KEY, Questions, Reading, read};
 use crate::harness::CommandLine;
 
 /// A dialog that stays open this long is as good as one without a limit.
@@ -34,12 +37,14 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn list(&self) -> Vec<Value> {
-        let status = json!({
-            "uri": STATUS, "name": "status", "title": "Status", "mimeType": "text/plain",
-            "description": "What extensions show in a status line, for example the active VM",
-        });
-        let widget = |(uri, (name, _)): (&String, &(String, String))| json!({ "uri": uri, "name": name, "mimeType": "text/plain" });
+    pub(crate) fn list(&self) -> Vec<Resource> {
+        let status = Resource::new(STATUS, "status")
+            .with_title("Status")
+            .with_mime_type("text/plain")
+            .with_description("What extensions show in a status line, for example the active VM");
+        let widget = |(uri, (name, _)): (&String, &(String, String))| {
+            Resource::new(uri, name).with_mime_type("text/plain")
+        };
         std::iter::once(status)
             .chain(self.widgets.iter().map(widget))
             .collect()
@@ -76,7 +81,7 @@ impl Front {
         let texts: Vec<&str> = content.iter().filter_map(Content::as_text).collect();
         let text = visible(&texts.join("\n"));
         self.desk.say(from, &text);
-        self.desk.log(from, Level::Info, &text);
+        self.desk.log(from, None, LoggingLevel::Info, &text);
     }
 }
 
@@ -103,14 +108,18 @@ impl Harness for Front {
     }
 
     fn notify(&self, from: &str, message: &str, severity: Severity) {
+        self.notify_during(from, None, message, severity);
+    }
+
+    fn notify_during(&self, from: &str, call: Option<&str>, message: &str, severity: Severity) {
         let level = match severity {
-            Severity::Info => Level::Info,
-            Severity::Warning => Level::Warning,
-            Severity::Error => Level::Error,
+            Severity::Info => LoggingLevel::Info,
+            Severity::Warning => LoggingLevel::Warning,
+            Severity::Error => LoggingLevel::Error,
         };
         let message = visible(message);
         self.desk.say(from, &message);
-        self.desk.log(from, level, &message);
+        self.desk.log(from, call, level, &message);
     }
 
     fn set_status(&self, from: &str, key: &str, line: Option<Line>) {
@@ -134,7 +143,7 @@ impl Harness for Front {
             },
         };
         drop(old);
-        self.desk.news(&News::Resource(STATUS));
+        self.desk.news(&News::Resource(STATUS.to_owned()));
     }
 
     fn set_widget(&self, from: &str, key: &str, lines: Option<Vec<Line>>) {
@@ -157,7 +166,7 @@ impl Harness for Front {
         if changed {
             self.desk.news(&News::Resources);
         }
-        self.desk.news(&News::Resource(&uri));
+        self.desk.news(&News::Resource(uri));
     }
 
     fn ask(
@@ -172,9 +181,50 @@ impl Harness for Front {
         let limit = limit.unwrap_or(LONGEST_DIALOG).min(LONGEST_DIALOG);
         Box::pin(async move {
             let call = call?;
-            let asked = self.desk.ask(&call, title, dialog);
-            timeout(limit, asked).await.ok().flatten()
+            let questions = Questions::Dialog {
+                title,
+                dialog: dialog.clone(),
+            };
+            let asked = self.desk.ask(&call, questions);
+            let answers = timeout(limit, asked).await.ok().flatten()?;
+            match read(&dialog, answers.get(KEY)?) {
+                Reading::Answer(answer) => Some(answer),
+                Reading::Dismissed | Reading::Misfit => None,
+            }
         })
+    }
+
+    fn offers(&self, call: Option<&str>, kind: QuestionKind) -> bool {
+        let offers = call.map_or_else(Offers::default, |call| self.desk.offers(call));
+        offers.kind(kind)
+    }
+
+    fn ask_client(
+        &self,
+        _from: &str,
+        call: Option<&str>,
+        questions: Vec<Question>,
+    ) -> BoxFuture<'_, Result<ClientAnswers, HarnessError>> {
+        let call = call.map(str::to_owned);
+        Box::pin(async move {
+            let nobody = || HarnessError::Failed("nobody answered".into());
+            let call = call.ok_or_else(nobody)?;
+            let offers = self.desk.offers(&call);
+            if let Some(lacked) = questions.iter().find(|one| !offers.kind(one.kind)) {
+                self.desk.set_lacked(&call, lacked.kind);
+                return Err(HarnessError::NotOffered(lacked.kind));
+            }
+            let own = Questions::own(questions).map_err(HarnessError::Failed)?;
+            self.desk.ask(&call, own).await.ok_or_else(nobody)
+        })
+    }
+
+    fn list_changed(&self, _from: &str, list: Listing) {
+        self.desk.news(match list {
+            Listing::Tools => &News::Tools,
+            Listing::Prompts => &News::Prompts,
+            Listing::Resources => &News::Resources,
+        });
     }
 
     fn working_directory(&self) -> PathBuf {

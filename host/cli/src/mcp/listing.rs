@@ -6,8 +6,8 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use rmcp::model::{Prompt, Tool};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::catalogue::Catalogue;
@@ -20,8 +20,10 @@ const LARGEST: u64 = 8 << 20;
 /// The tools and prompts of a catalogue, as they are listed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Listing {
-    pub(crate) tools: Vec<Value>,
-    pub(crate) prompts: Vec<Value>,
+    pub(crate) tools: Vec<Tool>,
+    pub(crate) prompts: Vec<Prompt>,
+    /// There are others, which only the extensions know.
+    pub(crate) more_prompts: bool,
 }
 
 impl Listing {
@@ -31,6 +33,7 @@ impl Listing {
         Self {
             tools: tools.collect(),
             prompts: prompts.collect(),
+            more_prompts: catalogue.more_prompts,
         }
     }
 
@@ -92,8 +95,9 @@ mod tests {
         let file = directory.path().join("mcp/x.json");
         assert_eq!(Listing::read(&file), None);
         let listing = Listing {
-            tools: vec![json!({ "name": "a" })],
+            tools: serde_json::from_value(json!([{ "name": "a", "inputSchema": {} }])).unwrap(),
             prompts: Vec::new(),
+            more_prompts: false,
         };
         listing.write(&file).unwrap();
         assert_eq!(Listing::read(&file), Some(listing));

@@ -3,32 +3,47 @@
 //! Standard output carries nothing but the protocol. Clients end a server by closing its input or by a signal, and kill it
 //! soon after: so both end it within [`END`], with calls under way, after what they started was told to stop.
 //!
-//! The protocol itself is in [`rpc`], [`era`] and [`server`]; nothing else knows its messages.
+//! Clients are served by a thread of its own, with a runtime of its own, on which no extension runs: it answers whatever those do.
+//! The protocol itself is the SDK's; [`transport`] and [`http`] bring it in, [`server`] answers.
 
+#![allow(
+    deprecated,
+    reason = "log messages, sampling and roots are deprecated since 2026-07-28, and served for as long as clients have them"
+)]
+
+mod asking;
+mod calls;
 mod catalogue;
+mod client;
+mod content;
 mod desk;
-mod dialog;
-mod era;
 mod front;
-mod house;
+mod home;
+mod http;
 mod listing;
 mod parking;
-mod rpc;
+mod published;
+mod question;
 mod running;
 mod server;
+mod skills;
 mod stdio;
+mod tasks;
+mod transport;
 
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use rmcp::ServiceExt as _;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
-use self::desk::Desk;
-use self::house::Place;
-use self::listing::Listing;
-use self::rpc::{Line, Lines};
-use self::server::Server;
+use self::home::{Place, Site};
+use self::http::{Door, Lodging, Token};
+use self::server::{Homes, Server};
+use self::skills::Skills;
 use crate::args::Mcp;
 use crate::failure::{Code, Failure};
 use crate::local::{self, Local};
@@ -36,69 +51,125 @@ use crate::terminal::Terminal;
 use crate::wire::{Outbox, Signals};
 
 /// How long the end of what was under way may take.
-const END: Duration = Duration::from_millis(150);
+const END: Duration = Duration::from_millis(120);
 /// How long the last lines may take.
 const FLUSH: Duration = Duration::from_millis(20);
 
-/// Serves a client on standard input and output until it ends.
+/// Serves clients: one on standard input and output until it ends, or many over HTTP until a signal.
 pub(crate) async fn mcp(terminal: Arc<Terminal>, options: Mcp) -> Result<Code, Failure> {
-    let mut signals = Signals::watch()?;
-    let outbox = Outbox::new();
-    let (desk, board) = (Desk::new(outbox.clone()), Arc::new(Mutex::default()));
     let place = Place::default();
-    let kept = listing::file(&options.loading);
-    let early = kept.as_deref().and_then(Listing::read);
-    let opening = house::open(
-        terminal,
-        options,
-        (kept, early.clone()),
-        desk.clone(),
-        board.clone(),
-        place.clone(),
-    );
-    let mut server = Server::new(outbox.clone(), desk, board, opening, early);
-    let mut lines = Lines::new(stdio::input(), rpc::LONGEST);
-    // Here and not in a task: this thread runs no extension, and answers whatever those do.
-    let writing = outbox.write(stdio::output());
-    tokio::pin!(writing);
-    let serving = async {
-        loop {
-            match lines.next().await {
-                Ok(Some(Line::Whole(line))) => server.take(&line).await,
-                Ok(Some(Line::TooLong)) => server.take_too_long().await,
-                Ok(None) => break,
-                Err(why) => {
-                    tracing::debug!("standard input: {why}");
-                    break;
-                }
+    let served = Box::pin(serve(terminal, options, place.clone())).await;
+    leave(&place);
+    served.map(|()| Code::Ok)
+}
+
+async fn serve(terminal: Arc<Terminal>, options: Mcp, place: Place) -> Result<(), Failure> {
+    let door = match options.http {
+        Some(address) => Some(Door {
+            address,
+            token: options.token_file.as_deref().map(Token::read).transpose()?,
+            hosts: options.allow_host.clone(),
+            origins: options.allow_origin.clone(),
+        }),
+        None => None,
+    };
+    let skills = Skills::load(options.skills.as_deref())?;
+    let site = Site::new(terminal.clone(), options, skills, place);
+    apart(async move {
+        let mut signals = Signals::watch()?;
+        match door {
+            None => stdio(site, &mut signals).await,
+            Some(door) => over_http(&terminal, site, door, &mut signals).await,
+        }
+    })
+    .await
+}
+
+/// Runs this on a thread of its own.
+async fn apart(
+    work: impl Future<Output = Result<(), Failure>> + Send + 'static,
+) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|why| Failure::internal(format!("cannot start: {why}")))?;
+    let (sender, done) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("mcp".into());
+    let spawned = thread.spawn(move || {
+        let _ = sender.send(runtime.block_on(Box::pin(work)));
+        runtime.shutdown_background();
+    });
+    spawned.map_err(|why| Failure::internal(format!("cannot start: {why}")))?;
+    let done = done.await;
+    done.unwrap_or_else(|_| Err(Failure::internal("the server crashed")))
+}
+
+async fn stdio(site: Arc<Site>, signals: &mut Signals) -> Result<(), Failure> {
+    let home = site.open(site.stored(), None);
+    let outbox = Outbox::new();
+    let ended = CancellationToken::new();
+    let transport = transport::Stdio::new(stdio::input(), outbox.clone(), ended.clone());
+    let service = CancellationToken::new();
+    let server = Server::new(Homes::One(home.clone()));
+    let serving = tokio::spawn({
+        let service = service.clone();
+        async move {
+            match server.serve_with_ct(transport, service).await {
+                Ok(running) => drop(running.waiting().await),
+                Err(why) => tracing::debug!("no client: {why}"),
             }
         }
-    };
+    });
+    let writing = outbox.write(stdio::output());
+    tokio::pin!(writing, serving);
     tokio::select! {
         biased;
         () = signals.any() => {}
-        () = serving => {}
+        () = ended.cancelled() => {}
         // The client reads no more.
         () = &mut writing => {}
+        _ = &mut serving => {}
     }
     let ending = async {
-        if timeout(END, server.end()).await.is_err() {
+        if timeout(END, home.end()).await.is_err() {
             tracing::warn!("an extension did not end in time");
         }
+        service.cancel();
         outbox.finish();
     };
-    let ended = async {
-        let ((), written) = tokio::join!(ending, timeout(END + FLUSH, &mut writing));
-        if written.is_err() {
-            tracing::debug!("the client did not read the last lines");
-        }
-    };
-    ended.await;
-    leave(&place);
-    Ok(Code::Ok)
+    let ((), written) = tokio::join!(ending, timeout(END + FLUSH, &mut writing));
+    if written.is_err() {
+        tracing::debug!("the client did not read the last lines");
+    }
+    Ok(())
 }
 
-/// Ends a local platform that was started for this client. That takes longer than the client gives us, so it is left to a
+async fn over_http(
+    terminal: &Terminal,
+    site: Arc<Site>,
+    door: Door,
+    signals: &mut Signals,
+) -> Result<(), Failure> {
+    let listener = http::listen(&door).await?;
+    let address = listener.local_addr();
+    let address = address.map_err(|why| Failure::internal(format!("no address: {why}")))?;
+    terminal.note(format!("listening on http://{address}/mcp"));
+    let end = site.end.clone();
+    let serving = http::serve(listener, door, Lodging::new(site));
+    tokio::pin!(serving);
+    tokio::select! {
+        biased;
+        () = signals.any() => {}
+        served = &mut serving => return served,
+    }
+    end.cancel();
+    if timeout(END, serving).await.is_err() {
+        tracing::warn!("an extension did not end in time");
+    }
+    Ok(())
+}
+
+/// Ends a local platform that was started for this process. That takes longer than a client gives us, so it is left to a
 /// process of its own.
 fn leave(place: &Place) {
     let local = place.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,19 +1,21 @@
-//! Calls that wait for an answer while no request of the client is under way.
+//! Calls that wait for an answer while no request of a client is under way.
 //!
-//! A newer client gets a ticket and brings it back with the answer. The ticket is no state: it names one waiting call, for this
-//! tool with these arguments, once, for ten minutes. A ticket that this process did not write is refused.
+//! A newer client gets a ticket and brings it back with the answer. The ticket is no state: it is sealed with a key of this process, and
+//! names one waiting call, for this tool with these arguments, once, for ten minutes. One that this process did not write is refused.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use rmcp::ErrorData;
+use rmcp::model::{InputRequiredResult, RequestStateCodec, SealOptions};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::desk::Ask;
-use super::rpc::Fault;
+use super::question::Answers;
 use super::running::Running;
 
 /// How long somebody may take to answer.
@@ -24,65 +26,74 @@ const MOST: usize = 64;
 /// What a call was made with: it has to be the same when it is made again.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Made {
-    pub(crate) method: &'static str,
     pub(crate) name: String,
     pub(crate) arguments: Value,
 }
 
-struct Parked {
-    running: Running,
-    ask: Ask,
+/// A call that waits for answers.
+pub(crate) struct Waiting<T> {
+    pub(crate) running: Running<T>,
+    pub(crate) ask: Ask,
+    /// Those that are there already.
+    pub(crate) given: Answers,
+}
+
+struct Parked<T> {
+    waiting: Waiting<T>,
     made: Made,
     /// Ends the wait for the time limit.
     _taken: DropGuard,
 }
 
-/// What a ticket leads to.
-pub(crate) enum Found {
-    Call(Running, Ask),
-    /// The ticket is ours, but its call is gone.
-    Gone,
+#[derive(Debug, Serialize, Deserialize)]
+struct Ticket {
+    id: Uuid,
 }
 
 /// See the module.
-pub(crate) struct Parking {
-    key: [u8; 32],
-    all: Mutex<HashMap<Uuid, Parked>>,
+pub(crate) struct Parking<T> {
+    codec: RequestStateCodec,
+    all: Mutex<HashMap<Uuid, Parked<T>>>,
 }
 
-impl Parking {
+impl<T: Send + 'static> Parking<T> {
     pub(crate) fn new() -> Arc<Self> {
-        let mut key = [0; 32];
-        let (first, second) = key.split_at_mut(16);
-        first.copy_from_slice(Uuid::new_v4().as_bytes());
-        second.copy_from_slice(Uuid::new_v4().as_bytes());
+        let mut key = Vec::with_capacity(32);
+        key.extend_from_slice(Uuid::new_v4().as_bytes());
+        key.extend_from_slice(Uuid::new_v4().as_bytes());
         Arc::new(Self {
-            key,
+            codec: RequestStateCodec::new(key),
             all: Mutex::default(),
         })
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Parked>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Parked<T>>> {
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a call, and returns its ticket; where there is no room it returns the call.
+    /// Keeps a call and says what to hand to the client; where there is no room it returns the call.
     pub(crate) fn park(
         self: &Arc<Self>,
-        running: Running,
-        ask: Ask,
+        waiting: Waiting<T>,
         made: Made,
-    ) -> Result<String, Box<(Running, Ask)>> {
+    ) -> Result<InputRequiredResult, Box<Waiting<T>>> {
         let id = Uuid::new_v4();
+        let options = SealOptions::new()
+            .associated_data(made.name.as_bytes())
+            .ttl(LONGEST);
+        let Ok(ticket) = self.codec.seal_json_with(&Ticket { id }, &options) else {
+            return Err(Box::new(waiting));
+        };
+        let mut requests = waiting.ask.questions.requests(true);
+        requests.retain(|key, _| !waiting.given.contains_key(key));
         let taken = CancellationToken::new();
         {
             let mut all = self.all();
             if all.len() >= MOST {
-                return Err(Box::new((running, ask)));
+                return Err(Box::new(waiting));
             }
             let parked = Parked {
-                running,
-                ask,
+                waiting,
                 made,
                 _taken: taken.clone().drop_guard(),
             };
@@ -99,40 +110,23 @@ impl Parking {
                 }
             }
         });
-        Ok(format!("{}.{}", id.simple(), self.seal(id)))
+        Ok(InputRequiredResult::new(Some(requests), Some(ticket)))
     }
 
-    fn seal(&self, id: Uuid) -> String {
-        // Both parts have a fixed length: nothing can be appended to what was sealed.
-        let mut hash = Sha256::new();
-        hash.update(self.key);
-        hash.update(id.as_bytes());
-        let sealed = hash.finalize();
-        sealed.iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Takes the call of a ticket out.
-    pub(crate) fn take(&self, ticket: &str, made: &Made) -> Result<Found, Fault> {
-        let forged = || Fault::params("`requestState` is not what this server handed out");
-        let (id, seal) = ticket.split_once('.').ok_or_else(forged)?;
-        let id = Uuid::try_parse(id).map_err(|_| forged())?;
-        let same = |a: &[u8], b: &[u8]| {
-            // Says by its time nothing of where they differ.
-            a.len() == b.len() && a.iter().zip(b).fold(0, |all, (a, b)| all | (a ^ b)) == 0
-        };
-        if !same(seal.as_bytes(), self.seal(id).as_bytes()) {
-            return Err(forged());
-        }
+    /// Takes the call of a ticket out. `None`: the ticket is ours, but its call is gone.
+    pub(crate) fn take(&self, ticket: &str, made: &Made) -> Result<Option<Waiting<T>>, ErrorData> {
+        let opened = self.codec.open_json_with(ticket, made.name.as_bytes());
+        let Ticket { id } = opened.map_err(|why| {
+            tracing::debug!("a ticket is refused: {why}");
+            let why = "`requestState` is not what this server handed out for this name, or too old";
+            ErrorData::invalid_params(why, None)
+        })?;
         let mut all = self.all();
-        match all.get(&id) {
-            None => Ok(Found::Gone),
-            Some(parked) if parked.made != *made => Err(Fault::params(
-                "`requestState` belongs to a call with another name or other arguments",
-            )),
-            Some(_) => Ok(all.remove(&id).map_or(Found::Gone, |parked| {
-                Found::Call(parked.running, parked.ask)
-            })),
+        if all.get(&id).is_some_and(|parked| parked.made != *made) {
+            let why = "`requestState` belongs to a call with other arguments";
+            return Err(ErrorData::invalid_params(why, None));
         }
+        Ok(all.remove(&id).map(|parked| parked.waiting))
     }
 
     /// Gives all of them up.
@@ -149,19 +143,23 @@ mod tests {
 
     #[test]
     fn a_ticket_that_was_not_handed_out_is_refused() {
-        let (parking, other) = (Parking::new(), Parking::new());
-        let made = Made {
-            method: "tools/call",
-            name: "t".into(),
+        let (parking, other) = (Parking::<()>::new(), Parking::<()>::new());
+        let made = |name: &str| Made {
+            name: name.into(),
             arguments: Value::Null,
         };
-        let id = Uuid::new_v4();
-        let ours = format!("{}.{}", id.simple(), parking.seal(id));
-        assert!(matches!(parking.take(&ours, &made), Ok(Found::Gone)));
-        let theirs = format!("{}.{}", id.simple(), other.seal(id));
-        let changed = format!("{}.{}", Uuid::new_v4().simple(), parking.seal(id));
-        for forged in [&theirs, &changed, "", ".", "x.y", id.to_string().as_str()] {
-            assert!(parking.take(forged, &made).is_err(), "{forged}");
+        let ticket = |parking: &Parking<()>, name: &str| {
+            let options = SealOptions::new().associated_data(name.as_bytes());
+            let ticket = Ticket { id: Uuid::new_v4() };
+            parking.codec.seal_json_with(&ticket, &options).unwrap()
+        };
+        let ours = ticket(&parking, "t");
+        assert!(matches!(parking.take(&ours, &made("t")), Ok(None)));
+        assert!(parking.take(&ours, &made("u")).is_err(), "another name");
+        let theirs = ticket(&other, "t");
+        let changed = ours.replace(['a', 'b'], "c");
+        for forged in [theirs.as_str(), &changed, "", ".", "x.y"] {
+            assert!(parking.take(forged, &made("t")).is_err(), "{forged}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A tool or a command that runs, and one request of the client that waits for it.
+//! A tool or a command that runs, and one request of a client that waits for it.
 //!
 //! The two are not the same: a call that asks something is handed back to a newer client and goes on under its
 //! next request. So progress, log level and cancelling belong to the request, and the call belongs to nobody in between.
@@ -7,254 +7,431 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use pi_vers_host::{CallError, Cause, Content, ToolOutput, Update, visible};
-use serde_json::{Map, Value, json};
+use pi_vers_host::{
+    CallError, CallOptions, Cause, Content, Conversation, Patience, QuestionKind, Speaker,
+    ToolOutput, Update, visible,
+};
+use rmcp::ErrorData;
+use rmcp::model::{
+    GetPromptResult, LoggingLevel, LoggingMessageNotificationParam, ProgressNotificationParam,
+    ProgressToken, PromptMessage, Role,
+};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::catalogue::{Entry, Prompt};
-use super::desk::{Ask, Desk};
-use super::dialog::{self, Reading};
-use super::era::Leg;
-use super::house::House;
-use super::rpc::{Fault, INTERNAL};
-use crate::wire::Key;
+use super::asking;
+use super::catalogue::Prompt;
+use super::client::{Client, Offers};
+use super::content::{block, unknown};
+use super::desk::{Ask, Desk, Hearing, Interest, Log, Mark, News};
+use super::home::{Home, House};
+use super::question::Answers;
 
-/// Where a result keeps what is for user interfaces.
-const DETAILS: &str = "pi-vers/details";
 /// Between two notices of progress.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a call that was given up is waited for.
 const GRACE: Duration = Duration::from_secs(5);
-/// So often a client is asked that answers nonsense.
-const TRIES: u32 = 3;
-/// So many problems of arguments are named.
-const MOST_PROBLEMS: usize = 8;
+/// The shortest time after which a client may give a call up (60 s), with room to spare. Progress buys no time.
+const CLIENT: Duration = Duration::from_secs(45);
 /// The part of a text that shows what is going on.
 const CAPTION: usize = 200;
 
-/// What comes of a call or a command.
-pub(crate) type Outcome = Result<Value, Fault>;
+/// How a tool ended.
+pub(crate) type ToolEnd = Result<ToolOutput, CallError>;
+/// How a prompt ended.
+pub(crate) type PromptEnd = Result<GetPromptResult, ErrorData>;
 
 /// See the module. Dropping it gives the call up.
-pub(crate) struct Running {
-    work: BoxFuture<'static, Outcome>,
+pub(crate) struct Running<T> {
+    /// The call's id, for extensions.
+    pub(crate) id: String,
+    pub(crate) desk: Arc<Desk>,
+    work: BoxFuture<'static, T>,
     asks: mpsc::Receiver<Ask>,
     updates: Option<watch::Receiver<Update>>,
     cancel: Box<dyn Fn() + Send>,
+    /// How long its caller is likely to wait.
+    patience: Option<Patience>,
+    /// It asks nothing any more.
+    mute: bool,
+    _mark: Mark,
 }
 
 /// How far a request got with it.
-pub(crate) enum Step {
-    Done(Outcome),
-    /// It waits for an answer that only another request can bring.
-    Asks(Running, Ask),
+pub(crate) enum Step<T> {
+    /// With what it lacked of its client, see [`Desk::lacked`].
+    Done(T, Option<QuestionKind>),
+    /// It waits for answers that only another request can bring; these are there already.
+    Asks(Running<T>, Ask, Answers),
+    /// It takes longer than this request was to wait.
+    Long(Running<T>),
+    /// The client waits no more.
+    GivenUp,
 }
 
-impl Running {
+/// What a request brings along.
+pub(crate) struct Leg<'a> {
+    pub(crate) client: &'a Client,
+    /// Fires when the request is given up.
+    pub(crate) give_up: &'a CancellationToken,
+    /// Answers that came with it.
+    pub(crate) answers: &'a mut Answers,
+    /// Wait no longer than this.
+    pub(crate) patience: Option<Duration>,
+}
+
+impl Running<ToolEnd> {
     /// Starts a tool.
-    pub(crate) fn tool(house: &House, desk: &Arc<Desk>, entry: &Entry, arguments: Value) -> Self {
+    pub(crate) fn tool(
+        home: &Home,
+        house: &House,
+        offers: Offers,
+        name: &str,
+        arguments: Value,
+    ) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
-        let (asks, mark) = desk.questions_of(id.clone());
-        let mut call = house.session.call_with_id(&id, &entry.name, arguments);
-        let (updates, canceller) = (call.updates(), call.canceller());
-        let structured = entry.structured;
-        let work = async move {
-            let outcome = call.outcome().await;
-            drop(mark);
-            Ok(match outcome {
-                Ok(output) => result(&output, structured, false),
-                Err(why) => failed(&why),
-            })
+        let (asks, mark) = home.desk.questions_of(id.clone(), offers);
+        // What it spawns belongs where extensions run.
+        let entered = home.site.main.enter();
+        let options = CallOptions {
+            id: Some(id.clone()),
+            patience: Some(CLIENT),
         };
+        let mut call = house.session.call_with(options, name, arguments);
+        drop(entered);
+        let (updates, canceller) = (call.updates(), call.canceller());
+        let patience = call.patience();
         Self {
-            work: work.boxed(),
+            id,
+            desk: home.desk.clone(),
+            work: async move { call.outcome().await }.boxed(),
             asks,
             updates: Some(updates),
             cancel: Box::new(move || canceller.cancel()),
+            patience: Some(patience),
+            mute: false,
+            _mark: mark,
         }
     }
+}
 
+impl Running<PromptEnd> {
     /// Starts a command. What it says is the prompt's message.
     pub(crate) fn command(
+        home: &Home,
         house: &Arc<House>,
-        desk: &Arc<Desk>,
+        offers: Offers,
         name: &str,
         prompt: &Prompt,
         arguments: String,
     ) -> Self {
-        let id = uuid::Uuid::new_v4().to_string();
-        let (asks, mark) = desk.questions_of(id.clone());
-        let (number, words) = desk.keep_words_of(prompt.extension.clone());
-        let cause = Cause {
-            id: Some(id),
-            cancel: CancellationToken::new(),
-        };
-        let cancel = cause.cancel.clone();
-        let (house, desk, name) = (house.clone(), desk.clone(), name.to_owned());
-        let description = prompt.description.clone();
-        let work = async move {
+        let (number, words) = home.desk.keep_words_of(prompt.extension.clone());
+        let (desk, description) = (home.desk.clone(), prompt.description.clone());
+        let (house, name) = (house.clone(), name.to_owned());
+        Self::spawn(home, offers, move |cause| async move {
             let outcome = house.session.command_for(&cause, &name, &arguments).await;
             let mut text = desk.words(number);
-            drop((mark, words));
+            drop(words);
             if let Err(why) = outcome {
-                return Err(Fault::new(INTERNAL, format!("/{name}: {why}")));
+                return Err(ErrorData::internal_error(format!("/{name}: {why}"), None));
             }
             if text.is_empty() {
                 text = format!("/{name} was run and said nothing.");
             }
-            Ok(json!({
-                "description": description,
-                "messages": [{ "role": "user", "content": { "type": "text", "text": text } }],
-            }))
+            let message = PromptMessage::new_text(Role::User, text);
+            Ok(GetPromptResult::new(vec![message]).with_description(description))
+        })
+    }
+
+    /// Gets a prompt that an extension publishes.
+    pub(crate) fn published(
+        home: &Home,
+        house: &Arc<House>,
+        offers: Offers,
+        name: &str,
+        arguments: Vec<(String, String)>,
+    ) -> Self {
+        let (house, name) = (house.clone(), name.to_owned());
+        Self::spawn(home, offers, move |cause| async move {
+            match house.session.prompt(&cause, &name, arguments).await {
+                Ok(conversation) => Ok(conversed(conversation)),
+                Err(CallError::Unknown { .. }) => Err(unknown("prompt", &name)),
+                Err(why) => Err(ErrorData::internal_error(why.to_string(), None)),
+            }
+        })
+    }
+
+    fn spawn<F: Future<Output = PromptEnd> + Send + 'static>(
+        home: &Home,
+        offers: Offers,
+        work: impl FnOnce(Cause) -> F,
+    ) -> Self {
+        let id = uuid::Uuid::new_v4().to_string();
+        let (asks, mark) = home.desk.questions_of(id.clone(), offers);
+        let cancel = CancellationToken::new();
+        let cause = Cause {
+            id: Some(id.clone()),
+            cancel: cancel.clone(),
+        };
+        let spawned = home.site.main.spawn(work(cause));
+        // Whoever drops this gives it up.
+        let guard = cancel.clone().drop_guard();
+        let work = async move {
+            let done = spawned.await;
+            drop(guard);
+            done.unwrap_or_else(|why| Err(ErrorData::internal_error(why.to_string(), None)))
         };
         Self {
+            id,
+            desk: home.desk.clone(),
             work: work.boxed(),
             asks,
             updates: None,
             cancel: Box::new(move || cancel.cancel()),
-        }
-    }
-
-    /// Sees it through as far as this request can. `None`: it was given up, and nobody waits for an answer.
-    pub(crate) async fn drive(
-        mut self,
-        leg: &Leg,
-        desk: &Arc<Desk>,
-        give_up: &CancellationToken,
-    ) -> Option<Step> {
-        let mut progress = Progress::of(leg);
-        let mut asking: Option<BoxFuture<'static, ()>> = None;
-        let mut open = true;
-        loop {
-            tokio::select! {
-                biased;
-                () = give_up.cancelled() => {
-                    drop(asking);
-                    (self.cancel)();
-                    // Its end is waited for, so that the place it has counts until it is free.
-                    let _ = timeout(GRACE, self.work).await;
-                    return None;
-                }
-                ask = self.asks.recv(), if open && asking.is_none() => match ask {
-                    None => open = false,
-                    Some(ask) if !leg.form => drop(ask.reply.send(None)),
-                    Some(ask) if leg.modern => return Some(Step::Asks(self, ask)),
-                    Some(ask) => asking = Some(inline(desk.clone(), ask, leg.titled).boxed()),
-                },
-                outcome = &mut self.work => return Some(Step::Done(outcome)),
-                () = maybe(&mut asking) => asking = None,
-                () = progress.next(self.updates.as_mut()) => progress.send(desk, self.updates.as_ref()),
-            }
+            patience: None,
+            mute: false,
+            _mark: mark,
         }
     }
 }
 
-async fn maybe(asking: &mut Option<BoxFuture<'static, ()>>) {
-    match asking {
-        Some(asking) => asking.await,
+impl<T> Running<T> {
+    /// Sees it through as far as this request can.
+    pub(crate) async fn drive(mut self, leg: &mut Leg<'_>) -> Step<T> {
+        let client = leg.client;
+        self.desk.set_offers(&self.id, client.offers);
+        self.set_patience(Some(CLIENT));
+        let mut words = Words::of(client, &self.desk, &self.id);
+        let late = leg.patience.map(|patience| Instant::now() + patience);
+        loop {
+            tokio::select! {
+                biased;
+                () = leg.give_up.cancelled() => {
+                    self.stop().await;
+                    return Step::GivenUp;
+                }
+                ask = self.asks.recv(), if !self.mute => match ask {
+                    None => self.mute = true,
+                    Some(ask) if !ask.questions.possible(client.offers) => drop(ask.reply.send(None)),
+                    Some(ask) if client.modern => {
+                        let given = ask.questions.fitting(std::mem::take(leg.answers));
+                        if given.len() < ask.questions.requests(true).len() {
+                            return Step::Asks(self, ask, given);
+                        }
+                        drop(ask.reply.send(Some(given)));
+                    }
+                    Some(ask) => {
+                        let asking = asking::inline(&client.peer, ask, client.titled);
+                        tokio::select! {
+                            biased;
+                            // Taken back with its call.
+                            () = leg.give_up.cancelled() => {}
+                            () = asking => {}
+                        }
+                    }
+                },
+                done = &mut self.work => {
+                    words.rest().await;
+                    return Step::Done(done, self.desk.lacked(&self.id));
+                }
+                () = words.speak(self.updates.as_mut()) => {}
+                () = at(late) => return Step::Long(self),
+            }
+        }
+    }
+
+    /// From now on whoever called is likely to wait this long; `None`: as long as it takes.
+    pub(crate) fn set_patience(&self, patience: Option<Duration>) {
+        if let Some(all) = &self.patience {
+            all.set(patience);
+        }
+    }
+
+    /// Gives it up. Its end is waited for, so that the place it has counts until it is free.
+    pub(crate) async fn stop(&mut self) {
+        (self.cancel)();
+        let _ = timeout(GRACE, &mut self.work).await;
+    }
+
+    /// The next question, update or end, for one that no request waits for.
+    pub(crate) async fn next(&mut self) -> Event<T> {
+        tokio::select! {
+            biased;
+            Some(ask) = self.asks.recv(), if !self.mute => Event::Ask(ask),
+            done = &mut self.work => Event::Done(done),
+            caption = changed(self.updates.as_mut()) => Event::Caption(caption),
+        }
+    }
+}
+
+fn conversed(conversation: Conversation) -> GetPromptResult {
+    let messages = conversation.messages.iter().map(|message| {
+        let role = match message.speaker {
+            Speaker::User => Role::User,
+            Speaker::Assistant => Role::Assistant,
+        };
+        PromptMessage::new(role, block(&message.content))
+    });
+    let result = GetPromptResult::new(messages.collect());
+    match conversation.description {
+        Some(description) => result.with_description(description),
+        None => result,
+    }
+}
+
+/// See [`Running::next`].
+pub(crate) enum Event<T> {
+    Ask(Ask),
+    Caption(String),
+    Done(T),
+}
+
+async fn changed(updates: Option<&mut watch::Receiver<Update>>) -> String {
+    let Some(updates) = updates else {
+        return std::future::pending().await;
+    };
+    loop {
+        if updates.changed().await.is_err() {
+            return std::future::pending().await;
+        }
+        if let Some(caption) = caption(&updates.borrow_and_update()) {
+            return caption;
+        }
+    }
+}
+
+async fn at(late: Option<Instant>) {
+    match late {
+        Some(late) => tokio::time::sleep_until(late).await,
         None => std::future::pending().await,
     }
 }
 
-/// Asks an older client while its request is under way.
-async fn inline(desk: Arc<Desk>, mut ask: Ask, titled: bool) {
-    let form = dialog::form(&ask.title, &ask.dialog, titled);
-    for _ in 0..TRIES {
-        let answered = tokio::select! {
-            // The extension waits no more.
-            () = ask.reply.closed() => return,
-            answered = desk.request("elicitation/create", &form) => answered,
-        };
-        match answered.map(|result| dialog::read(&ask.dialog, &result)) {
-            Ok(Reading::Answer(answer)) => return drop(ask.reply.send(Some(answer))),
-            Ok(Reading::Misfit) => {}
-            Ok(Reading::Dismissed) => break,
-            Err(why) => {
-                tracing::debug!("no answer: {why}");
-                break;
-            }
-        }
-    }
-    let _ = ask.reply.send(None);
-}
-
-/// The progress of one request: always rising, and seldom enough.
-struct Progress {
-    token: Option<Value>,
+/// What one request hears while its call runs: progress, always rising and seldom enough, and of a newer client log messages, which
+/// become progress where it wants none.
+struct Words<'a> {
+    client: &'a Client,
+    hearing: Option<Hearing>,
     last: Option<f64>,
     news: bool,
     pause: Pin<Box<Sleep>>,
 }
 
-impl Progress {
-    fn of(leg: &Leg) -> Self {
+impl<'a> Words<'a> {
+    fn of(client: &'a Client, desk: &Arc<Desk>, call: &str) -> Self {
+        let level = client
+            .log
+            .or(client.progress.is_some().then_some(LoggingLevel::Info));
+        let interest = Interest {
+            level: level.filter(|_| client.modern),
+            call: Some(call.to_owned()),
+            ..Interest::default()
+        };
         Self {
-            token: leg.progress.clone(),
+            client,
+            hearing: interest.level.and_then(|_| desk.hear(interest)),
             last: None,
             news: false,
             pause: Box::pin(tokio::time::sleep_until(Instant::now())),
         }
     }
 
-    /// Waits until there is something to say. Cancel-safe.
-    async fn next(&mut self, updates: Option<&mut watch::Receiver<Update>>) {
-        match updates {
-            Some(updates) if self.token.is_some() => {
-                if !self.news && updates.changed().await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                self.news = true;
-                self.pause.as_mut().await;
+    /// Waits until there is something to say, and says it.
+    async fn speak(&mut self, updates: Option<&mut watch::Receiver<Update>>) {
+        let heard = async {
+            match &self.hearing {
+                Some(hearing) => hearing.ear.next().await,
+                None => std::future::pending().await,
             }
-            _ => std::future::pending().await,
+        };
+        let token = self.client.progress.clone();
+        match (updates, token) {
+            (Some(updates), Some(token)) => tokio::select! {
+                news = heard => self.log(news).await,
+                () = rung(updates, &mut self.news, self.pause.as_mut()) => {
+                    let params = params(token, &mut self.last, &updates.borrow_and_update());
+                    self.news = false;
+                    self.pause.as_mut().reset(Instant::now() + PAUSE);
+                    let _ = self.client.peer.notify_progress(params).await;
+                }
+            },
+            _ => {
+                let news = heard.await;
+                self.log(news).await;
+            }
         }
     }
 
-    fn send(&mut self, desk: &Desk, updates: Option<&watch::Receiver<Update>>) {
-        let (Some(token), Some(updates)) = (&self.token, updates) else {
-            return;
-        };
-        let params = params(token, &mut self.last, &updates.borrow());
-        // Of what the client has not read yet the newest counts.
-        let key = Key::Of(format!("progress {token}"));
-        desk.notify("notifications/progress", params, key);
-        self.news = false;
-        self.pause.as_mut().reset(Instant::now() + PAUSE);
+    /// What is still to be said.
+    async fn rest(&mut self) {
+        while let Some(news) = self.hearing.as_ref().and_then(|hearing| hearing.ear.now()) {
+            self.log(news).await;
+        }
+    }
+
+    async fn log(&mut self, news: News) {
+        let News::Log(log) = news else { return };
+        if self.client.log.is_some() {
+            let _ = self.client.peer.notify_logging_message(message(log)).await;
+        } else if let Some(token) = self.client.progress.clone() {
+            let next = rising(&mut self.last, None);
+            let params = ProgressNotificationParam::new(token, next).with_message(log.text);
+            let _ = self.client.peer.notify_progress(params).await;
+        }
     }
 }
 
-fn params(token: &Value, last: &mut Option<f64>, update: &Update) -> Value {
-    let told = update.progress.as_ref();
-    let done = told.map(|told| told.done).filter(|done| done.is_finite());
-    let next = match (*last, done) {
+/// A log message as the protocol has it.
+pub(crate) fn message(log: Log) -> LoggingMessageNotificationParam {
+    LoggingMessageNotificationParam::new(log.level, Value::String(log.text)).with_logger(log.from)
+}
+
+/// Waits for news that may be told now. Cancel-safe.
+async fn rung(updates: &mut watch::Receiver<Update>, news: &mut bool, mut pause: Pin<&mut Sleep>) {
+    if !*news && updates.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+    *news = true;
+    pause.as_mut().await;
+}
+
+/// A number above the last one, whatever an extension reports.
+fn rising(last: &mut Option<f64>, done: Option<f64>) -> f64 {
+    let next = match (*last, done.filter(|done| done.is_finite())) {
         (None, done) => done.unwrap_or(0.0),
         (Some(last), Some(done)) if done > last => done,
         // A step that changes the number, however large it is.
         (Some(last), _) => (last + 0.001).max(last.next_up()),
     };
     *last = Some(next);
-    let mut params = json!({ "progressToken": token, "progress": next });
-    if let Some(params) = params.as_object_mut() {
-        if let Some(total) = told
-            .and_then(|told| told.total)
-            .filter(|total| *total >= next)
-        {
-            params.insert("total".into(), total.into());
-        }
-        let message = told.map(|told| told.caption.clone());
-        let message = message.filter(|caption| !caption.is_empty());
-        let message = message.or_else(|| last_line(&update.content));
-        if let Some(message) = message {
-            params.insert("message".into(), visible(&message).into());
-        }
-    }
+    next
+}
+
+fn params(
+    token: ProgressToken,
+    last: &mut Option<f64>,
+    update: &Update,
+) -> ProgressNotificationParam {
+    let told = update.progress.as_ref();
+    let next = rising(last, told.map(|told| told.done));
+    let mut params = ProgressNotificationParam::new(token, next);
+    params.total = told
+        .and_then(|told| told.total)
+        .filter(|total| *total >= next);
+    params.message = caption(update);
     params
+}
+
+/// What is going on, in one line.
+fn caption(update: &Update) -> Option<String> {
+    let told = update.progress.as_ref().map(|told| told.caption.clone());
+    let told = told.filter(|caption| !caption.is_empty());
+    let told = told.or_else(|| last_line(&update.content))?;
+    Some(visible(&told))
 }
 
 fn last_line(content: &[Content]) -> Option<String> {
@@ -263,73 +440,17 @@ fn last_line(content: &[Content]) -> Option<String> {
     Some(line.trim().chars().take(CAPTION).collect())
 }
 
-fn block(content: &Content) -> Value {
-    match content {
-        Content::Text(text) => json!({ "type": "text", "text": text }),
-        Content::Image(image) => {
-            json!({ "type": "image", "mimeType": image.media_type, "data": STANDARD.encode(&image.data) })
-        }
-    }
-}
-
-/// A tool's result. What it declares to be for programs goes where clients take it instead of the text; what is for user
-/// interfaces does not.
-fn result(output: &ToolOutput, structured: bool, is_error: bool) -> Value {
-    let mut content: Vec<Value> = output.content.iter().map(block).collect();
-    let mut result = Map::new();
-    let structured = output
-        .structured
-        .as_ref()
-        .filter(|_| structured && !is_error);
-    if let Some(structured) = structured {
-        if content.is_empty() {
-            content.push(json!({ "type": "text", "text": structured.to_string() }));
-        }
-        result.insert("structuredContent".into(), structured.clone());
-    }
-    result.insert("content".into(), content.into());
-    result.insert("isError".into(), is_error.into());
-    if let Some(details) = &output.details {
-        result.insert("_meta".into(), json!({ DETAILS: details }));
-    }
-    Value::Object(result)
-}
-
-/// The result of a tool that has none, for the model to read.
-pub(crate) fn said(text: &str) -> Value {
-    json!({ "content": [{ "type": "text", "text": text }], "isError": true })
-}
-
-fn failed(why: &CallError) -> Value {
-    let (text, output) = match why {
-        CallError::Failed(output) => return result(output, false, true),
-        CallError::Arguments { problems, .. } => {
-            let mut text = "The arguments do not fit the tool's schema:".to_owned();
-            for problem in problems.iter().take(MOST_PROBLEMS) {
-                text.push_str(&format!("\n{problem}"));
-            }
-            (text, None)
-        }
-        CallError::TimedOut { output, .. } | CallError::Cancelled { output, .. } => {
-            (why.to_string(), Some(output))
-        }
-        _ => (why.to_string(), None),
-    };
-    let mut all = output.cloned().unwrap_or_default();
-    all.content.push(Content::Text(visible(&text)));
-    result(&all, false, true)
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
-    use pi_vers_host::Problem;
+    use rmcp::model::NumberOrString;
 
     #[test]
     fn progress_rises_whatever_a_tool_reports() {
         let mut last = None;
         let mut before = f64::NEG_INFINITY;
+        let token = || ProgressToken(NumberOrString::Number(1));
         for done in [5.0, 5.0, 3.0, f64::NAN, 1e300, 1e300, 2.0] {
             let update = Update {
                 progress: Some(pi_vers_host::Progress {
@@ -339,53 +460,16 @@ mod tests {
                 }),
                 ..Update::default()
             };
-            let params = params(&json!("t"), &mut last, &update);
-            let now = params["progress"].as_f64().unwrap();
+            let params = params(token(), &mut last, &update);
+            let now = params.progress;
             assert!(now > before, "{now} after {before}");
-            assert_eq!(params.get("total").is_some(), now <= 10.0);
+            assert_eq!(params.total.is_some(), now <= 10.0);
             before = now;
         }
         let update = Update {
             content: vec![Content::text("one\ntwo\n\n")],
             ..Update::default()
         };
-        assert_eq!(params(&json!(1), &mut None, &update)["message"], "two");
-    }
-
-    #[test]
-    fn details_never_take_the_place_of_the_text() {
-        let output = ToolOutput {
-            content: vec![Content::text("for the model")],
-            details: Some(json!({ "for": "people" })),
-            structured: Some(json!({ "for": "programs" })),
-        };
-        let plain = result(&output, false, false);
-        assert!(plain.get("structuredContent").is_none());
-        assert_eq!(plain["_meta"][DETAILS], json!({ "for": "people" }));
-        let declared = result(&output, true, false);
-        assert_eq!(declared["structuredContent"], json!({ "for": "programs" }));
-        assert_eq!(declared["content"][0]["text"], "for the model");
-        assert!(
-            result(&output, true, true)
-                .get("structuredContent")
-                .is_none()
-        );
-    }
-
-    #[test]
-    fn wrong_arguments_are_a_result_with_a_line_for_each() {
-        let problem = Problem {
-            path: "/vmId".into(),
-            message: "is no text".into(),
-        };
-        let why = CallError::Arguments {
-            tool: "t".into(),
-            problems: vec![problem; 20],
-        };
-        let result = failed(&why);
-        assert_eq!(result["isError"], true);
-        let text = result["content"][0]["text"].as_str().unwrap();
-        assert_eq!(text.lines().count(), 1 + MOST_PROBLEMS);
-        assert!(text.ends_with("/vmId: is no text"), "{text}");
+        assert_eq!(params(token(), &mut None, &update).message.unwrap(), "two");
     }
 }

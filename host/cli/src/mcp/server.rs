@@ -1,36 +1,30 @@
-//! What the client asks for, and what it is told.
+//! What a client asks for, and what it is told.
 //!
-//! What is known without extensions is answered at once, before they are loaded and whatever they do. All else is a task of
-//! its own that a cancel reaches.
+//! What is known without extensions is answered at once, before they are loaded and whatever they do. All else waits for its home.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 
-use futures::FutureExt as _;
-use serde_json::{Map, Value, json};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
-
-use super::desk::{Desk, Mark};
-use super::dialog::{self, KEY, Reading};
-use super::era::{self, Introduced, Leg, Level, VERSIONS};
-use super::front::Board;
-use super::house::{House, Opening};
-use super::listing::Listing;
-use super::parking::{Found, Made, Parking};
-use super::rpc::{
-    self, Fault, INTERNAL, INVALID_REQUEST, Id, Message, Request, UNKNOWN_METHOD, UNKNOWN_RESOURCE,
+use axum::http::request::Parts;
+use rmcp::model::{
+    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
+    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
+    GetPromptResponse, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskResult,
+    Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
+    ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult,
+    LoggingLevel, PaginatedRequestParams, ReadResourceDirectoryRequestParams,
+    ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, Reference,
+    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SetLevelRequestParams,
+    SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
-use super::running::{Outcome, Running, Step, said};
-use crate::wire::{self, Outbox};
+use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Most requests under way.
-const MOST: usize = 256;
-/// Most bytes of them.
-const BYTES: usize = 96 << 20;
-/// Most completions of an answer, as the protocol has it.
-const MOST_COMPLETIONS: usize = 100;
+use super::client::{Client, Offers};
+use super::desk::{Ear, Hearing, Interest, MOST_URIS, News};
+use super::home::Home;
+use super::http::Lodging;
+use super::{calls, published, running};
 
 const INSTRUCTIONS: &str = "\
 Vers VMs: whole Linux machines that can be branched, committed, paused and restored with memory and processes.
@@ -38,537 +32,428 @@ vers_vms lists them, vers_vm_create makes one, vers_vm_use makes one active. ver
 the active VM and fail without one; your own tools always act on the local machine. vers_vm_copy copies between the two.
 Delete VMs that are no longer needed with vers_vm_delete: it can't be undone. A tool that says it is still waiting is to be called again.";
 
-/// See the module.
-pub(crate) struct Server {
-    shared: Arc<Shared>,
-    introduced: Option<Introduced>,
-    room: Arc<Semaphore>,
-    tasks: TaskTracker,
+/// Methods that are served: one of them that came here had wrong parameters.
+const SERVED: [&str; 22] = [
+    "initialize",
+    "server/discover",
+    "ping",
+    "tools/list",
+    "tools/call",
+    "prompts/list",
+    "prompts/get",
+    "resources/list",
+    "resources/templates/list",
+    "resources/read",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "resources/directory/read",
+    "completion/complete",
+    "logging/setLevel",
+    "subscriptions/listen",
+    "tasks/get",
+    "tasks/update",
+    "tasks/cancel",
+    "skills/list",
+    "skills/get",
+    "notifications/initialized",
+];
+
+/// Where the home of a request is found.
+#[derive(Clone)]
+pub(crate) enum Homes {
+    /// There is one, for the process's only client.
+    One(Arc<Home>),
+    /// Over HTTP.
+    Many(Arc<Lodging>),
 }
 
-/// What all requests share.
-struct Shared {
-    outbox: Arc<Outbox>,
-    desk: Arc<Desk>,
-    board: Arc<Mutex<Board>>,
-    opening: Opening,
-    /// What is told until the house stands.
-    early: Option<Listing>,
-    parking: Arc<Parking>,
-    under_way: Mutex<HashMap<Id, CancellationToken>>,
+/// See the module. One for each connection of an older client, and over HTTP one for each request of a newer one.
+#[derive(Clone)]
+pub(crate) struct Server(Arc<Connection>);
+
+struct Connection {
+    homes: Homes,
+    /// Of an older client over HTTP.
+    own: OnceLock<Arc<Home>>,
+    /// What an older client hears.
+    hearing: OnceLock<Hearing>,
+    config: ServerConfig,
+    /// Ends what the connection started when it ends itself.
     end: CancellationToken,
+    _ends: DropGuard,
 }
 
-impl Shared {
-    fn under_way(&self) -> MutexGuard<'_, HashMap<Id, CancellationToken>> {
-        self.under_way
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A request's place among those under way.
-struct Place {
-    shared: Arc<Shared>,
-    id: Id,
-    cancel: CancellationToken,
-    _room: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
+impl Drop for Connection {
     fn drop(&mut self) {
-        self.shared.under_way().remove(&self.id);
+        if let Some(home) = self.own.take() {
+            home.retire();
+        }
     }
 }
 
 impl Server {
-    pub(crate) fn new(
-        outbox: Arc<Outbox>,
-        desk: Arc<Desk>,
-        board: Arc<Mutex<Board>>,
-        opening: Opening,
-        early: Option<Listing>,
-    ) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                outbox,
-                desk,
-                board,
-                opening,
-                early,
-                parking: Parking::new(),
-                under_way: Mutex::default(),
-                end: CancellationToken::new(),
-            }),
-            introduced: None,
-            room: Arc::new(Semaphore::new(BYTES)),
-            tasks: TaskTracker::new(),
-        }
+    pub(crate) fn new(homes: Homes) -> Self {
+        let end = CancellationToken::new();
+        Self(Arc::new(Connection {
+            homes,
+            own: OnceLock::new(),
+            hearing: OnceLock::new(),
+            config: config(),
+            _ends: end.clone().drop_guard(),
+            end,
+        }))
     }
 
-    /// Takes a line.
-    pub(crate) async fn take(&mut self, line: &[u8]) {
-        match rpc::read(line) {
-            Ok(Message::Request(request)) => self.request(request, line.len()).await,
-            Ok(Message::Notification { method, params }) => self.notification(&method, &params),
-            Ok(Message::Answer { id, outcome }) => self.shared.desk.answered(&id, outcome),
-            Err(misfit) => self.refuse(misfit.0.as_ref(), &misfit.1).await,
-        }
-    }
-
-    /// A line was too long to be read: nobody knows what it asked for.
-    pub(crate) async fn take_too_long(&self) {
-        let why = format!(
-            "a line may have {} MiB, and this one had more",
-            rpc::LONGEST >> 20
-        );
-        self.refuse(None, &Fault::new(INVALID_REQUEST, why)).await;
-    }
-
-    async fn refuse(&self, id: Option<&Id>, why: &Fault) {
-        let line = wire::line(&rpc::fault(id, why));
-        self.shared.outbox.send(line).await;
-    }
-
-    fn notification(&mut self, method: &str, params: &Map<String, Value>) {
-        match method {
-            "notifications/cancelled" => {
-                let id = Id::named(params.get("requestId"));
-                let all = self.shared.under_way();
-                if let Some(cancel) = id.and_then(|id| all.get(&id)) {
-                    cancel.cancel();
-                }
-            }
-            "notifications/initialized" => self.shared.desk.introduced(),
-            _ => {}
-        }
-    }
-
-    async fn request(&mut self, request: Request, bytes: usize) {
-        let Request { id, method, params } = request;
-        let leg = match Leg::of(&params, self.introduced.as_ref()) {
-            Ok(leg) => leg,
-            Err(why) => return self.refuse(Some(&id), &why).await,
+    /// The home of this request.
+    fn home(&self, context: &RequestContext<RoleServer>) -> Result<Arc<Home>, ErrorData> {
+        let lodging = match &self.0.homes {
+            Homes::One(home) => return Ok(home.clone()),
+            Homes::Many(lodging) => lodging,
         };
-        if leg.modern {
-            self.shared.desk.set_interactive(leg.form);
+        if !Client::of(context).modern {
+            return self.own(lodging);
         }
-        if let Some(outcome) = self.at_once(&method, &params, &leg) {
-            return answer(&self.shared.outbox, &id, outcome, &leg).await;
+        let path = context.extensions.get::<Parts>();
+        lodging.named(path.map_or("", |parts| parts.uri.path()))
+    }
+
+    fn own(&self, lodging: &Lodging) -> Result<Arc<Home>, ErrorData> {
+        if let Some(home) = self.0.own.get() {
+            return Ok(home.clone());
         }
-        let Some(place) = self.place(&id, bytes) else {
-            let why = "too many requests are under way, or one of them has this id";
-            return self
-                .refuse(Some(&id), &Fault::new(INVALID_REQUEST, why))
-                .await;
-        };
-        self.tasks.spawn(serve(place, method, params, leg));
+        let opened = lodging.own()?;
+        Ok(self.0.own.get_or_init(|| opened).clone())
     }
 
-    fn place(&self, id: &Id, bytes: usize) -> Option<Place> {
-        let count = u32::try_from(bytes.max(1)).ok()?;
-        let room = self.room.clone().try_acquire_many_owned(count).ok()?;
-        let cancel = self.shared.end.child_token();
-        let mut all = self.shared.under_way();
-        if all.len() >= MOST || all.contains_key(id) {
-            return None;
-        }
-        all.insert(id.clone(), cancel.clone());
-        drop(all);
-        Some(Place {
-            shared: self.shared.clone(),
-            id: id.clone(),
-            cancel,
-            _room: room,
-        })
-    }
-
-    /// What needs no extension.
-    fn at_once(&mut self, method: &str, params: &Map<String, Value>, leg: &Leg) -> Option<Outcome> {
-        Some(match (method, leg.modern) {
-            ("initialize", false) => Ok(self.introduce(params)),
-            ("ping", false) => Ok(json!({})),
-            ("server/discover", _) => Ok(json!({
-                "supportedVersions": VERSIONS,
-                "capabilities": capabilities(),
-                "instructions": INSTRUCTIONS,
-                "ttlMs": 0,
-                "cacheScope": "private",
-                "_meta": { "io.modelcontextprotocol/serverInfo": info() },
-            })),
-            ("logging/setLevel", false) => match params.get("level").and_then(Level::read) {
-                Some(level) => {
-                    self.shared.desk.set_level(level);
-                    Ok(json!({}))
-                }
-                None => Err(Fault::params("`level` is no level of log messages")),
-            },
-            ("resources/subscribe" | "resources/unsubscribe", false) => match text(params, "uri") {
-                Ok(uri)
-                    if self
-                        .shared
-                        .desk
-                        .subscribe(uri, method == "resources/subscribe") =>
-                {
-                    Ok(json!({}))
-                }
-                Ok(_) => Err(Fault::params("there are too many subscriptions")),
-                Err(why) => Err(why),
-            },
-            ("resources/templates/list", _) => Ok(json!({ "resourceTemplates": [] })),
-            (
-                "tools/list"
-                | "tools/call"
-                | "prompts/list"
-                | "prompts/get"
-                | "completion/complete"
-                | "resources/list"
-                | "resources/read",
-                _,
-            )
-            | ("subscriptions/listen", true) => return None,
-            _ => Err(Fault::new(
-                UNKNOWN_METHOD,
-                format!("there is no method {}", pi_vers_host::visible(method)),
-            )),
-        })
-    }
-
-    fn introduce(&mut self, params: &Map<String, Value>) -> Value {
-        let wanted = params.get("protocolVersion").and_then(Value::as_str);
-        let version = era::negotiate(wanted);
-        let introduced = Introduced {
-            version: version.to_owned(),
-            form: era::shows_forms(params.get("capabilities")),
-        };
-        self.shared.desk.set_interactive(introduced.form);
-        self.introduced = Some(introduced);
-        json!({
-            "protocolVersion": version,
-            "capabilities": capabilities(),
-            "serverInfo": info(),
-            "instructions": INSTRUCTIONS,
-        })
-    }
-
-    /// Gives everything up and ends the session. Returns when what was started is gone; the caller has a limit.
-    pub(crate) async fn end(self) {
-        self.shared.end.cancel();
-        self.shared.parking.clear();
-        // A house that does not stand yet has started nothing.
-        let standing = self.shared.opening.clone().now_or_never();
-        if let Some(Ok(house)) = standing {
-            house.session.clone().end().await;
-        }
-        self.tasks.close();
-        self.tasks.wait().await;
-    }
-}
-
-fn info() -> Value {
-    json!({
-        "name": "pi-vers",
-        "title": "Vers",
-        "version": env!("CARGO_PKG_VERSION"),
-        "description": "Vers VMs and the agents on them",
-    })
-}
-
-fn capabilities() -> Value {
-    json!({
-        "tools": { "listChanged": true },
-        "prompts": { "listChanged": true },
-        "resources": { "subscribe": true, "listChanged": true },
-        "completions": {},
-        "logging": {},
-    })
-}
-
-async fn answer(outbox: &Outbox, id: &Id, outcome: Outcome, leg: &Leg) {
-    let message = match outcome {
-        Ok(mut value) => {
-            if let (true, Some(result)) = (leg.modern, value.as_object_mut()) {
-                result
-                    .entry("resultType")
-                    .or_insert_with(|| "complete".into());
-            }
-            rpc::result(id, value)
-        }
-        Err(why) => rpc::fault(Some(id), &why),
-    };
-    outbox.send(wire::line(&message)).await;
-}
-
-/// One request, to its end. A request that was cancelled gets no answer.
-async fn serve(place: Place, method: String, params: Map<String, Value>, leg: Leg) {
-    let shared = place.shared.clone();
-    let level: Option<Mark> = shared.desk.under_way(&leg);
-    let cancel = place.cancel.clone();
-    let outcome = match method.as_str() {
-        "tools/call" | "prompts/get" => run(&shared, &method, params, &leg, &cancel).await,
-        _ => tokio::select! {
-            biased;
-            () = cancel.cancelled() => None,
-            outcome = look(&shared, &method, &params, &leg, &place.id) => outcome,
-        },
-    };
-    drop(level);
-    let id = place.id.clone();
-    // The place is free before the client can know.
-    drop(place);
-    if let Some(outcome) = outcome {
-        answer(&shared.outbox, &id, outcome, &leg).await;
-    }
-}
-
-fn text<'a>(params: &'a Map<String, Value>, name: &str) -> Result<&'a str, Fault> {
-    let found = params.get(name).and_then(Value::as_str);
-    found.ok_or_else(|| Fault::params(format!("`{name}` is missing or no text")))
-}
-
-/// Waits for the house.
-async fn house(shared: &Shared) -> Result<Arc<House>, Fault> {
-    let opened = shared.opening.clone().await;
-    opened.map_err(|why| Fault::new(INTERNAL, why.line()))
-}
-
-/// What is offered: as it is, or as it was when the same was loaded before.
-async fn listing(shared: &Shared) -> Result<Listing, Fault> {
-    let standing = shared.opening.clone().now_or_never();
-    match (standing, &shared.early) {
-        (None, Some(early)) => Ok(early.clone()),
-        _ => Ok(Listing::of(&house(shared).await?.catalogue)),
-    }
-}
-
-/// Requests that run nothing but completions.
-async fn look(
-    shared: &Arc<Shared>,
-    method: &str,
-    params: &Map<String, Value>,
-    _leg: &Leg,
-    id: &Id,
-) -> Option<Outcome> {
-    if method == "subscriptions/listen" {
-        let none = Map::new();
-        let wanted = params.get("notifications").and_then(Value::as_object);
-        let Some(_listening) = shared.desk.listen(id, wanted.unwrap_or(&none)) else {
-            return Some(Err(Fault::params("there are too many subscriptions")));
-        };
-        return std::future::pending().await;
-    }
-    Some(read(shared, method, params).await)
-}
-
-async fn read(shared: &Shared, method: &str, params: &Map<String, Value>) -> Outcome {
-    // What changes at any time is not to be kept.
-    let fresh = |name: &str, value: Value| {
-        let mut result = json!({ "ttlMs": 0, "cacheScope": "private" });
-        if let Some(result) = result.as_object_mut() {
-            result.insert(name.to_owned(), value);
-        }
-        result
-    };
-    match method {
-        "tools/list" => Ok(fresh("tools", listing(shared).await?.tools.into())),
-        "prompts/list" => Ok(fresh("prompts", listing(shared).await?.prompts.into())),
-        "resources/list" => Ok(fresh("resources", shared.board().list().into())),
-        "resources/read" => {
-            let uri = text(params, "uri")?;
-            let Some(text) = shared.board().read(uri) else {
-                let modern = params.get("_meta").is_some_and(|meta| {
-                    meta.get("io.modelcontextprotocol/protocolVersion")
-                        .is_some()
-                });
-                let code = if modern {
-                    rpc::INVALID_PARAMS
-                } else {
-                    UNKNOWN_RESOURCE
-                };
-                return Err(
-                    Fault::new(code, "there is no such resource").with(json!({ "uri": uri }))
-                );
+    /// An older client's ear. `None`: it has no home, or too many listen.
+    fn ear(&self) -> Option<Arc<Ear>> {
+        if self.0.hearing.get().is_none() {
+            let home = match &self.0.homes {
+                Homes::One(home) => home.clone(),
+                Homes::Many(lodging) => self.own(lodging).ok()?,
             };
-            let contents = json!([{ "uri": uri, "mimeType": "text/plain", "text": text }]);
-            Ok(fresh("contents", contents))
+            let _ = self.0.hearing.set(home.desk.hear(Interest::default())?);
         }
-        _ => complete(&*house(shared).await?, params).await,
+        Some(self.0.hearing.get()?.ear.clone())
     }
 }
 
-async fn complete(house: &House, params: &Map<String, Value>) -> Outcome {
-    let of = params.get("ref").and_then(Value::as_object);
-    let of = of.ok_or_else(|| Fault::params("`ref` is missing"))?;
-    let argument = params.get("argument").and_then(Value::as_object);
-    let argument = argument.ok_or_else(|| Fault::params("`argument` is missing"))?;
-    let mut found = Vec::new();
-    if of.get("type").and_then(Value::as_str) == Some("ref/prompt") {
-        let name = text(of, "name")?;
-        if !house.catalogue.prompts.contains_key(name) {
-            return Err(Fault::params("there is no such prompt"));
-        }
-        let completed = house.session.complete(name, text(argument, "value")?).await;
-        let completed = completed.map_err(|why| Fault::new(INTERNAL, why.to_string()))?;
-        found.extend(completed.into_iter().map(|one| one.value));
-    }
-    let total = found.len();
-    found.truncate(MOST_COMPLETIONS);
-    let more = total > found.len();
-    Ok(json!({ "completion": { "values": found, "total": total, "hasMore": more } }))
+fn config() -> ServerConfig {
+    let capabilities = ServerCapabilities::builder()
+        .enable_tools()
+        .enable_tool_list_changed()
+        .enable_prompts()
+        .enable_prompts_list_changed()
+        .enable_resources()
+        .enable_resources_subscribe()
+        .enable_resources_list_changed()
+        .enable_completions()
+        .enable_logging()
+        .enable_tasks()
+        .enable_skills_with_directory_read()
+        .build();
+    let info = Implementation::new("pi-vers", env!("CARGO_PKG_VERSION"))
+        .with_title("Vers")
+        .with_description("Vers VMs and the agents on them");
+    ServerConfig::new(capabilities)
+        .with_server_info(info)
+        .with_instructions(INSTRUCTIONS)
 }
 
-/// Runs a tool or a command, or goes on with one that was handed back.
-async fn run(
-    shared: &Arc<Shared>,
-    method: &str,
-    mut params: Map<String, Value>,
-    leg: &Leg,
-    cancel: &CancellationToken,
-) -> Option<Outcome> {
-    let is_tool = method == "tools/call";
-    let name = match text(&params, "name") {
-        Ok(name) => name.to_owned(),
-        Err(why) => return Some(Err(why)),
-    };
-    let arguments = match params.remove("arguments") {
-        None | Some(Value::Null) => json!({}),
-        Some(arguments @ Value::Object(_)) => arguments,
-        Some(_) => return Some(Err(Fault::params("`arguments` is no object"))),
-    };
-    let made = Made {
-        method: if is_tool { "tools/call" } else { "prompts/get" },
-        name,
-        arguments,
-    };
-    let running = match params.get("requestState") {
-        Some(ticket) => resume(shared, ticket, &params, &made),
-        None => tokio::select! {
-            biased;
-            () = cancel.cancelled() => return None,
-            started = start(shared, &made) => started,
-        },
-    };
-    let mut running = match running {
-        Ok(Begun::Running(running)) => running,
-        Ok(Begun::Answer(value)) => return Some(Ok(value)),
-        Err(why) => return Some(Err(why)),
-    };
+/// Tells an older client what is new, until it is gone.
+async fn tell(ear: Arc<Ear>, peer: Peer<RoleServer>, end: CancellationToken) {
     loop {
-        match running.drive(leg, &shared.desk, cancel).await? {
-            Step::Done(outcome) => return Some(outcome),
-            Step::Asks(waiting, ask) => match hand_back(shared, waiting, ask, made.clone()) {
-                Ok(value) => return Some(Ok(value)),
-                Err(without) => running = without,
-            },
+        let news = tokio::select! {
+            () = end.cancelled() => return,
+            news = ear.next() => news,
+        };
+        let told = match news {
+            News::Tools => peer.notify_tool_list_changed().await,
+            News::Prompts => peer.notify_prompt_list_changed().await,
+            News::Resources => peer.notify_resource_list_changed().await,
+            News::Resource(uri) => {
+                let params = ResourceUpdatedNotificationParam::new(uri);
+                peer.notify_resource_updated(params).await
+            }
+            News::Log(log) => peer.notify_logging_message(running::message(log)).await,
+        };
+        if told.is_err() {
+            return;
         }
     }
 }
 
-enum Begun {
-    Running(Running),
-    /// There is nothing to wait for.
-    Answer(Value),
+/// No list is fresh for any time: what is offered may change at every moment.
+macro_rules! fresh {
+    ($list:expr) => {
+        $list.with_ttl_ms(0).with_cache_scope(CacheScope::Private)
+    };
 }
 
-async fn start(shared: &Arc<Shared>, made: &Made) -> Result<Begun, Fault> {
-    let name = &made.name;
-    let house = match house(shared).await {
-        Ok(house) => house,
-        // The model shall see why.
-        Err(why) if made.method == "tools/call" => return Ok(Begun::Answer(said(&why.message))),
-        Err(why) => return Err(why),
-    };
-    let unknown = |what: &str| {
-        let name: String = pi_vers_host::visible(name).chars().take(80).collect();
-        Fault::params(format!("Unknown {what}: {name}"))
-    };
-    if made.method == "tools/call" {
-        let entry = house.catalogue.tools.get(name);
-        let entry = entry.ok_or_else(|| unknown("tool"))?;
-        let arguments = made.arguments.clone();
-        return Ok(Begun::Running(Running::tool(
-            &house,
-            &shared.desk,
-            entry,
-            arguments,
-        )));
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        self.0.config.clone()
     }
-    let prompt = house.catalogue.prompts.get(name);
-    let prompt = prompt.ok_or_else(|| unknown("prompt"))?;
-    let arguments = made.arguments.get("arguments").and_then(Value::as_str);
-    let arguments = arguments.unwrap_or_default().to_owned();
-    Ok(Begun::Running(Running::command(
-        &house,
-        &shared.desk,
-        name,
-        prompt,
-        arguments,
-    )))
-}
 
-/// Hands a call back to the client that has to bring an answer; where there is no room for it, nobody answers.
-fn hand_back(
-    shared: &Shared,
-    running: Running,
-    ask: super::desk::Ask,
-    made: Made,
-) -> Result<Value, Running> {
-    let form = dialog::form(&ask.title, &ask.dialog, true);
-    match shared.parking.park(running, ask, made) {
-        Ok(ticket) => Ok(json!({
-            "resultType": "input_required",
-            "inputRequests": { KEY: { "method": "elicitation/create", "params": form } },
-            "requestState": ticket,
-        })),
-        Err(full) => {
-            let (running, ask) = *full;
-            tracing::warn!("too many calls wait for an answer: this one gets none");
-            let _ = ask.reply.send(None);
-            Err(running)
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let site = match &self.0.homes {
+            Homes::One(home) => &home.site,
+            Homes::Many(lodging) => lodging.site(),
+        };
+        let house = site.catalogue.get()?;
+        Some(house.catalogue.tools.get(name)?.listed.clone())
+    }
+
+    async fn initialize(
+        &self,
+        request: InitializeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<InitializeResult, ErrorData> {
+        let agreed = self.negotiate_initialize(&request)?;
+        let offers = Offers::of(Some(&request.capabilities));
+        context.peer.set_peer_info(request);
+        let home = self.home(&context)?;
+        home.desk.set_interactive(offers.form);
+        Ok(agreed)
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let Some(ear) = self.ear() else { return };
+        {
+            let mut interest = ear.interest();
+            let first = !std::mem::replace(&mut interest.tools, true);
+            (interest.prompts, interest.resources) = (true, true);
+            interest.level.get_or_insert(LoggingLevel::Info);
+            if !first {
+                return;
+            }
         }
+        tokio::spawn(tell(ear, context.peer, self.0.end.clone()));
     }
-}
 
-fn resume(
-    shared: &Shared,
-    ticket: &Value,
-    params: &Map<String, Value>,
-    made: &Made,
-) -> Result<Begun, Fault> {
-    let ticket = ticket
-        .as_str()
-        .ok_or_else(|| Fault::params("`requestState` is no text"))?;
-    let (running, ask) = match shared.parking.take(ticket, made)? {
-        Found::Call(running, ask) => (running, ask),
-        Found::Gone => {
-            let text = "This call waits no more: its question was answered before, or nobody answered in time. Call it again from the beginning.";
-            return match made.method {
-                "tools/call" => Ok(Begun::Answer(said(text))),
-                _ => Err(Fault::params(text)),
+    async fn set_level(
+        &self,
+        request: SetLevelRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if let Some(ear) = self.ear() {
+            ear.interest().level = Some(request.level);
+        }
+        Ok(())
+    }
+
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let too_many = || ErrorData::invalid_params("there are too many subscriptions", None);
+        let ear = self.ear().ok_or_else(too_many)?;
+        let mut interest = ear.interest();
+        if interest.uris.len() >= MOST_URIS && !interest.uris.contains(&request.uri) {
+            return Err(too_many());
+        }
+        interest.uris.insert(request.uri);
+        Ok(())
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        if let Some(ear) = self.ear() {
+            ear.interest().uris.remove(&request.uri);
+        }
+        Ok(())
+    }
+
+    fn accepted_subscription_filter(
+        &self,
+        requested: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        let mut accepted = requested.clone();
+        if let Some(uris) = &mut accepted.resource_subscriptions {
+            uris.truncate(MOST_URIS);
+        }
+        Some(accepted)
+    }
+
+    async fn listen(&self, context: SubscriptionContext) -> Result<(), ErrorData> {
+        let home = self.home(context.request_context())?;
+        let accepted = context.accepted();
+        let uris = accepted.resource_subscriptions.iter().flatten();
+        let interest = Interest {
+            tools: accepted.tools_list_changed == Some(true),
+            prompts: accepted.prompts_list_changed == Some(true),
+            resources: accepted.resources_list_changed == Some(true),
+            uris: uris.cloned().collect(),
+            ..Interest::default()
+        };
+        let hearing = home.desk.hear(interest);
+        let hearing =
+            hearing.ok_or_else(|| ErrorData::invalid_request("too many listen already", None))?;
+        let sink = context.sink();
+        loop {
+            let news = tokio::select! {
+                biased;
+                () = context.cancelled() => return Ok(()),
+                () = home.end.cancelled() => return Ok(()),
+                news = hearing.ear.next() => news,
             };
-        }
-    };
-    // The extension did not wait so long.
-    if ask.reply.is_closed() {
-        return Ok(Begun::Running(running));
-    }
-    let response = params.get("inputResponses").and_then(|all| all.get(KEY));
-    let reading = response.map_or(Reading::Misfit, |result| dialog::read(&ask.dialog, result));
-    let reply = match reading {
-        Reading::Answer(answer) => Some(answer),
-        Reading::Dismissed => None,
-        // Asked again.
-        Reading::Misfit => {
-            return match hand_back(shared, running, ask, made.clone()) {
-                Ok(value) => Ok(Begun::Answer(value)),
-                Err(running) => Ok(Begun::Running(running)),
+            let told = match news {
+                News::Tools => sink.notify_tool_list_changed().await,
+                News::Prompts => sink.notify_prompt_list_changed().await,
+                News::Resources => sink.notify_resource_list_changed().await,
+                News::Resource(uri) => sink.notify_resource_updated(uri).await,
+                News::Log(_) => Ok(()),
             };
+            if let Err(why) = told {
+                tracing::debug!("a listener is gone: {why}");
+                return Ok(());
+            }
         }
-    };
-    let _ = ask.reply.send(reply);
-    Ok(Begun::Running(running))
+    }
+
+    async fn list_tools(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let listing = published::listing(&*self.home(&context)?).await?;
+        Ok(fresh!(ListToolsResult::with_all_items(listing.tools)))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let home = self.home(&context)?;
+        calls::tool(&home, request, &context).await
+    }
+
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        let all = published::prompts(&*self.home(&context)?).await?;
+        Ok(fresh!(ListPromptsResult::with_all_items(all)))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let home = self.home(&context)?;
+        calls::prompt(&home, request, &context).await
+    }
+
+    async fn complete(
+        &self,
+        request: CompleteRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        let Reference::Prompt(prompt) = &request.r#ref else {
+            return Ok(CompleteResult::default());
+        };
+        let home = self.home(&context)?;
+        let found = published::complete(&home, &prompt.name, request.argument).await?;
+        Ok(CompleteResult::new(found))
+    }
+
+    async fn list_resources(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let all = published::resources(&*self.home(&context)?).await?;
+        Ok(fresh!(ListResourcesResult::with_all_items(all)))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let all = published::templates(&*self.home(&context)?).await?;
+        Ok(fresh!(ListResourceTemplatesResult::with_all_items(all)))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let read = published::read(&*self.home(&context)?, request.uri).await?;
+        Ok(fresh!(read).into())
+    }
+
+    async fn get_task(
+        &self,
+        request: GetTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetTaskResult, ErrorData> {
+        let home = self.home(&context)?;
+        Ok(GetTaskResult::new(home.tasks.get_task(&request.task_id)?))
+    }
+
+    async fn update_task(
+        &self,
+        request: UpdateTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let home = self.home(&context)?;
+        home.tasks
+            .update_task(&request.task_id, request.input_responses)
+    }
+
+    async fn cancel_task(
+        &self,
+        request: CancelTaskParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.home(&context)?.tasks.cancel_task(&request.task_id)
+    }
+
+    async fn list_skills(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ListSkillsResult, ErrorData> {
+        Ok(self.home(&context)?.site.skills.list())
+    }
+
+    async fn get_skill(
+        &self,
+        request: GetSkillRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<GetSkillResult, ErrorData> {
+        self.home(&context)?.site.skills.get(&request.uri)
+    }
+
+    async fn read_resource_directory(
+        &self,
+        request: ReadResourceDirectoryRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceDirectoryResult, ErrorData> {
+        self.home(&context)?.site.skills.directory(&request.uri)
+    }
+
+    /// What no type of the protocol fits.
+    async fn on_custom_request(
+        &self,
+        request: CustomRequest,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CustomResult, ErrorData> {
+        let method = pi_vers_host::visible(&request.method);
+        Err(if SERVED.contains(&request.method.as_str()) {
+            ErrorData::invalid_params(format!("the parameters of {method} are wrong"), None)
+        } else {
+            let why = format!("there is no method {method}");
+            ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None)
+        })
+    }
 }

@@ -1,6 +1,7 @@
 //! Lines of bounded length from a byte stream that is not trusted to send any.
 //!
-//! A peer could send a line without end: it is refused at the limit, with no more than that held. What comes at the end of
+//! A peer could send a line without end: it is refused at the limit, with no more than that held. Whoever asks for the next line after
+//! that gets the one behind it, as the rest of the long one is passed over. What comes at the end of
 //! the stream without a line feed is a line that its sender did not finish, and is none.
 
 use bytes::{Buf as _, BytesMut};
@@ -31,6 +32,8 @@ pub(crate) struct Lines<R> {
     held: BytesMut,
     /// So much of what is held has no line feed.
     looked: usize,
+    /// The rest of a line that was refused is still to come.
+    skipping: bool,
 }
 
 impl<R: AsyncRead + Unpin> Lines<R> {
@@ -40,6 +43,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             longest,
             held: BytesMut::new(),
             looked: 0,
+            skipping: false,
         }
     }
 
@@ -48,18 +52,24 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         loop {
             let fresh = self.held.get(self.looked..).unwrap_or_default();
             if let Some(at) = fresh.iter().position(|byte| *byte == b'\n') {
-                let end = self.looked + at;
-                if end > self.longest {
-                    return Err(Broken::TooLong(self.longest));
-                }
-                let line = self.held.split_to(end);
+                let line = self.held.split_to(self.looked + at);
                 self.held.advance(1);
                 self.looked = 0;
+                if std::mem::take(&mut self.skipping) {
+                    continue;
+                }
+                if line.len() > self.longest {
+                    return Err(Broken::TooLong(self.longest));
+                }
                 return Ok(Some(line));
             }
             self.looked = self.held.len();
-            if self.looked > self.longest {
-                return Err(Broken::TooLong(self.longest));
+            if self.skipping || self.looked > self.longest {
+                self.held.clear();
+                self.looked = 0;
+                if !std::mem::replace(&mut self.skipping, true) {
+                    return Err(Broken::TooLong(self.longest));
+                }
             }
             self.held.reserve(PIECE);
             if self.stream.read_buf(&mut self.held).await? == 0 {
@@ -127,6 +137,27 @@ mod tests {
         assert_eq!((found, whole), (vec![b"12".to_vec()], false));
         // Without a line feed in sight it is refused all the same.
         assert_eq!(all(&[b'x'; 100], vec![7], 4).await, (vec![], false));
+    }
+
+    #[tokio::test]
+    async fn behind_a_line_that_was_too_long_comes_the_next_one() {
+        for size in [1, 3, 64] {
+            let stream = Pieces {
+                bytes: Cursor::new(b"12\n1234567890\n34\n12345\n56\n".to_vec()),
+                sizes: vec![size],
+                turn: 0,
+            };
+            let mut lines = Lines::new(stream, 4);
+            let mut found = Vec::new();
+            loop {
+                match lines.next().await {
+                    Ok(Some(line)) => found.push(String::from_utf8(line.to_vec()).unwrap()),
+                    Ok(None) => break,
+                    Err(_) => found.push("!".into()),
+                }
+            }
+            assert_eq!(found, ["12", "!", "34", "!", "56"]);
+        }
     }
 
     #[tokio::test]

@@ -11,7 +11,7 @@ use tokio::io::Stdin;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub(crate) use self::lines::{LONGEST, Lines};
+pub(crate) use self::lines::{Broken, LONGEST, Lines};
 pub(crate) use self::outbox::{Key, Outbox, Room};
 pub(crate) use self::signals::Signals;
 

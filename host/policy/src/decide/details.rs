@@ -105,6 +105,7 @@ pub(super) fn details(request: &Request<'_>) -> Vec<(&'static str, String)> {
             },
         ],
         Request::Ui { verb } => vec![("operation", verb.to_string())],
+        Request::Client { verb } => vec![("operation", verb.to_string())],
         Request::Session { verb } => vec![("operation", verb.to_string())],
         Request::Fleet { verb } => vec![("operation", verb.to_string())],
         Request::Bus { topic } => vec![("topic", visible(topic))],

@@ -92,6 +92,7 @@ impl Rules {
             list(&self.environment)
         });
         put("ui", self.ui != plain.ui, &|| list(&self.ui));
+        put("client", !self.client.is_empty(), &|| list(&self.client));
         put("session", self.session != plain.session, &|| {
             list(&self.session)
         });
@@ -179,6 +180,7 @@ impl Rules {
         );
         lines.extend(self.fleet.iter().map(|verb| format!("fleet: {verb}")));
         lines.extend(self.ui.iter().map(|verb| format!("ui: {verb}")));
+        lines.extend(self.client.iter().map(|verb| format!("client: {verb}")));
         lines.extend(self.session.iter().map(|verb| format!("session: {verb}")));
         lines.extend(self.bus.0.iter().map(|name| format!("bus: {name}")));
         lines.extend(self.events.0.iter().map(|name| format!("events: {name}")));

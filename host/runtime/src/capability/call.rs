@@ -1,15 +1,17 @@
 //! `vers:harness/call`: one running tool call, as its extension sees it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use crate::bindings::vers::harness::call::{Host, HostToolCall, HostToolCallWithStore};
 use crate::bindings::vers::harness::types::Content;
+use crate::content::from_guest;
 use crate::guest::{Guest, Has};
 use crate::owner::Owner;
-use crate::types::{Progress, contents, json, visible};
+use crate::patience::Patience;
+use crate::types::{Progress, json, visible};
 
 /// The resource behind `tool-call`.
 #[allow(unreachable_pub, reason = "the bindings re-export it")]
@@ -17,7 +19,12 @@ pub struct ToolCall {
     pub(crate) id: String,
     pub(crate) tool: String,
     pub(crate) arguments: String,
+    pub(crate) patience: Patience,
     pub(crate) owner: Arc<Owner>,
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Host for Guest {}
@@ -43,10 +50,14 @@ impl HostToolCall for Guest {
     ) -> wasmtime::Result<()> {
         let call = self.table.get(&call)?;
         let details = details.and_then(|text| json(&text, "`details`").ok());
+        // What cannot be shown is no reason to end a call.
+        let Ok(content) = from_guest(content) else {
+            return Ok(());
+        };
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
             // A watch channel keeps the newest only: that is the coalescing the contract promises.
             updates.send_modify(|update| {
-                update.content = contents(content);
+                update.content = content;
                 update.details = details;
             });
         }
@@ -80,10 +91,11 @@ impl HostToolCall for Guest {
 
     fn remaining(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<Option<u64>> {
         let deadline = self.table.get(&call)?.owner.deadline();
-        Ok(deadline.map(|at| {
-            u64::try_from(at.saturating_duration_since(Instant::now()).as_millis())
-                .unwrap_or(u64::MAX)
-        }))
+        Ok(deadline.map(|at| millis(at.saturating_duration_since(Instant::now()))))
+    }
+
+    fn patience(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<Option<u64>> {
+        Ok(self.table.get(&call)?.patience.left().map(millis))
     }
 
     fn drop(&mut self, call: Resource<ToolCall>) -> wasmtime::Result<()> {

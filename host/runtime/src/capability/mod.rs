@@ -7,6 +7,7 @@
 
 mod bus;
 pub(crate) mod call;
+mod client;
 mod copy;
 mod files;
 mod fleet;
@@ -25,7 +26,7 @@ mod vms;
 
 use wasmtime::component::Linker;
 
-use crate::bindings::{Extension, vers};
+use crate::bindings::{Publisher, vers};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::guest::{Guest, Has};
@@ -36,7 +37,7 @@ use vers::harness::types::Error as WitError;
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {
     let mut linker = Linker::new(engine.wasm());
     let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
-        .and_then(|()| Extension::add_to_linker::<_, Has>(&mut linker, |guest| guest));
+        .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest));
     linked
         .map_err(|why| Error::Engine(format!("the capabilities could not be linked: {why:#}")))?;
     Ok(linker)

@@ -12,10 +12,11 @@ use crate::bindings::vers::harness::session::{Delivery as WitDelivery, Host, Hos
 use crate::bindings::vers::harness::types::{
     Content, CustomMessage, Error, FlagValue, ToolError, ToolResult,
 };
+use crate::content::from_guest;
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
 use crate::services::Services;
-use crate::types::{self, contents, json};
+use crate::types::{self, json};
 
 /// How long a built-in tool has to stop: less than the grace of the call it works for.
 const STOP: Duration = Duration::from_millis(1500);
@@ -23,7 +24,9 @@ const STOP: Duration = Duration::from_millis(1500);
 impl From<HarnessError> for Error {
     fn from(error: HarnessError) -> Self {
         match error {
-            HarnessError::Unsupported(_) => Self::Unavailable(error.to_string()),
+            HarnessError::Unsupported(_) | HarnessError::NotOffered(_) => {
+                Self::Unavailable(error.to_string())
+            }
             HarnessError::NotFound(what) => Self::NotFound(what),
             HarnessError::Failed(why) => Self::Other(why),
         }
@@ -152,11 +155,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendUserMessage).await?;
-            ask.race(ask.services.harness.send_user_message(
-                &ask.name,
-                contents(content),
-                delivery(when),
-            ))
+            let content = from_guest(content).map_err(Error::Invalid)?;
+            ask.race(
+                ask.services
+                    .harness
+                    .send_user_message(&ask.name, content, delivery(when)),
+            )
             .await
         }
         .await)

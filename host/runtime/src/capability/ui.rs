@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pi_vers_policy::{Request, UiVerb};
-use wasmtime::component::{Accessor, HasSelf};
+use wasmtime::component::{Access, Accessor, HasSelf};
 
 use crate::bindings::vers::harness::types::{Error, Line as WitLine};
 use crate::bindings::vers::harness::ui::{
@@ -26,26 +26,6 @@ impl Host for Guest {
             .services
             .as_ref()
             .is_some_and(|services| services.harness.interactive()))
-    }
-
-    fn notify(&mut self, message: String, severity: WitSeverity) -> wasmtime::Result<()> {
-        if self
-            .judge(&Request::Ui {
-                verb: UiVerb::Notify,
-            })
-            .is_ok()
-            && let Ok(services) = self.services()
-        {
-            let severity = match severity {
-                WitSeverity::Info => Severity::Info,
-                WitSeverity::Warning => Severity::Warning,
-                WitSeverity::Error => Severity::Error,
-            };
-            services
-                .harness
-                .notify(&self.name, &visible(&message), severity);
-        }
-        Ok(())
     }
 
     fn set_status(&mut self, key: String, text: Option<WitLine>) -> wasmtime::Result<()> {
@@ -79,6 +59,29 @@ impl Host for Guest {
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
+    fn notify(
+        mut access: Access<'_, Guest, Has>,
+        message: String,
+        severity: WitSeverity,
+    ) -> wasmtime::Result<()> {
+        let request = Request::Ui {
+            verb: UiVerb::Notify,
+        };
+        if access.get().judge(&request).is_ok()
+            && let Ok(ask) = Ask::with(&mut access)
+        {
+            let severity = match severity {
+                WitSeverity::Info => Severity::Info,
+                WitSeverity::Warning => Severity::Warning,
+                WitSeverity::Error => Severity::Error,
+            };
+            let (call, message) = (ask.owner.call(), visible(&message));
+            let harness = &ask.services.harness;
+            harness.notify_during(&ask.name, call, &message, severity);
+        }
+        Ok(())
+    }
+
     async fn select(
         accessor: &Accessor<Guest, Has>,
         dialog: WitDialog,

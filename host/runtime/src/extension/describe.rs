@@ -15,7 +15,7 @@ use crate::engine::{Engine, Overdue, Pulse, watch};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::owner::Owner;
-use crate::types::ExtensionInfo;
+use crate::types::{ExtensionInfo, fits_name as name};
 
 /// A description takes microseconds; a guest that takes longer than this is looping.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
@@ -114,22 +114,6 @@ fn check(info: &ExtensionInfo) -> Result<(), String> {
         )),
         _ => Ok(()),
     }
-}
-
-/// What every model API takes as a name.
-fn name(what: &str, name: &str) -> Result<(), String> {
-    let fits = (1..=64).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
-        && !name.starts_with('-');
-    if fits {
-        return Ok(());
-    }
-    let shown: String = crate::types::visible(name).chars().take(80).collect();
-    Err(format!(
-        "{what} is {shown:?}: use 1 to 64 letters, digits, _ and -"
-    ))
 }
 
 #[cfg(test)]

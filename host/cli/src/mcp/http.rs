@@ -1,0 +1,309 @@
+//! The server over Streamable HTTP.
+//!
+//! Whoever reaches the port could do all that the extensions can. So it listens on the loopback interface unless told otherwise; a browser's
+//! request is told from a client's by its `Host` and `Origin`; elsewhere than on loopback, and wherever a token is given, a
+//! request without that token reaches nothing. Bodies, sessions and homes are bounded.
+//!
+//! A session of an older client has a home of its own, which ends with it. A newer client has no session: the state it works with is
+//! the one that its URL names, `/mcp` or `/mcp/NAME`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse as _, Response};
+use rmcp::ErrorData;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
+use sha2::{Digest as _, Sha256};
+use tokio::net::TcpListener;
+
+use super::home::{Home, Site};
+use super::server::{Homes, Server};
+use super::transport::LONGEST;
+use crate::failure::{Code, Failure};
+
+/// Most homes at a time: each has an instance of every extension.
+const MOST_HOMES: usize = 64;
+/// The longest name of a home.
+const LONGEST_NAME: usize = 64;
+/// The least length of a token.
+const LEAST_TOKEN: usize = 16;
+
+/// The homes of this process's clients.
+pub(crate) struct Lodging {
+    site: Arc<Site>,
+    named: Mutex<HashMap<String, Arc<Home>>>,
+    /// Those of sessions.
+    own: Arc<AtomicUsize>,
+}
+
+impl Lodging {
+    pub(crate) fn new(site: Arc<Site>) -> Arc<Self> {
+        Arc::new(Self {
+            site,
+            named: Mutex::default(),
+            own: Arc::default(),
+        })
+    }
+
+    pub(crate) fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// A home that nobody else has.
+    pub(crate) fn own(&self) -> Result<Arc<Home>, ErrorData> {
+        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if named.len() + self.own.load(Ordering::Relaxed) >= MOST_HOMES {
+            return Err(full());
+        }
+        let counted = Counted::one(&self.own);
+        Ok(self.site.open(None, Some(counted)))
+    }
+
+    /// The home of this path below the endpoint.
+    pub(crate) fn named(&self, path: &str) -> Result<Arc<Home>, ErrorData> {
+        let name = path.trim_matches('/');
+        let fits = name.len() <= LONGEST_NAME
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'));
+        if !fits {
+            let why = "a name in the URL has up to 64 letters, digits, - and _";
+            return Err(ErrorData::invalid_request(why, None));
+        }
+        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(home) = named.get(name) {
+            return Ok(home.clone());
+        }
+        if named.len() + self.own.load(Ordering::Relaxed) >= MOST_HOMES {
+            return Err(full());
+        }
+        // The command line names the session of the plain endpoint.
+        let stored = if name.is_empty() {
+            self.site.stored()
+        } else {
+            None
+        };
+        let home = self.site.open(stored, None);
+        named.insert(name.to_owned(), home.clone());
+        Ok(home)
+    }
+
+    /// Ends all of them.
+    async fn end(&self) {
+        self.site.end.cancel();
+        let named = std::mem::take(&mut *self.named.lock().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(named.values().map(|home| home.end())).await;
+    }
+}
+
+fn full() -> ErrorData {
+    ErrorData::internal_error(
+        "this server has too many sessions: end one, or try again later",
+        None,
+    )
+}
+
+/// One of something that is counted while it is there.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn one(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A bearer token, of which only the digest is kept.
+#[derive(Clone)]
+pub(crate) struct Token([u8; 32]);
+
+impl Token {
+    fn of(token: &[u8]) -> Self {
+        Self(Sha256::digest(token).into())
+    }
+
+    /// The one in this file, which nobody else may read.
+    pub(crate) fn read(file: &Path) -> Result<Self, Failure> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let wrong = |why: String| {
+            Failure::new(
+                Code::Usage,
+                "usage",
+                format!("the token in {} can't be used: {why}", file.display()),
+            )
+        };
+        let meta = std::fs::metadata(file).map_err(|why| wrong(why.to_string()))?;
+        if meta.permissions().mode() & 0o077 != 0 {
+            let next = format!("chmod 600 {}", file.display());
+            return Err(wrong("others may read it".into()).next(next));
+        }
+        let token = std::fs::read_to_string(file).map_err(|why| wrong(why.to_string()))?;
+        let token = token.trim();
+        if token.len() < LEAST_TOKEN || !token.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(wrong(format!(
+                "it needs at least {LEAST_TOKEN} visible ASCII characters and no spaces"
+            ))
+            .next("make one with: openssl rand -hex 32"));
+        }
+        Ok(Self::of(token.as_bytes()))
+    }
+
+    /// Says by its time nothing of the token: digests are compared.
+    fn fits(&self, header: Option<&header::HeaderValue>) -> bool {
+        let given = header.and_then(|value| value.to_str().ok());
+        let given = given.and_then(|value| {
+            let (scheme, token) = value.split_once(' ')?;
+            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+        });
+        given.is_some_and(|given| Self::of(given.as_bytes()).0 == self.0)
+    }
+}
+
+async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
+    if token.fits(request.headers().get(header::AUTHORIZATION)) {
+        return next.run(request).await;
+    }
+    let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+    (
+        StatusCode::UNAUTHORIZED,
+        challenge,
+        "a bearer token is needed\n",
+    )
+        .into_response()
+}
+
+/// Where to listen, and who may come.
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    pub(crate) token: Option<Token>,
+    /// Names by which clients call this machine.
+    pub(crate) hosts: Vec<String>,
+    /// Origins of web pages that may use it.
+    pub(crate) origins: Vec<String>,
+}
+
+/// Takes the port. Whoever asked for port 0 hears which it is from what this returns.
+pub(crate) async fn listen(door: &Door) -> Result<TcpListener, Failure> {
+    let address = door.address;
+    if !address.ip().is_loopback() && door.token.is_none() {
+        let why = format!("{address} can be reached from other machines, and there is no token");
+        return Err(Failure::usage(why).next("give --token-file FILE, or listen on 127.0.0.1"));
+    }
+    TcpListener::bind(address).await.map_err(|why| {
+        Failure::new(
+            Code::Usage,
+            "usage",
+            format!("{address} can't be listened on: {why}"),
+        )
+        .next("take another port, or port 0 for any")
+    })
+}
+
+/// Serves until `site.end` fires; returns when every home has ended. The caller has a limit.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    door: Door,
+    lodging: Arc<Lodging>,
+) -> Result<(), Failure> {
+    let end = lodging.site.end.clone();
+    let config = StreamableHttpServerConfig::default()
+        .with_allowed_hosts(hosts(&door))
+        .with_allowed_origins(door.origins)
+        .enforce_origin_validation()
+        .with_max_request_body_bytes(LONGEST)
+        .with_cancellation_token(end.clone());
+    let homes = Homes::Many(lodging.clone());
+    let service = StreamableHttpService::new(
+        move || Ok(Server::new(homes.clone())),
+        Arc::new(LocalSessionManager::default()),
+        config,
+    );
+    let mut app = Router::new().nest_service("/mcp", service);
+    if let Some(token) = door.token {
+        app = app.layer(from_fn_with_state(token, guard));
+    }
+    let app = app.fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")));
+    let serving = axum::serve(listener, app).with_graceful_shutdown({
+        let end = end.clone();
+        async move { end.cancelled().await }
+    });
+    let served = tokio::select! {
+        biased;
+        served = async { serving.await } => served,
+        // Streams that a client holds open are not waited for.
+        () = async { end.cancelled().await; lodging.end().await } => Ok(()),
+    };
+    lodging.end().await;
+    served.map_err(|why| Failure::internal(format!("the server stopped: {why}")))
+}
+
+/// The names under which a request may come: without these a web page could use a name of its own for this machine.
+fn hosts(door: &Door) -> Vec<String> {
+    let mut hosts = vec![
+        "localhost".to_owned(),
+        "127.0.0.1".to_owned(),
+        "::1".to_owned(),
+    ];
+    match door.address.ip() {
+        IpAddr::V4(ip) if !ip.is_unspecified() => hosts.push(ip.to_string()),
+        IpAddr::V6(ip) if !ip.is_unspecified() => hosts.push(ip.to_string()),
+        _ => {}
+    }
+    hosts.extend(door.hosts.iter().cloned());
+    hosts
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_the_token_opens() {
+        let token = Token::of(b"0123456789abcdef");
+        let fits = |value: &str| token.fits(Some(&value.parse().unwrap()));
+        assert!(fits("Bearer 0123456789abcdef") && fits("bearer 0123456789abcdef"));
+        for wrong in [
+            "0123456789abcdef",
+            "Bearer",
+            "Bearer ",
+            "Bearer 0123456789abcde",
+            "Basic 0123456789abcdef",
+        ] {
+            assert!(!fits(wrong), "{wrong}");
+        }
+        assert!(!token.fits(None));
+    }
+
+    #[test]
+    fn a_token_that_others_may_read_is_not_used() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("token");
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        let mode =
+            |mode| std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        mode(0o644);
+        assert!(Token::read(&file).is_err());
+        mode(0o600);
+        assert!(Token::read(&file).is_ok());
+        std::fs::write(&file, "short").unwrap();
+        assert!(Token::read(&file).is_err());
+    }
+}
