@@ -130,7 +130,14 @@ fn check(scope: Scope, arguments: &[String]) -> Result<Vec<String>, Failure> {
             return Err(wrong(first.trim_start_matches("error: ")));
         }
     };
+    if line.http.is_some() {
+        return Err(Failure::usage(
+            "a client that starts a server speaks to it by its standard input, not by HTTP",
+        )
+        .next("leave --http out"));
+    }
     let files = line.loading.extension.iter().chain(&line.loading.policy);
+    let files = files.chain(&line.skills).chain(&line.state);
     let relative: Option<&PathBuf> = files.into_iter().find(|file| file.is_relative());
     match relative {
         Some(file) if scope != Scope::Project => Err(Failure::usage(format!(
