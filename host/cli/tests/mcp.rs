@@ -644,8 +644,8 @@ fn an_extension_that_changes_is_loaded_anew_and_the_client_is_told() {
     let home = Home::new();
     // The guests are built.
     drop(unruly(&home));
-    let guests = std::path::Path::new(common::BINARY)
-        .with_file_name("../fixtures/wasm32-wasip2/release");
+    let guests =
+        std::path::Path::new(common::BINARY).with_file_name("../fixtures/wasm32-wasip2/release");
     let file = home.path("mine.wasm");
     std::fs::copy(guests.join("unruly.wasm"), &file).unwrap();
     let mut client = Client::with(&home, &["mcp", "--watch", "-e", file.to_str().unwrap()]);
