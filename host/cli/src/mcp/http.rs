@@ -223,9 +223,10 @@ pub(crate) async fn serve(
     lodging: Arc<Lodging>,
 ) -> Result<(), Failure> {
     let end = lodging.site.end.clone();
+    let port = listener.local_addr().map_or(0, |address| address.port());
     let config = StreamableHttpServerConfig::default()
         .with_allowed_hosts(hosts(&door))
-        .with_allowed_origins(door.origins)
+        .with_allowed_origins(origins(&door, port))
         .enforce_origin_validation()
         .with_max_request_body_bytes(LONGEST)
         .with_cancellation_token(end.clone());
@@ -268,6 +269,14 @@ fn hosts(door: &Door) -> Vec<String> {
     }
     hosts.extend(door.hosts.iter().cloned());
     hosts
+}
+
+/// The origins whose pages may use it: those that the user names, and its own, under which it serves no page.
+fn origins(door: &Door, port: u16) -> Vec<String> {
+    let own = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}"));
+    own.into_iter()
+        .chain(door.origins.iter().cloned())
+        .collect()
 }
 
 #[cfg(test)]
