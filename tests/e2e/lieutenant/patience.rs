@@ -79,7 +79,8 @@ async fn a_creation_and_a_resume_go_on_when_their_caller_waits_no_longer() {
         Err(CallError::Cancelled { .. })
     ));
     eventually("nothing is left of it", || {
-        run.widget().is_some_and(|widget| !widget.contains("taken-back"))
+        run.widget()
+            .is_some_and(|widget| !widget.contains("taken-back"))
     })
     .await;
     run.text("vers_lt_destroy", json!({ "name": "a" })).await;
