@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pi_vers_host::CallError;
+use pi_vers_host::{CallError, CallOptions};
 use pi_vers_tests::{Scratch, eventually, mark, text, traces, without_ids};
 use serde_json::{Value, json};
 
@@ -201,6 +201,87 @@ async fn ends_are_told_as_they_were() {
         odd.starts_with("There is no signal SIGWHAT. Use one of SIGTERM,"),
         "{odd}"
     );
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_answers_before_its_caller_is_gone_and_still_looks_for_readiness() {
+    let lab = Lab::new().await;
+    for on in ["local", "vm"] {
+        let ready = lab.scratch.work().join("ready");
+        let flag = match on {
+            "vm" => "/tmp/ready".to_owned(),
+            _ => ready.display().to_string(),
+        };
+        let command = format!("while [ ! -e {flag} ]; do sleep 0.05; done; echo yes; sleep 600");
+        let options = CallOptions {
+            id: None,
+            patience: Some(Duration::from_millis(500)),
+        };
+        let arguments =
+            json!({ "id": "p", "command": command, "waitFor": "yes", "waitMs": 500_000, "on": on });
+        let mut call = lab.bench.session.call_with(options, "bg_start", arguments);
+        let output = call.outcome().await.unwrap();
+        let text = output.text();
+        assert!(
+            text.starts_with("Process \"p\" started (running, not ready yet)\nNothing it wrote so far matches yes. It is still looked for: call bg_list"),
+            "{text}"
+        );
+        assert_eq!(output.details.unwrap()["ready"], false);
+        let (listed, _) = lab.ok("bg_list", json!({})).await;
+        assert!(listed.contains("| not ready yet |"), "{listed}");
+        match on {
+            "vm" => drop(lab.bash("touch /tmp/ready").await),
+            _ => std::fs::write(&ready, "").unwrap(),
+        }
+        let mut listed = String::new();
+        for _ in 0..200 {
+            listed = lab.ok("bg_list", json!({})).await.0;
+            if listed.contains("| ready |") {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(listed.contains("| ready |"), "{listed}");
+        lab.ok("bg_stop", json!({ "id": "p", "signal": "KILL" }))
+            .await;
+    }
+    lab.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_is_named_before_the_caller_that_waits_for_its_boot_is_gone() {
+    let lab = Lab::new().await;
+    let options = CallOptions {
+        id: None,
+        patience: Some(Duration::ZERO),
+    };
+    let arguments = json!({ "wait_boot": true });
+    let mut call = lab
+        .bench
+        .session
+        .call_with(options.clone(), "vers_vm_create", arguments);
+    let output = call.outcome().await.unwrap();
+    let text = output.text();
+    assert!(
+        text.starts_with("VM created: ")
+            && text.contains("It is still booting, by itself. Call vers_vm_use"),
+        "{text}"
+    );
+    let vm = output.details.unwrap()["vm_id"].clone();
+    let mut call = lab
+        .bench
+        .session
+        .call_with(options, "vers_vm_use", json!({ "vmId": vm }));
+    match call.outcome().await {
+        Err(CallError::Failed(output)) => {
+            let text = output.text();
+            assert!(text.contains("Call vers_vm_use again"), "{text}");
+        }
+        other => panic!("{other:?}"),
+    }
+    lab.ok("vers_vm_use", json!({ "vmId": vm })).await;
+    lab.ok("vers_vm_delete", json!({ "vmId": vm })).await;
     lab.end().await;
 }
 

@@ -85,6 +85,8 @@ pub fn fixture(name: &str) -> PathBuf {
                 "unruly",
                 "-p",
                 "crew",
+                "-p",
+                "conformance",
                 "--target-dir",
             ])
             .arg(&guests);

@@ -38,8 +38,8 @@ fn tools() -> Vec<Tool> {
             "Start a command that runs on in the background, such as a server, a watcher or a long build, and return at once with its \
              first output. It runs where bash does: on the active Vers VM if there is one, else on the local machine. It runs until it ends, \
              bg_stop is called or the session ends; its output is kept for bg_logs. Starting an id again stops the old process first. With \
-             waitFor the call returns as soon as the output shows that the process is ready.",
-            Hints::DESTRUCTIVE | Hints::OPEN_WORLD,
+             waitFor the call returns as soon as the output shows that the process is ready, or earlier and says so.",
+            Hints::DESTRUCTIVE | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 id(),
                 (

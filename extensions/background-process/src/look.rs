@@ -64,6 +64,11 @@ pub(crate) fn list() -> ToolResult {
             format!("PID {}", pid(process)),
             format!("uptime {}", uptime(process)),
         ];
+        if process.is_alive() && process.is_awaited() {
+            parts.push("not ready yet".into());
+        } else if process.is_alive() && process.ready().is_some() {
+            parts.push("ready".into());
+        }
         if let Place::Vm(vm) = &facts.place {
             parts.push(format!("VM {vm}"));
         }

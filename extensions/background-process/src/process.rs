@@ -188,21 +188,28 @@ impl Process {
         }
     }
 
-    /// Waits until it is ready or has ended, this long at most. Nobody looks for readiness afterwards.
+    /// Waits until it is ready or has ended, this long at most.
     ///
     /// # Errors
     /// `Error::Cancelled` with the call that waits.
     pub(crate) async fn settle(&self, patience: u64) -> Result<(), Error> {
-        let settled = self
-            .wait_until(patience, |now| {
-                now.ended.is_some() || matches!(now.readiness, Readiness::Seen(_))
-            })
-            .await;
+        self.wait_until(patience, |now| {
+            now.ended.is_some() || matches!(now.readiness, Readiness::Seen(_))
+        })
+        .await
+    }
+
+    /// From here on nobody looks for readiness any more.
+    pub(crate) fn expect_no_more(&self) {
         let mut now = self.now.borrow_mut();
         if matches!(now.readiness, Readiness::Expected(_)) {
             now.readiness = Readiness::Unasked;
         }
-        settled
+    }
+
+    /// Whether it is still looked for whether it is ready.
+    pub(crate) fn is_awaited(&self) -> bool {
+        matches!(self.now.borrow().readiness, Readiness::Expected(_))
     }
 
     /// Waits until it has ended, this long at most; says whether it has.

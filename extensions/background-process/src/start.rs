@@ -63,10 +63,14 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     let process = begin(&args, spot, wanted.port, wanted.pattern).await?;
     let gone = table::put(process.clone());
     drop((gone, turn));
-    process
-        .settle(wanted.patience)
+    let settled = call::patiently(call, process.settle(wanted.patience))
         .await
-        .map_err(|error| outcome::ended("The wait for the process", error))?;
+        .map_err(|error| outcome::ended("The wait for the process", error));
+    // Where the caller only waits no longer, it is still looked for.
+    if !matches!(settled, Ok(None)) {
+        process.expect_no_more();
+    }
+    settled?;
     Ok(outcome::text_with(
         text(
             &process,
@@ -253,6 +257,10 @@ fn text(process: &Process, wanted: Option<&str>, patience: u64, replaced: bool) 
         (None, Some(line), _) => {
             format!("Process \"{id}\" started (running, ready)\nReady: {line}")
         }
+        (None, None, Some(wanted)) if process.is_awaited() => format!(
+            "Process \"{id}\" started (running, not ready yet)\nNothing it wrote so far matches {wanted}. It is still looked for: \
+             call bg_list to see whether it is ready; bg_logs shows what it writes."
+        ),
         (None, None, Some(wanted)) => format!(
             "Process \"{id}\" started (running, not ready yet)\nNothing it wrote within {patience} ms matches {wanted}. bg_logs \
              shows what it writes."
@@ -301,7 +309,7 @@ pub(crate) fn details(process: &Process, awaited: bool) -> Map<String, Value> {
             details.insert("vmId".into(), vm.as_str().into());
         }
     }
-    if awaited {
+    if awaited || process.is_awaited() || process.ready().is_some() {
         details.insert("ready".into(), process.ready().is_some().into());
     }
     if let Some(url) = url(process) {

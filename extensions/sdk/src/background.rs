@@ -8,8 +8,11 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::Pin;
 
-use futures::channel::mpsc;
+use futures::channel::{mpsc, oneshot};
+use futures::future::abortable;
 use futures::stream::{FuturesUnordered, StreamExt as _};
+
+use crate::{Error, ToolCall, call};
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -56,4 +59,43 @@ pub fn spawn(work: impl Future<Output = ()> + 'static) {
     if let Some(work) = left {
         wit_bindgen::spawn_local(work);
     }
+}
+
+/// Does work that is worth more than its caller's patience, such as starting a VM. As long as the caller is likely to wait this
+/// waits, too; then it returns `None`, the work goes on in the background, and `late` is told what came of it. Given up before that,
+/// the work is dropped.
+///
+/// Where no limit is known the work is awaited in the call itself: its own waits then end with the call.
+///
+/// # Errors
+/// `Error::Cancelled`: the call was given up, and the work was dropped.
+pub async fn outlasting<T: 'static>(
+    call: &ToolCall,
+    work: impl Future<Output = T> + 'static,
+    late: impl FnOnce(T) + 'static,
+) -> Result<Option<T>, Error> {
+    if call.patience().is_none() {
+        return Ok(Some(Box::pin(work).await));
+    }
+    let (work, handle) = abortable(Box::pin(work));
+    let (tell, told) = oneshot::channel();
+    let (gone, is_gone) = oneshot::channel::<()>();
+    spawn(async move {
+        let done = work.await;
+        // Dropped by now, with all it held.
+        drop(gone);
+        if let Ok(done) = done
+            && let Err(done) = tell.send(done)
+        {
+            late(done);
+        }
+    });
+    let told = async { told.await.map_err(|_| Error::Cancelled) };
+    let done = call::patiently(call, told).await;
+    if done.is_err() {
+        handle.abort();
+        // Who gave it up may end the session next, and that waits for what is taken back only if it has begun.
+        let _ = is_gone.await;
+    }
+    done
 }

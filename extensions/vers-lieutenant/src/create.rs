@@ -2,19 +2,23 @@
 //!
 //! A name is taken first, here and in the store; then the VM is made, and its id written down before anything else is done with it.
 //! Whatever fails, or when the call is given up, nothing stays: neither the VM nor the name.
+//!
+//! It may take minutes, and many clients give a call up after one: then the call answers that it goes on, and `vers_lt_status` tells
+//! what came of it.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::{Either, select};
 use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Kind, Launch, Role, labels};
-use pi_vers_sdk::harness::{bus, session, timers};
+use pi_vers_sdk::harness::{bus, session, timers, ui};
 use pi_vers_sdk::platform::fleet::{self, Member};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, Origin};
 use pi_vers_sdk::system::store;
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
+use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, background, call, outcome};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -59,8 +63,19 @@ fn variable(name: &str) -> Option<String> {
     }
 }
 
+thread_local! {
+    /// Names and why there is no such lieutenant, where nobody waited for it any more.
+    static MISSED: RefCell<Vec<(String, String)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why lieutenants are not there of whose creation nobody was told.
+pub(crate) fn missed() -> Vec<String> {
+    MISSED.with_borrow(|all| all.iter().map(|(_, why)| why.clone()).collect())
+}
+
 /// `vers_lt_create`
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
+    let call = &Rc::new(call);
     let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
     name::check(&args.name).map_err(outcome::failed)?;
     let cannot =
@@ -109,19 +124,80 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     };
     let one = Lieutenant::put(record, Some(text));
     drop(reserved);
-    let made = match args.local {
-        true => here(call, &args, &one).await,
-        false => on_vm(call, &args, &one).await,
+    MISSED.with_borrow_mut(|all| all.retain(|(name, _)| *name != args.name));
+    if args.local {
+        let made = here(call, &args, &one).await;
+        return settled(call, &one, made).await;
+    }
+    let name = args.name.clone();
+    let work = {
+        let (call, one) = (call.clone(), one.clone());
+        async move {
+            let made = on_vm(&call, &args, &one).await;
+            settled(&call, &one, made).await
+        }
     };
+    let late = {
+        let name = name.clone();
+        move |done| miss(name, done)
+    };
+    match background::outlasting(call, work, late).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Ok(goes_on(&one)),
+        Err(_) => {
+            // What was being made is dropped where it stands.
+            if one.phase() != Phase::Doomed {
+                destroy::doom(&one);
+            }
+            Err(ToolError::Cancelled)
+        }
+    }
+}
+
+/// What comes of it when its agent has answered, or has not.
+async fn settled(
+    call: &ToolCall,
+    one: &Rc<Lieutenant>,
+    made: Result<Made, ToolError>,
+) -> Result<ToolResult, ToolError> {
     match made {
         Ok(Made { agent, .. }) if call.is_cancelled() => {
             agent.let_go();
-            destroy::doom(&one);
+            destroy::doom(one);
             Err(ToolError::Cancelled)
         }
-        Ok(made) => Ok(ready(&one, made).await),
-        Err(error) => Err(undo(&one, error).await),
+        Ok(made) => Ok(ready(one, made).await),
+        Err(error) => Err(undo(one, error).await),
     }
+}
+
+/// What the caller is told when it waits no longer.
+fn goes_on(one: &Lieutenant) -> ToolResult {
+    let record = one.record();
+    let name = &record.name;
+    let text = format!(
+        "Lieutenant \"{name}\" is still being created. It goes on by itself. Call vers_lt_status to see when it is idle, and then vers_lt_send; do \
+         not create it again."
+    );
+    let details = json!({ "name": name, "vmId": record.vm, "role": record.role, "goesOn": true });
+    outcome::text_with(text, &details)
+}
+
+/// Nobody waited for what came of it: a failure is kept for who asks, and shown.
+fn miss(name: String, done: Result<ToolResult, ToolError>) {
+    let why = match done {
+        Ok(_) | Err(ToolError::Cancelled) => return,
+        Err(ToolError::Capability(error)) => outcome::explain(&error),
+        Err(ToolError::Failed(result)) => {
+            let texts = result.content.into_iter().filter_map(|block| match block {
+                Content::Text(text) => Some(text),
+                _ => None,
+            });
+            texts.collect::<Vec<_>>().join(" ")
+        }
+    };
+    ui::notify(&why, ui::Severity::Warning);
+    MISSED.with_borrow_mut(|all| all.push((name, why)));
 }
 
 /// An agent that has answered.

@@ -41,8 +41,9 @@ fn tools() -> Vec<Tool> {
             "vers_lt_create",
             "Create Lieutenant",
             "Create a lieutenant: a coding agent that lives long, keeps its conversation, and works on tasks you send it while you go on with \
-             something else. It gets a Vers VM of its own, or with local=true it runs on this machine. You are told when it completes a task.",
-            Hints::OPEN_WORLD,
+             something else. It gets a Vers VM of its own, or with local=true it runs on this machine. You are told when it completes a task. It may \
+             return while the VM is still being made, and says so: then vers_lt_status shows when it is ready.",
+            Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 name("Short name, e.g. infra: letters, digits, '-', '_' or '.'"),
                 (
@@ -123,7 +124,7 @@ fn tools() -> Vec<Tool> {
             "vers_lt_resume",
             "Resume Lieutenant",
             "Resume a paused lieutenant, with its conversation as it was. Of one whose agent has ended, start a new agent on its VM.",
-            Hints::IDEMPOTENT | Hints::OPEN_WORLD,
+            Hints::IDEMPOTENT | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[whom()]),
         ),
         tool(

@@ -49,12 +49,12 @@ impl Extension for VersLieutenant {
 
     async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
         match call.tool().as_str() {
-            "vers_lt_create" => create::run(&call).await,
+            "vers_lt_create" => create::run(call).await,
             "vers_lt_send" => send::run(&call).await,
             "vers_lt_read" => look::read(&call).await,
             "vers_lt_status" => look::status(&call).await,
             "vers_lt_pause" => power::pause(&call).await,
-            "vers_lt_resume" => power::resume(&call).await,
+            "vers_lt_resume" => power::resume(call).await,
             "vers_lt_destroy" => destroy::run(&call).await,
             "vers_lt_discover" => discover::run(&call).await,
             tool => Err(ToolError::Capability(Error::NotFound(format!(

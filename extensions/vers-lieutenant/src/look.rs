@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::record::Phase;
-use crate::{history, keep, send, show, start, table, words};
+use crate::{create, history, keep, send, show, start, table, words};
 
 /// How long lieutenants that are being reached are waited for before their status is told, in milliseconds.
 const PATIENCE: u64 = 5_000;
@@ -104,8 +104,14 @@ pub(crate) async fn status(call: &ToolCall) -> Result<ToolResult, ToolError> {
             })
         })
         .collect();
-    Ok(outcome::text_with(
-        show::all(),
-        &json!({ "lieutenants": all }),
-    ))
+    let mut text = show::all();
+    let mut details = json!({ "lieutenants": all });
+    let missed = create::missed();
+    if !missed.is_empty() {
+        text.push_str(&format!("\n\nNot created:\n  {}", missed.join("\n  ")));
+        if let Some(details) = details.as_object_mut() {
+            details.insert("failed".into(), missed.into());
+        }
+    }
+    Ok(outcome::text_with(text, &details))
 }

@@ -10,7 +10,9 @@ use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, State};
-use pi_vers_sdk::{Content, CustomMessage, Error, ToolCall, ToolError, ToolResult, call, outcome};
+use pi_vers_sdk::{
+    Content, CustomMessage, Error, ToolCall, ToolError, ToolResult, background, call, outcome,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -116,11 +118,37 @@ pub(crate) async fn pause_idle(one: &Rc<Lieutenant>, lease: u64) {
     }
 }
 
-/// `vers_lt_resume`
-pub(crate) async fn resume(call: &ToolCall) -> Result<ToolResult, ToolError> {
+/// `vers_lt_resume`: answers before its caller is gone, and goes on.
+pub(crate) async fn resume(call: ToolCall) -> Result<ToolResult, ToolError> {
+    let call = &Rc::new(call);
     let Whom { name } = call::arguments(call).map_err(ToolError::Capability)?;
     let one = send::find(call, &name).await?;
-    let _turn = send::turn(call, &name).await?;
+    let turn = send::turn(call, &name).await?;
+    let work = {
+        let (call, one) = (call.clone(), one.clone());
+        async move {
+            let _turn = turn;
+            wake(&call, &one).await
+        }
+    };
+    // How it went is in its status: whatever fails, it is found out how it is.
+    match background::outlasting(call, work, drop).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Ok(told(
+            &one,
+            format!(
+                "Lieutenant \"{name}\" is still being resumed. It goes on by itself. Call vers_lt_status to see when it is idle."
+            ),
+        )),
+        Err(_) => {
+            reach_again(&one);
+            Err(ToolError::Cancelled)
+        }
+    }
+}
+
+async fn wake(call: &ToolCall, one: &Rc<Lieutenant>) -> Result<ToolResult, ToolError> {
+    let name = &one.name;
     let record = one.record();
     let (Phase::Paused, Some(vm)) = (one.phase(), record.vm) else {
         if record.directory.is_some() {
@@ -129,10 +157,10 @@ pub(crate) async fn resume(call: &ToolCall) -> Result<ToolResult, ToolError> {
             )));
         }
         if let (Phase::Error, Some(vm)) = (one.phase(), one.record().vm) {
-            return restart(call, &one, &vm).await;
+            return restart(call, one, &vm).await;
         }
         return Ok(told(
-            &one,
+            one,
             format!("{name} is not paused (status: {}).", one.phase().word()),
         ));
     };
@@ -155,18 +183,18 @@ pub(crate) async fn resume(call: &ToolCall) -> Result<ToolResult, ToolError> {
         .map_err(found_out(format!(
             "Lieutenant \"{name}\" VM resumed but does not answer yet"
         )))?;
-    match agent::attach(&vm, &name, one.record().bookmark).await {
+    match agent::attach(&vm, name, one.record().bookmark).await {
         Ok((agent, inbox)) => {
-            follow::with(&one, agent, inbox);
-            keep::save_soon(&one);
+            follow::with(one, agent, inbox);
+            keep::save_soon(one);
             Ok(told(
-                &one,
+                one,
                 format!("Lieutenant \"{name}\" resumed. Pi session intact. Ready for tasks."),
             ))
         }
         Err(failure) if failure.kind == Kind::Gone => {
             one.is(Phase::Error, Some(follow::no_agent(&vm)));
-            keep::save_soon(&one);
+            keep::save_soon(one);
             Err(outcome::failed(format!(
                 "Lieutenant \"{name}\" VM resumed but pi session not found. The tmux session may have been lost. VM {vm} runs; \
                  vers_lt_resume starts \

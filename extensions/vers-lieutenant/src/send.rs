@@ -187,7 +187,7 @@ async fn agent(call: &ToolCall, one: &Rc<Lieutenant>) -> Result<Agent, ToolError
             _ => {}
         }
         let left = end.saturating_sub(timers::ticks());
-        let waited = call::until_cancelled(call, async {
+        let waited = call::patiently(call, async {
             match select(changed, pin!(timers::sleep(left))).await {
                 Either::Left(_) => Ok(true),
                 Either::Right((slept, _)) => slept.map(|()| false),
@@ -195,8 +195,13 @@ async fn agent(call: &ToolCall, one: &Rc<Lieutenant>) -> Result<Agent, ToolError
         })
         .await;
         match waited {
-            Ok(true) => {}
-            Ok(false) => {
+            Ok(Some(true)) => {}
+            Ok(None) => {
+                return Err(outcome::failed(format!(
+                    "Lieutenant '{name}' is still being reached; nothing was sent. Call vers_lt_send again in a moment."
+                )));
+            }
+            Ok(Some(false)) => {
                 return Err(ToolError::Capability(Error::Unavailable(
                     format!(
                         "Lieutenant '{name}' cannot be reached now; it is tried again as long as this session lives. {problem}"

@@ -45,8 +45,9 @@ fn tools() -> Vec<Tool> {
             "vers_swarm_spawn",
             "Spawn Agent Swarm",
             "Start coding agents (pi), each on a Vers VM of its own, side by side from one commit. Returns when each is ready or has failed; \
-             the VM of one that failed is deleted. Give them work with vers_swarm_task.",
-            Hints::OPEN_WORLD,
+             the VM of one that failed is deleted. Give them work with vers_swarm_task. It may return while they are still starting, and says so: \
+             then vers_swarm_status shows when they are ready.",
+            Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 (
                     "commitId?",
@@ -99,8 +100,9 @@ fn tools() -> Vec<Tool> {
             "vers_swarm_wait",
             "Wait for Agents",
             "Wait until agents of the swarm have finished their tasks, and show what they said. Tells apart who is done, failed, still working at \
-             the time limit, was never given a task, has ended or is lost. Long output is cut at its beginning; vers_swarm_read shows more.",
-            Hints::READ_ONLY | Hints::OPEN_WORLD,
+             the time limit, was never given a task, has ended or is lost. Long output is cut at its beginning; vers_swarm_read shows more. It may \
+             return early and say so: call it again then.",
+            Hints::READ_ONLY | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 (
                     "agentIds?",
@@ -138,7 +140,7 @@ fn tools() -> Vec<Tool> {
             "Delete the VMs of all agents of the swarm. Refuses while an agent works or has said something that nobody has read, unless it is \
              collected or force is given. collect saves what the agents said, and files or a git bundle of a repository from each VM, into \
              directories here, before anything is deleted.",
-            Hints::DESTRUCTIVE | Hints::OPEN_WORLD,
+            Hints::DESTRUCTIVE | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 (
                     "collect?",

@@ -52,7 +52,7 @@ impl Extension for VersSwarm {
 
     async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
         match call.tool().as_str() {
-            "vers_swarm_spawn" => spawn::run(&call).await,
+            "vers_swarm_spawn" => spawn::run(call).await,
             "vers_swarm_task" => task::task(&call).await,
             "vers_swarm_message" => task::message(&call).await,
             "vers_swarm_wait" => wait::run(&call).await,

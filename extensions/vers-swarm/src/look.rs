@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::wait::saw;
-use crate::{swarm, words};
+use crate::{spawn, swarm, words};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,7 +19,16 @@ struct Read {
 /// `vers_swarm_status`
 pub(crate) fn status() -> ToolResult {
     let views = swarm::views();
-    outcome::text_with(words::summary(&views), &words::status(&views))
+    let mut text = words::summary(&views);
+    let mut details = words::status(&views);
+    let missed = spawn::missed();
+    if !missed.is_empty() {
+        text.push_str(&format!("\n\nNot started:\n  {}", missed.join("\n  ")));
+        if let Some(details) = details.as_object_mut() {
+            details.insert("failed".into(), missed.into());
+        }
+    }
+    outcome::text_with(text, &details)
 }
 
 /// `vers_swarm_read`

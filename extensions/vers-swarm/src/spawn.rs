@@ -3,6 +3,9 @@
 //! Each agent has its own success, or its own failure with the step it failed at; a failure deletes its VM and touches no other.
 //! Until the call tells of them, agents are `starting` for everybody else, and their VMs are [`Doomed`]: a call that is given up, at
 //! whatever moment, leaves nothing that nobody was told of.
+//!
+//! It may take minutes, and many clients give a call up after one: then the call answers with how far it is, the agents are made
+//! all the same, and `vers_swarm_status` tells of them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -10,7 +13,7 @@ use std::rc::Rc;
 use futures::StreamExt as _;
 use futures::future::{Either, select};
 use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Launch, Role};
-use pi_vers_sdk::harness::{session, timers};
+use pi_vers_sdk::harness::{session, timers, ui};
 use pi_vers_sdk::platform::fleet::{self, Golden};
 use pi_vers_sdk::platform::{shell, vms};
 use pi_vers_sdk::{
@@ -21,6 +24,7 @@ use serde_json::{Value, json};
 
 use crate::bound::one_line;
 use crate::doomed::Doomed;
+use crate::state::Phase;
 use crate::sync::{self, Plan};
 use crate::worker::Worker;
 use crate::{keep, outbox, registry, swarm, words};
@@ -79,8 +83,19 @@ struct Failed {
     error: Option<Error>,
 }
 
+thread_local! {
+    /// Why agents of the last spawn are not there, where nobody waited for it any more.
+    static MISSED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Why agents are not there of whose start nobody was told.
+pub(crate) fn missed() -> Vec<String> {
+    MISSED.with_borrow(Clone::clone)
+}
+
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
+    let call = &Rc::new(call);
     let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
     let count = usize::try_from(args.count.unwrap_or(1)).unwrap_or(usize::MAX);
     let key = args.llm_proxy_key.filter(|key| !key.trim().is_empty());
@@ -94,33 +109,100 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     }
     let plan = sync::plan().map_err(outcome::failed)?;
     let reserved = Reserved(swarm::reserve(count, &args.labels).map_err(outcome::failed)?);
-    let work = async {
-        let golden = golden(call, args.commit_id).await?;
-        let order = Order {
-            commit: golden.commit.clone(),
-            key,
-            model: args.model,
-            expires: expires(),
-            plan,
-            owner_known: Cell::new(false),
-        };
-        let made = make(call, &reserved.0, &order).await;
-        Ok((golden, made))
-    };
-    let (golden, made) = match call::until_cancelled(call, work).await {
-        Ok(done) => done,
-        Err(error) => {
-            return Err(outcome::ended(
-                "Cannot find the commit that agents start from",
-                error,
-            ));
+    MISSED.take();
+    let going_on = goes_on(&reserved);
+    let work = {
+        let call = call.clone();
+        async move {
+            let work = async {
+                let golden = golden(&call, args.commit_id).await?;
+                let order = Order {
+                    commit: golden.commit.clone(),
+                    key,
+                    model: args.model,
+                    expires: expires(),
+                    plan,
+                    owner_known: Cell::new(false),
+                };
+                let made = make(&call, &reserved.0, &order).await;
+                Ok((golden, made))
+            };
+            let (golden, made) = match call::until_cancelled(&call, work).await {
+                Ok(done) => done,
+                Err(error) => {
+                    return Err(outcome::ended(
+                        "Cannot find the commit that agents start from",
+                        error,
+                    ));
+                }
+            };
+            if call.is_cancelled() {
+                // Nobody would be told of what was made: it is deleted with `made`.
+                return Err(ToolError::Cancelled);
+            }
+            tell(&call, reserved, &golden, made).await
         }
     };
-    if call.is_cancelled() {
-        // Nobody would be told of what was made: it is deleted with `made`.
-        return Err(ToolError::Cancelled);
+    match background::outlasting(call, work, miss).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Ok(going_on),
+        Err(error) => Err(outcome::ended("The start of agents", error)),
     }
-    tell(call, reserved, &golden, made).await
+}
+
+/// What the caller is told when it waits no longer.
+fn goes_on(reserved: &Reserved) -> ToolResult {
+    let labels: Vec<&str> = reserved.0.iter().map(|one| one.label.as_str()).collect();
+    let details = json!({
+        "goesOn": true,
+        "agents": labels.iter().map(|label| json!({ "id": label, "status": "starting" })).collect::<Vec<_>>(),
+    });
+    let text = format!(
+        "Still starting {} agent(s): {}. It goes on by itself. Call vers_swarm_status to see how far they are; an agent that is idle is ready for \
+         vers_swarm_task. Do not spawn them again.",
+        labels.len(),
+        one_line(&labels.join(", "), MOST_WHY)
+    );
+    outcome::text_with(text, &details)
+}
+
+/// Nobody waited for what came of a spawn: what failed is kept for who asks, and shown.
+fn miss(done: Result<ToolResult, ToolError>) {
+    let failed = |result: &ToolResult| {
+        let details: Value = result
+            .details
+            .as_deref()
+            .and_then(|details| serde_json::from_str(details).ok())
+            .unwrap_or_default();
+        let failed = details.get("failed").and_then(Value::as_array);
+        let lines = failed
+            .into_iter()
+            .flatten()
+            .filter_map(|one| one.get("error")?.as_str());
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let missed = match &done {
+        Ok(result) => failed(result),
+        Err(ToolError::Failed(result)) => match failed(result) {
+            lines if lines.is_empty() => texts(result),
+            lines => lines,
+        },
+        Err(ToolError::Capability(error)) => vec![outcome::explain(error)],
+        Err(ToolError::Cancelled) => Vec::new(),
+    };
+    for line in &missed {
+        ui::notify(line, ui::Severity::Warning);
+    }
+    MISSED.with_borrow_mut(|all| all.extend(missed));
+    swarm::changed();
+}
+
+fn texts(result: &ToolResult) -> Vec<String> {
+    let texts = result.content.iter().filter_map(|block| match block {
+        Content::Text(text) => Some(text.clone()),
+        _ => None,
+    });
+    texts.collect()
 }
 
 /// Labels that were taken. Dropped, those that no agent got are free again.
@@ -130,6 +212,10 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         for worker in &self.0 {
             if worker.is_spawning.get() {
+                // Whoever waits for it waits no longer.
+                if worker.phase() == Phase::Starting {
+                    worker.change(|state| state.exited("it was not started", String::new(), 0));
+                }
                 swarm::remove(worker);
             }
         }
@@ -365,6 +451,7 @@ async fn tell(
                 new.push(worker.clone());
             }
             Err(failed) => {
+                worker.change(|state| state.exited(&failed.line, String::new(), 0));
                 failures.push(json!({ "id": worker.label, "vmId": failed.vm, "step": failed.step, "error": failed.line }));
                 lines.push(failed.line);
                 if let Some(Error::Denied(rule)) = failed.error {

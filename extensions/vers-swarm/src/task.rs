@@ -38,7 +38,7 @@ pub(crate) async fn task(call: &ToolCall) -> Result<ToolResult, ToolError> {
     if args.task.trim().is_empty() {
         return Err(outcome::failed("The task is empty."));
     }
-    worker.settled(REACHING).await.map_err(stopped)?;
+    reached(call, &worker).await?;
     let giving = worker
         .give(&args.task)
         .map_err(|phase| outcome::failed(cannot(&worker, &phase)))?;
@@ -78,7 +78,7 @@ pub(crate) async fn message(call: &ToolCall) -> Result<ToolResult, ToolError> {
     if args.message.trim().is_empty() {
         return Err(outcome::failed("The message is empty."));
     }
-    worker.settled(REACHING).await.map_err(stopped)?;
+    reached(call, &worker).await?;
     match worker.phase() {
         Phase::Working => {}
         phase @ (Phase::Starting | Phase::Ended(_) | Phase::Lost { .. }) => {
@@ -105,6 +105,12 @@ pub(crate) async fn message(call: &ToolCall) -> Result<ToolResult, ToolError> {
         )),
         Err(failure) => Err(refused(&worker, failure)),
     }
+}
+
+/// Waits until it is reached, as long as the caller waits. One that is not yet is told as starting.
+async fn reached(call: &ToolCall, worker: &Worker) -> Result<(), ToolError> {
+    let reached = call::patiently(call, worker.settled(REACHING)).await;
+    reached.map(|_| ()).map_err(stopped)
 }
 
 /// Given up, nobody knows whether it was taken: then what the agent tells counts.

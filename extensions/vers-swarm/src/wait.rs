@@ -1,7 +1,8 @@
 //! `vers_swarm_wait`: until agents have done what they were told.
 //!
 //! It looks again whenever something changed, and at no other time. What it waits for are agents with a task; the others are told as
-//! what they are.
+//! what they are. Many clients give a call up after a minute: it answers before that with how things stand, and the next call
+//! goes on waiting.
 
 use std::rc::Rc;
 
@@ -43,9 +44,15 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
         clippy::cast_sign_loss,
         reason = "clamped above"
     )]
-    let patience = millis as u64;
-    let waited = call::until_cancelled(call, wait(call, &workers, patience)).await;
-    let waited = waited.map_err(|error| outcome::ended("The wait for agents", error))?;
+    let longest = millis as u64;
+    let since = timers::ticks();
+    let waited = call::patiently(call, wait(call, &workers, longest))
+        .await
+        .map_err(|error| outcome::ended("The wait for agents", error))?
+        .unwrap_or_else(|| Waited {
+            millis: Some(timers::ticks() - since),
+            again: true,
+        });
     let views: Vec<_> = workers.iter().map(|worker| worker.view()).collect();
     let (text, details, shown) = words::waited(&views, waited);
     let seen = workers.iter().zip(shown).filter(|(_, shown)| *shown);
@@ -76,7 +83,7 @@ fn chosen(ids: Option<&[String]>) -> Result<Vec<Rc<Worker>>, ToolError> {
     Ok(workers)
 }
 
-async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<Waited, Error> {
+async fn wait(call: &ToolCall, workers: &[Rc<Worker>], longest: u64) -> Result<Waited, Error> {
     let pending = || {
         workers
             .iter()
@@ -84,10 +91,13 @@ async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<
             .count()
     };
     if pending() == 0 {
-        return Ok(Waited { millis: None });
+        return Ok(Waited {
+            millis: None,
+            again: false,
+        });
     }
     let since = timers::ticks();
-    let late = timers::sleep(patience);
+    let late = timers::sleep(longest);
     futures::pin_mut!(late);
     let mut shown = usize::MAX;
     loop {
@@ -114,5 +124,6 @@ async fn wait(call: &ToolCall, workers: &[Rc<Worker>], patience: u64) -> Result<
     }
     Ok(Waited {
         millis: Some(timers::ticks() - since),
+        again: false,
     })
 }

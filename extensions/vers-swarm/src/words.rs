@@ -108,14 +108,17 @@ pub fn status(views: &[View]) -> Value {
 pub struct Waited {
     /// For how long it waited, in milliseconds; none if there was nothing to wait for.
     pub millis: Option<u64>,
+    /// Whether it ended because the caller waits no longer, and the next call goes on waiting.
+    pub again: bool,
 }
 
-/// How an agent stands when a wait is over.
+/// How an agent stands when a wait is over, or, if it is only interrupted, so far.
 #[must_use]
-pub fn standing(state: &State) -> &'static str {
+pub fn standing(state: &State, again: bool) -> &'static str {
     match &state.phase {
         Phase::Done => "done",
         Phase::Failed(_) => "failed",
+        Phase::Starting | Phase::Working if again => "working",
         Phase::Starting | Phase::Working => "timed out",
         Phase::Idle => "never tasked",
         Phase::Ended(_) => "ended",
@@ -123,9 +126,10 @@ pub fn standing(state: &State) -> &'static str {
     }
 }
 
-const STANDINGS: [&str; 6] = [
+const STANDINGS: [&str; 7] = [
     "done",
     "failed",
+    "working",
     "timed out",
     "never tasked",
     "ended",
@@ -133,12 +137,12 @@ const STANDINGS: [&str; 6] = [
 ];
 
 /// How many agents stand how, by name unless they are done: `2 done, 1 failed (b)`.
-fn tally(views: &[View]) -> String {
+fn tally(views: &[View], again: bool) -> String {
     let mut parts = Vec::new();
     for word in STANDINGS {
         let who: Vec<&str> = views
             .iter()
-            .filter(|view| standing(&view.state) == word)
+            .filter(|view| standing(&view.state, again) == word)
             .map(|view| view.id.as_str())
             .collect();
         match (who.len(), word) {
@@ -156,15 +160,22 @@ fn tally(views: &[View]) -> String {
 /// The text and the details of a wait, and which agents' output was shown in it.
 #[must_use]
 pub fn waited(views: &[View], waited: Waited) -> (String, Value, Vec<bool>) {
-    let timed_out = views.iter().any(|view| view.state.phase.is_pending());
+    let pending = views.iter().any(|view| view.state.phase.is_pending());
+    // What was waited for may have come at the last moment.
+    let again = waited.again && pending;
+    let timed_out = pending && !again;
+    let tally = tally(views, again);
     let all_done = views.iter().all(|view| view.state.phase == Phase::Done);
     let mut text = String::new();
     if let Some(millis) = waited.millis {
         let seconds = millis / 1000;
         text = match (timed_out, all_done) {
+            _ if again => format!(
+                "STILL WORKING after {seconds}s: {tally}\nCall vers_swarm_wait again to go on waiting."
+            ),
             (false, true) => format!("All agents finished in {seconds}s"),
-            (false, false) => format!("Waited {seconds}s: {}", tally(views)),
-            (true, _) => format!("TIMED OUT after {seconds}s: {}", tally(views)),
+            (false, false) => format!("Waited {seconds}s: {tally}"),
+            (true, _) => format!("TIMED OUT after {seconds}s: {tally}"),
         };
         text.push_str("\n\n");
     }
@@ -176,7 +187,7 @@ pub fn waited(views: &[View], waited: Waited) -> (String, Value, Vec<bool>) {
         let output = end(view.output(), room);
         text.push_str(&section(view, output));
         let mut details = view.details();
-        details.insert("outcome".into(), standing(&view.state).into());
+        details.insert("outcome".into(), standing(&view.state, again).into());
         details.insert("output".into(), output.into());
         details.insert("outputLength".into(), view.length().into());
         agents.push(Value::Object(details));
@@ -187,7 +198,7 @@ pub fn waited(views: &[View], waited: Waited) -> (String, Value, Vec<bool>) {
         Some(millis) => {
             #[allow(clippy::cast_precision_loss, reason = "seconds for people")]
             let elapsed = millis as f64 / 1000.0;
-            json!({ "elapsed": elapsed, "timedOut": timed_out, "agents": agents })
+            json!({ "elapsed": elapsed, "timedOut": timed_out, "again": again, "agents": agents })
         }
         None => json!({ "waited": 0, "agents": agents }),
     };
@@ -357,6 +368,7 @@ mod tests {
 
     const AFTER: Waited = Waited {
         millis: Some(12_345),
+        again: false,
     };
 
     #[test]
@@ -414,9 +426,36 @@ mod tests {
             text.starts_with("Waited 12s: 1 done, 1 failed (b), 1 never tasked (c)"),
             "{text}"
         );
-        let (text, details, _) = waited(&all[2..3], Waited { millis: None });
+        let nothing = Waited {
+            millis: None,
+            again: false,
+        };
+        let (text, details, _) = waited(&all[2..3], nothing);
         assert_eq!(text, "=== c [idle] ===\n(never given a task)");
         assert_eq!(details["waited"], 0);
+    }
+
+    #[test]
+    fn a_wait_that_its_caller_cut_short_says_how_to_go_on() {
+        let mut working = view("d", None);
+        working.state.give("x").unwrap();
+        working.live = Some(("so far".into(), 6));
+        let cut = Waited {
+            again: true,
+            ..AFTER
+        };
+        let (text, details, _) = waited(&[done("a", "yes"), working], cut);
+        assert!(
+            text.starts_with("STILL WORKING after 12s: 1 done, 1 working (d)\nCall vers_swarm_wait again to go on waiting.\n\n=== a"),
+            "{text}"
+        );
+        assert!(text.contains("=== d [working] ===\nso far"), "{text}");
+        assert_eq!(details["again"], true);
+        assert_eq!(details["timedOut"], false);
+        assert_eq!(details["agents"][1]["outcome"], "working");
+        let (text, details, _) = waited(&[done("a", "yes")], cut);
+        assert!(text.starts_with("All agents finished in 12s"), "{text}");
+        assert_eq!(details["again"], false);
     }
 
     #[test]

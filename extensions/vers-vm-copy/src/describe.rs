@@ -18,7 +18,7 @@ pub(crate) fn describe() -> ExtensionInfo {
              local (a local file called vm:x:y is ./vm:x:y). dst is the exact name of the copy, not the directory to put it into: copy \
              'a.txt' to 'vm:<vm_id>:/srv/a.txt'. Missing directories above dst are made. A file replaces a file; a directory is merged into a \
              directory that is there. Modes, times, links and empty directories are kept.",
-            Hints::DESTRUCTIVE | Hints::IDEMPOTENT | Hints::OPEN_WORLD,
+            Hints::DESTRUCTIVE | Hints::IDEMPOTENT | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 (
                     "src",

@@ -72,7 +72,7 @@ fn vm_tools() -> Vec<Tool> {
             "vers_vm_create",
             "Create Vers VM",
             "Create a new Vers VM. Returns its ID. It boots in the background unless wait_boot is true.",
-            adds,
+            adds | Hints::LONG_RUNNING,
             object(&[
                 ("vcpu_count?", positive("Number of vCPUs")),
                 ("mem_size_mib?", positive("RAM in MiB")),
@@ -138,7 +138,7 @@ fn vm_tools() -> Vec<Tool> {
             "Use Vers VM",
             "Make a Vers VM the active one: from then on bash, read, edit, write, grep, find and ls act on it instead of the local \
              machine, until vers_vm_local. A paused VM is resumed.",
-            sets,
+            sets | Hints::LONG_RUNNING,
             object(&[vm_id()]),
         ),
         tool(
@@ -164,7 +164,7 @@ fn routed_tools() -> Vec<Tool> {
             "Execute a bash command, on the active Vers VM if there is one, else on the local machine. The working directory persists \
              between commands. Returns stdout and stderr. Output is truncated to the last 2000 lines or 50KB (whichever is hit \
              first). If truncated, full output is saved to a file.",
-            Hints::DESTRUCTIVE | Hints::OPEN_WORLD,
+            Hints::DESTRUCTIVE | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[
                 ("command", string("Bash command to execute")),
                 (

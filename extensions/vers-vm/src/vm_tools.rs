@@ -133,13 +133,27 @@ pub(crate) async fn create(call: &ToolCall) -> Result<ToolResult, ToolError> {
         fs_size_mib: number("fs_size_mib", args.fs_size_mib)?,
         labels: Vec::new(),
     };
-    let id = vms::create(config, args.wait_boot)
+    // Who may not wait until it has booted shall know its id before that.
+    let in_a_hurry = args.wait_boot && call.patience().is_some();
+    let id = vms::create(config, args.wait_boot && !in_a_hurry)
         .await
         .map_err(|e| outcome::ended("Cannot create a VM", e))?;
-    Ok(outcome::text_with(
-        format!("VM created: {id}"),
-        &json!({ "vm_id": id }),
-    ))
+    let mut text = format!("VM created: {id}");
+    if in_a_hurry {
+        match call::patiently(call, shell::connect(id.clone(), remote::PATIENCE)).await {
+            Ok(Some(())) => {}
+            Ok(None) => text.push_str(
+                "\nIt is still booting, by itself. Call vers_vm_use to wait for it and make it the active VM; vers_vms shows its state.",
+            ),
+            Err(error) => {
+                return Err(outcome::ended(
+                    &format!("VM {id} was created and does not answer yet"),
+                    error,
+                ));
+            }
+        }
+    }
+    Ok(outcome::text_with(text, &json!({ "vm_id": id })))
 }
 
 /// `vers_vm_delete`
@@ -233,10 +247,17 @@ pub(crate) async fn set_state(call: &ToolCall) -> Result<ToolResult, ToolError> 
 pub(crate) async fn activate(call: &ToolCall) -> Result<ToolResult, ToolError> {
     let args: OneVm = arguments(call)?;
     let id = resolve(&args.vm_id).await?;
-    let resumed = reach(&id).await.map_err(|error| match error {
+    let reached = call::patiently(call, reach(&id)).await;
+    let reached = reached.map_err(|error| match error {
         Error::Cancelled | Error::Denied(_) => outcome::ended("", error),
         error => outcome::failed(outcome::explain(&error)),
     })?;
+    let Some(resumed) = reached else {
+        return Err(outcome::failed(format!(
+            "VM {id} does not answer yet: it is still booting or resuming, by itself. Call vers_vm_use again to go on waiting; the active VM is \
+             what it was."
+        )));
+    };
     session::activate(Some(id.clone())).await;
     let resumed = resumed.map_or_else(String::new, |notice| format!("{notice} "));
     let text = format!(

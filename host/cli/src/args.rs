@@ -260,6 +260,9 @@ pub(crate) struct Mcp {
     /// The origin of a web page that may use it, for example https://app.example.com:443; without one none may
     #[arg(long, value_name = "ORIGIN", requires = "http")]
     pub(crate) allow_origin: Vec<String>,
+    /// Load extensions anew when a file given with --extension, or the policy, has changed
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// Serve the skills in this directory, too: each in a directory of its own with a SKILL.md
     #[arg(long, value_name = "DIR")]
     pub(crate) skills: Option<PathBuf>,

@@ -419,8 +419,8 @@ fn it_answers_and_ends_before_extensions_are_loaded() {
     let mut child = Client::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()));
     let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut client = Client::of(child, Box::new(input), output);
-    client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "vers_vms" } }));
     client.initialize("2025-11-25");
+    client.send(&json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": { "name": "vers_vms" } }));
     client.ask(2, "ping", json!({}));
     assert!(
         client.kept.is_empty(),
@@ -637,4 +637,38 @@ fn a_guest_that_only_computes_delays_no_ping_and_no_end() {
     client.input = None;
     let took = client.ended(since);
     assert!(took < END, "it took {took:?}");
+}
+
+#[test]
+fn an_extension_that_changes_is_loaded_anew_and_the_client_is_told() {
+    let home = Home::new();
+    // The guests are built.
+    drop(unruly(&home));
+    let guests =
+        std::path::Path::new(common::BINARY).with_file_name("../fixtures/wasm32-wasip2/release");
+    let file = home.path("mine.wasm");
+    std::fs::copy(guests.join("unruly.wasm"), &file).unwrap();
+    let mut client = Client::with(&home, &["mcp", "--watch", "-e", file.to_str().unwrap()]);
+    client.initialize("2025-11-25");
+    let list = |client: &mut Client, id| {
+        let list = client.ask(id, "tools/list", json!({}))["result"].take();
+        names(&list, "tools")
+    };
+    let before = list(&mut client, 1);
+    assert!(before.iter().any(|name| name == "spin"), "{before:?}");
+    // A call that nobody ends is ended with its extension.
+    let call = json!({ "name": "spin", "arguments": {} });
+    client.send(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call }));
+    // What is no component changes nothing.
+    std::fs::write(&file, "no component").unwrap();
+    let new = home.path("new.wasm");
+    std::fs::copy(guests.join("crew.wasm"), &new).unwrap();
+    std::fs::rename(&new, &file).unwrap();
+    client.next("news of tools", |message| {
+        message["method"] == "notifications/tools/list_changed"
+    });
+    assert_eq!(client.answer(&json!(2))["result"]["isError"], true);
+    let after = list(&mut client, 3);
+    assert!(!after.iter().any(|name| name == "spin"), "{after:?}");
+    assert_ne!(before, after);
 }

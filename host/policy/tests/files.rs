@@ -24,6 +24,7 @@ http = ["GET,HEAD https://api.example.com/v1/*", { url = "https://*.intern.examp
 secrets = ["A -> child env", "A -> child env /usr/bin/git", "B -> vm env", "C -> http https://api.example.com"]
 environment = ["PI_PATH", "_X1"]
 ui = ["select", "input"]
+client = ["form", "roots"]
 session = ["send-message", "entries"]
 bus = ["vers:*", "exact"]
 events = ["tool-call"]

@@ -661,7 +661,7 @@ async fn a_tool_that_only_replaces_is_offered_only_where_there_is_something_to_r
 
 /// Functions of the contract that never wait and so hand no error back: they tell, or change nothing worth
 /// keeping, or are methods of a handle that was granted when it was made.
-const TELL: [&str; 17] = [
+const TELL: [&str; 19] = [
     "log#write",
     "timers#now",
     "timers#ticks",
@@ -669,6 +669,8 @@ const TELL: [&str; 17] = [
     "ui#notify",
     "ui#set-status",
     "ui#set-widget",
+    "client#offers",
+    "client#list-changed",
     "session#working-directory",
     "session#id",
     "session#flag",

@@ -2,6 +2,7 @@
 
 mod chaos;
 mod desk;
+mod patience;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, Mutex};

@@ -2,6 +2,7 @@
 //! defects of the original that must not come back.
 
 mod desk;
+mod patience;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -9,9 +9,6 @@
 //!
 //! Whatever goes wrong, the call is allowed: a hook that blocks for no reason makes a client useless.
 
-// Until the server is given its ends of this.
-#![allow(dead_code, unused_imports)]
-
 mod active;
 mod ask;
 mod route;
@@ -22,7 +19,7 @@ use clap::Subcommand;
 
 pub(crate) use self::active::ActiveVm;
 pub(crate) use self::route::{TOOL, listed, route};
-pub(crate) use self::serve::{Listening, listen};
+pub(crate) use self::serve::listen;
 
 use crate::failure::{Code, Failure};
 

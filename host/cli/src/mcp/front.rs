@@ -20,6 +20,7 @@ use super::client::Offers;
 use super::desk::{Desk, News};
 use super::question::{KEY, Questions, Reading, read};
 use crate::harness::CommandLine;
+use crate::hook::ActiveVm;
 
 /// A dialog that stays open this long is as good as one without a limit.
 const LONGEST_DIALOG: Duration = Duration::from_secs(60 * 60);
@@ -66,11 +67,22 @@ pub(crate) struct Front {
     line: CommandLine,
     desk: Arc<Desk>,
     board: Arc<Mutex<Board>>,
+    active: ActiveVm,
 }
 
 impl Front {
-    pub(crate) fn new(line: CommandLine, desk: Arc<Desk>, board: Arc<Mutex<Board>>) -> Self {
-        Self { line, desk, board }
+    pub(crate) fn new(
+        line: CommandLine,
+        desk: Arc<Desk>,
+        board: Arc<Mutex<Board>>,
+        active: ActiveVm,
+    ) -> Self {
+        Self {
+            line,
+            desk,
+            board,
+            active,
+        }
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -120,6 +132,10 @@ impl Harness for Front {
         let message = visible(message);
         self.desk.say(from, &message);
         self.desk.log(from, call, level, &message);
+    }
+
+    fn bus(&self, from: &str, topic: &str, data: &Value) {
+        self.active.hear(from, topic, data);
     }
 
     fn set_status(&self, from: &str, key: &str, line: Option<Line>) {

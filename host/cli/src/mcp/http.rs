@@ -25,8 +25,9 @@ use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
-use super::home::{Home, Site};
+use super::home::Home;
 use super::server::{Homes, Server};
+use super::site::Site;
 use super::transport::LONGEST;
 use crate::failure::{Code, Failure};
 

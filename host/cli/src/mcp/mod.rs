@@ -26,11 +26,14 @@ mod published;
 mod question;
 mod running;
 mod server;
+mod site;
 mod skills;
 mod stdio;
 mod tasks;
 mod transport;
+mod watch;
 
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -39,14 +42,16 @@ use rmcp::ServiceExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
-use self::home::{Place, Site};
 use self::http::{Door, Lodging, Token};
 use self::server::{Homes, Server};
+use self::site::{Place, Site};
 use self::skills::Skills;
 use crate::args::Mcp;
 use crate::failure::{Code, Failure};
 use crate::local::{self, Local};
+use crate::setup;
 use crate::terminal::Terminal;
 use crate::wire::{Outbox, Signals};
 
@@ -75,14 +80,38 @@ async fn serve(terminal: Arc<Terminal>, options: Mcp, place: Place) -> Result<()
     };
     let skills = Skills::load(options.skills.as_deref())?;
     let site = Site::new(terminal.clone(), options, skills, place);
+    let watched = watched(&site)?;
     apart(async move {
         let mut signals = Signals::watch()?;
+        let _watching = match watched {
+            Some(files) => {
+                let watching = tokio::spawn(watch::watch(site.clone(), files)?);
+                Some(AbortOnDropHandle::new(watching))
+            }
+            None => None,
+        };
         match door {
             None => stdio(site, &mut signals).await,
             Some(door) => over_http(&terminal, site, door, &mut signals).await,
         }
     })
     .await
+}
+
+/// The files that are to be watched, if any are.
+fn watched(site: &Site) -> Result<Option<Vec<PathBuf>>, Failure> {
+    let loading = &site.options.loading;
+    if !site.options.watch {
+        return Ok(None);
+    }
+    let mut files = loading.extension.clone();
+    files.push(setup::policy_file(loading.policy.as_deref())?);
+    // A directory that is not there has no file that could change.
+    files.retain(|file| {
+        file.parent()
+            .is_some_and(|directory| directory.as_os_str().is_empty() || directory.is_dir())
+    });
+    Ok(Some(files))
 }
 
 /// Runs this on a thread of its own.
@@ -106,6 +135,8 @@ async fn apart(
 
 async fn stdio(site: Arc<Site>, signals: &mut Signals) -> Result<(), Failure> {
     let home = site.open(site.stored(), None);
+    // The client's hooks ask here while this process runs.
+    let _hooks = crate::hook::listen(home.active.clone());
     let outbox = Outbox::new();
     let ended = CancellationToken::new();
     let transport = transport::Stdio::new(stdio::input(), outbox.clone(), ended.clone());

@@ -6,18 +6,19 @@ use std::sync::{Arc, OnceLock};
 
 use axum::http::request::Parts;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams,
-    CompleteResult, CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams,
-    GetPromptResponse, GetSkillRequestParams, GetSkillResult, GetTaskParams, GetTaskResult,
-    Implementation, InitializeRequestParams, InitializeResult, ListPromptsResult,
-    ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult, ListToolsResult,
-    LoggingLevel, PaginatedRequestParams, ReadResourceDirectoryRequestParams,
+    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, CancelTaskParams,
+    CompleteRequestParams, CompleteResult, ContentBlock, CustomRequest, CustomResult, ErrorCode,
+    GetPromptRequestParams, GetPromptResponse, GetSkillRequestParams, GetSkillResult,
+    GetTaskParams, GetTaskResult, Implementation, InitializeRequestParams, InitializeResult,
+    ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListSkillsResult,
+    ListToolsResult, LoggingLevel, PaginatedRequestParams, ReadResourceDirectoryRequestParams,
     ReadResourceDirectoryResult, ReadResourceRequestParams, ReadResourceResponse, Reference,
     ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SetLevelRequestParams,
     SubscribeRequestParams, SubscriptionFilter, Tool, UnsubscribeRequestParams, UpdateTaskParams,
 };
 use rmcp::service::{NotificationContext, Peer, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
+use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::client::{Client, Offers};
@@ -25,6 +26,7 @@ use super::desk::{Ear, Hearing, Interest, MOST_URIS, News};
 use super::home::Home;
 use super::http::Lodging;
 use super::{calls, published, running};
+use crate::hook;
 
 const INSTRUCTIONS: &str = "\
 Vers VMs: whole Linux machines that can be branched, committed, paused and restored with memory and processes.
@@ -200,7 +202,7 @@ impl ServerHandler for Server {
             Homes::One(home) => &home.site,
             Homes::Many(lodging) => lodging.site(),
         };
-        let house = site.catalogue.get()?;
+        let house = site.newest()?;
         Some(house.catalogue.tools.get(name)?.listed.clone())
     }
 
@@ -320,8 +322,12 @@ impl ServerHandler for Server {
         _request: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let listing = published::listing(&*self.home(&context)?).await?;
-        Ok(fresh!(ListToolsResult::with_all_items(listing.tools)))
+        let mut all = published::listing(&*self.home(&context)?).await?.tools;
+        if let Ok(route) = serde_json::from_value::<Tool>(hook::listed()) {
+            let at = all.partition_point(|tool| tool.name < route.name);
+            all.insert(at, route);
+        }
+        Ok(fresh!(ListToolsResult::with_all_items(all)))
     }
 
     async fn call_tool(
@@ -330,6 +336,12 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let home = self.home(&context)?;
+        // Asked by a hook before every tool of the client: no extension has to be there for it.
+        if request.name == hook::TOOL {
+            let arguments = Value::Object(request.arguments.unwrap_or_default());
+            let answer = hook::route(&home.active, &arguments);
+            return Ok(CallToolResult::success(vec![ContentBlock::text(answer)]).into());
+        }
         calls::tool(&home, request, &context).await
     }
 

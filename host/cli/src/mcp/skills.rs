@@ -14,7 +14,7 @@ use crate::dirs;
 use crate::failure::{Code, Failure};
 
 /// The shipped skill.
-const SHIPPED: &str = include_str!("../../skills/vers/SKILL.md");
+const SHIPPED: &str = include_str!("../../clients/plugin/skills/vers/SKILL.md");
 
 /// See the module.
 #[derive(Debug, Default)]

@@ -36,6 +36,8 @@ pub fn guest(name: &str) -> Vec<u8> {
             "wasm32-wasip2",
             "-p",
             "unruly",
+            "-p",
+            "conformance",
         ]);
         build
             .current_dir(&extensions)
@@ -70,6 +72,44 @@ pub struct Bench {
     pub home: tempfile::TempDir,
 }
 
+/// A host whose policy holds these lines for each of these guests, and a session of them in this order.
+pub async fn session_of(
+    guests: &[(&str, &str)],
+    front: Arc<dyn Harness>,
+    home: &Path,
+    platform: Settings,
+    secrets: Secrets,
+) -> (Host, Session) {
+    let mut text = String::new();
+    let mut loaded = Vec::new();
+    for (name, rules) in guests {
+        let wasm = guest(name);
+        let digest = Digest::of(&wasm);
+        text.push_str(&format!(
+            "[extension.{name}]\ndigest = \"{digest}\"\n{rules}\n"
+        ));
+        loaded.push((format!("{name}.wasm"), wasm));
+    }
+    let policy = Policy::parse(&text, "the test").unwrap_or_else(|why| panic!("{why}"));
+    let host = Host::builder()
+        .cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
+        .state(home.join("state"))
+        .platform(platform)
+        .secrets(Arc::new(secrets))
+        .policy(policy)
+        .build()
+        .expect("the host can be built");
+    let mut extensions = Vec::new();
+    for (origin, wasm) in loaded {
+        let extension = host.load(&origin, wasm).await;
+        extensions.push(extension.unwrap_or_else(|why| panic!("{why}")));
+    }
+    let session = host
+        .session(front, extensions)
+        .unwrap_or_else(|why| panic!("{why}"));
+    (host, session)
+}
+
 impl Bench {
     pub async fn new(rules: &str) -> Self {
         Self::with(rules, Front::default()).await
@@ -81,28 +121,15 @@ impl Bench {
 
     pub async fn on(rules: &str, front: Front, platform: Settings, secrets: Secrets) -> Self {
         let home = tempfile::tempdir().expect("a directory");
-        let wasm = guest("unruly");
-        let text = format!(
-            "[extension.unruly]\ndigest = \"{}\"\n{rules}\n",
-            Digest::of(&wasm)
-        );
-        let policy = Policy::parse(&text, "the test").unwrap_or_else(|why| panic!("{why}"));
-        let host = Host::builder()
-            .cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
-            .state(home.path().join("state"))
-            .platform(platform)
-            .secrets(Arc::new(secrets))
-            .policy(policy)
-            .build()
-            .expect("the host can be built");
-        let extension = host
-            .load("unruly.wasm", wasm)
-            .await
-            .unwrap_or_else(|why| panic!("{why}"));
         let front = Arc::new(front);
-        let session = host
-            .session(front.clone(), vec![extension])
-            .unwrap_or_else(|why| panic!("{why}"));
+        let (host, session) = session_of(
+            &[("unruly", rules)],
+            front.clone(),
+            home.path(),
+            platform,
+            secrets,
+        )
+        .await;
         Self {
             host,
             session,
