@@ -285,7 +285,10 @@ fn codex_gets_a_hook_of_its_own_shape() {
     let group = &hooks["hooks"]["PreToolUse"][0];
     assert_eq!(group["matcher"], "^(Bash|apply_patch)$");
     assert_eq!(group["hooks"][0]["tool"], "vers_route");
-    assert_eq!(group["hooks"][0]["input"], json!({ "tool_name": "${tool_name}" }));
+    assert_eq!(
+        group["hooks"][0]["input"],
+        json!({ "tool_name": "${tool_name}" })
+    );
     done(setup(&home, &["codex", "--remove"]));
     assert!(!home.path(".codex/hooks.json").exists());
 }
