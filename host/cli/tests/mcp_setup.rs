@@ -275,6 +275,24 @@ fn codex_gets_time_and_names_of_variables_but_no_values() {
     );
 }
 
+/// Codex gives a hook up that asks for a member which the call does not have.
+#[test]
+fn codex_gets_a_hook_of_its_own_shape() {
+    let home = Home::new();
+    let ran = done(setup(&home, &["codex"]));
+    assert!(ran.err.contains("/hooks"), "it has to be trusted: {ran:?}");
+    let hooks = json_of(&home.path(".codex/hooks.json"));
+    let group = &hooks["hooks"]["PreToolUse"][0];
+    assert_eq!(group["matcher"], "^(Bash|apply_patch)$");
+    assert_eq!(group["hooks"][0]["tool"], "vers_route");
+    assert_eq!(
+        group["hooks"][0]["input"],
+        json!({ "tool_name": "${tool_name}" })
+    );
+    done(setup(&home, &["codex", "--remove"]));
+    assert!(!home.path(".codex/hooks.json").exists());
+}
+
 #[test]
 fn the_directories_that_clients_are_told_are_theirs() {
     let mut home = Home::new();
@@ -320,7 +338,7 @@ fn wrong_input_is_one_line_and_changes_nothing() {
             &["desktop", "--scope", "project"],
             &["no configuration of the scope project"],
         ),
-        (&["codex", "--hook", "tool"], &["Codex has no such hook"]),
+        (&["cursor", "--hook", "tool"], &["Cursor has no such hook"]),
         (
             &["claude", "--", "--colour"],
             &["not for `pi-vers mcp`", "--colour"],

@@ -140,6 +140,8 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+    use super::super::entry;
+    use super::super::options::{Client, HookKind};
     use super::*;
 
     #[test]
@@ -205,8 +207,8 @@ mod tests {
         assert!(plugin["mcpServers"]["vers"]["args"] == json!(["mcp"]));
         let hooks = read(include_str!("../../clients/plugin/hooks/hooks.json"));
         let name = format!("plugin:{}:vers", plugin["name"].as_str().unwrap());
-        let hook = super::super::entry::hook(super::super::options::HookKind::Tool, &name, "");
-        let group = super::super::entry::group(&hook.unwrap());
+        let hook = entry::hook(Client::Claude, HookKind::Tool, &name, "");
+        let group = entry::group(Client::Claude, &hook.unwrap());
         assert_eq!(hooks["hooks"]["PreToolUse"], json!([group]));
         let skill = include_str!("../../clients/plugin/skills/vers/SKILL.md");
         let front = skill

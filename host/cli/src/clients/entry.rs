@@ -27,8 +27,9 @@ const CODEX_VARIABLES: [&str; 14] = [
     "XDG_STATE_HOME",
     "XDG_CACHE_HOME",
 ];
-/// Tools of Claude Code that have a counterpart on a VM.
-const MATCHER: &str = "Bash|Read|Edit|Write|MultiEdit|NotebookEdit|Grep|Glob";
+/// Tools of the clients that have a counterpart on a VM. That of Codex is a regular expression.
+const CLAUDE_TOOLS: &str = "Bash|Read|Edit|Write|MultiEdit|NotebookEdit|Grep|Glob";
+const CODEX_TOOLS: &str = "^(Bash|apply_patch)$";
 /// Seconds. The answer takes microseconds; what does not answer shall not hold anybody up.
 const HOOK_LIMIT: u64 = 5;
 
@@ -115,15 +116,22 @@ pub(crate) fn owner(entry: &Value) -> Owner {
 }
 
 /// The hook that asks the server of this name, or this program.
-pub(crate) fn hook(kind: HookKind, name: &str, program: &str) -> Option<Value> {
+pub(crate) fn hook(client: Client, kind: HookKind, name: &str, program: &str) -> Option<Value> {
     match kind {
-        HookKind::Tool => Some(json!({
-            "type": "mcp_tool",
-            "server": name,
-            "tool": TOOL,
-            "input": { "tool_name": "${tool_name}", "path": "${tool_input.file_path}" },
-            "timeout": HOOK_LIMIT,
-        })),
+        HookKind::Tool => {
+            let mut input = json!({ "tool_name": "${tool_name}" });
+            // Codex has no such member, and gives a hook up that asks for one.
+            if let (Client::Claude, Some(input)) = (client, input.as_object_mut()) {
+                input.insert("path".into(), "${tool_input.file_path}".into());
+            }
+            Some(json!({
+                "type": "mcp_tool",
+                "server": name,
+                "tool": TOOL,
+                "input": input,
+                "timeout": HOOK_LIMIT,
+            }))
+        }
         HookKind::Command => Some(json!({
             "type": "command",
             "command": format!("{} hook pre-tool-use", quoted(program)),
@@ -134,8 +142,12 @@ pub(crate) fn hook(kind: HookKind, name: &str, program: &str) -> Option<Value> {
 }
 
 /// A group of the list of hooks with nothing but this one.
-pub(crate) fn group(hook: &Value) -> Value {
-    json!({ "matcher": MATCHER, "hooks": [hook] })
+pub(crate) fn group(client: Client, hook: &Value) -> Value {
+    let tools = match client {
+        Client::Codex => CODEX_TOOLS,
+        _ => CLAUDE_TOOLS,
+    };
+    json!({ "matcher": tools, "hooks": [hook] })
 }
 
 /// Whether a hook that stands in the list is ours: for this server, this program's command, or the script that both replace.
@@ -241,7 +253,7 @@ mod tests {
     #[test]
     fn our_hooks_are_known_and_no_others() {
         for kind in [HookKind::Tool, HookKind::Command] {
-            let hook = hook(kind, "vers", "/a b/pi-vers").unwrap();
+            let hook = hook(Client::Claude, kind, "vers", "/a b/pi-vers").unwrap();
             assert!(is_ours(&hook, "vers"), "{hook}");
         }
         let script =

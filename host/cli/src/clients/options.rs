@@ -61,10 +61,10 @@ pub(crate) enum Scope {
     Local,
 }
 
-/// How Claude Code asks where its own tools may act.
+/// How a client asks where its own tools may act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum HookKind {
-    /// By a tool of the server (2.1.118 and newer)
+    /// By a tool of the server (Claude Code 2.1.118 and newer)
     Tool,
     /// By a command (older versions)
     Command,
@@ -82,7 +82,7 @@ pub(crate) struct Setup {
     /// The server's name in the client
     #[arg(long, default_value = "vers", value_name = "NAME", value_parser = name)]
     pub(crate) name: String,
-    /// While a VM is active, the client's own tools are pointed to those of the VM (Claude Code)
+    /// While a VM is active, the client's own tools are pointed to those of the VM (Claude Code, Codex)
     #[arg(long, value_name = "HOW")]
     pub(crate) hook: Option<HookKind>,
     /// Show what would change, and change nothing

@@ -88,11 +88,11 @@ impl Places {
                 )
             }
             (Client::Claude, Scope::Project) => project(".mcp.json", Json, names(["mcpServers"])),
-            (Client::Codex, Scope::User) => {
-                let home = self.codex.clone();
-                let home = home.unwrap_or_else(|| self.home.join(".codex"));
-                user(home.join("config.toml"), Toml, names(["mcp_servers"]))
-            }
+            (Client::Codex, Scope::User) => user(
+                self.codex_home().join("config.toml"),
+                Toml,
+                names(["mcp_servers"]),
+            ),
             (Client::Codex, Scope::Project) => {
                 project(".codex/config.toml", Toml, names(["mcp_servers"]))
             }
@@ -127,25 +127,32 @@ impl Places {
         })
     }
 
-    /// Where Claude Code has its hooks.
-    pub(crate) fn hooks(&self, scope: Scope) -> Place {
-        let file = match scope {
-            Scope::User => self.claude_home().join("settings.json"),
-            Scope::Project => self.here.join(".claude/settings.json"),
-            Scope::Local => self.here.join(".claude/settings.local.json"),
+    /// Where this client has its hooks; `None`: it has none.
+    pub(crate) fn hooks(&self, client: Client, scope: Scope) -> Option<Place> {
+        let file = match (client, scope) {
+            (Client::Claude, Scope::User) => self.claude_home().join("settings.json"),
+            (Client::Claude, Scope::Project) => self.here.join(".claude/settings.json"),
+            (Client::Claude, Scope::Local) => self.here.join(".claude/settings.local.json"),
+            (Client::Codex, Scope::User) => self.codex_home().join("hooks.json"),
+            (Client::Codex, Scope::Project) => self.here.join(".codex/hooks.json"),
+            _ => return None,
         };
-        Place {
+        Some(Place {
             file,
             syntax: Syntax::Json,
             path: names(["hooks", "PreToolUse"]),
             private: scope == Scope::User,
-        }
+        })
     }
 
-    /// Claude Code's own directory.
-    pub(crate) fn claude_home(&self) -> PathBuf {
+    fn claude_home(&self) -> PathBuf {
         let home = self.claude.clone();
         home.unwrap_or_else(|| self.home.join(".claude"))
+    }
+
+    fn codex_home(&self) -> PathBuf {
+        let home = self.codex.clone();
+        home.unwrap_or_else(|| self.home.join(".codex"))
     }
 
     fn claude_json(&self) -> PathBuf {
@@ -205,9 +212,12 @@ mod tests {
             file(&all, Client::Codex, Scope::User),
             Path::new("/x/config.toml")
         );
-        assert_eq!(all.hooks(Scope::User).file, Path::new("/c/settings.json"));
         assert_eq!(
-            all.hooks(Scope::Local).file,
+            all.hooks(Client::Claude, Scope::User).unwrap().file,
+            Path::new("/c/settings.json")
+        );
+        assert_eq!(
+            all.hooks(Client::Claude, Scope::Local).unwrap().file,
             Path::new("/r/work/sub/.claude/settings.local.json")
         );
     }

@@ -61,12 +61,12 @@ impl Plan {
     /// The list of hooks has ours, or no more.
     pub(crate) fn hook(
         place: Place,
-        kind: HookKind,
+        (client, kind): (Client, HookKind),
         name: &str,
         program: &str,
     ) -> Result<Self, Failure> {
         let (kept, data) = read(&place)?;
-        let wanted = entry::hook(kind, name, program);
+        let wanted = entry::hook(client, kind, name, program);
         let found = hooks(&data, &place.path, name);
         let mut changes = Vec::new();
         let mut values: Vec<&Value> = found.iter().map(|(_, hook)| *hook).collect();
@@ -76,16 +76,19 @@ impl Plan {
                 changes.push(Change::Set(path.clone(), wanted.clone()));
             }
             (Some(wanted), None) => {
-                changes.push(Change::Append(place.path.clone(), entry::group(wanted)));
+                changes.push(Change::Append(
+                    place.path.clone(),
+                    entry::group(client, wanted),
+                ));
             }
-            (None, Some((path, _))) => changes.push(Change::Remove(path.clone())),
+            (None, Some((path, _))) => changes.push(Change::Remove(whole(&data, path))),
             _ => {}
         }
         // The same twice, or one of each kind: one is enough.
-        changes.extend(left.map(|(path, _)| Change::Remove(path.clone())));
+        changes.extend(left.map(|(path, _)| Change::Remove(whole(&data, path))));
         // From the end, so that the places before stay what they are.
         changes.reverse();
-        let group = wanted.as_ref().map(entry::group);
+        let group = wanted.as_ref().map(|hook| entry::group(client, hook));
         values.extend(&group);
         Self::new(kept, place, &changes, &values)
     }
@@ -114,6 +117,22 @@ impl Plan {
             empty,
             diff,
         })
+    }
+}
+
+/// The place of a hook, or of its group if that has no other.
+fn whole(data: &Value, hook: &Path) -> Path {
+    let alone = |path: &[Step]| {
+        find(data, path)
+            .and_then(Value::as_array)
+            .is_some_and(|hooks| hooks.len() == 1)
+    };
+    // A group, its member `hooks`, the place there.
+    match hook.as_slice() {
+        [group @ .., _, Step::At(_)] if alone(hook.get(..hook.len() - 1).unwrap_or_default()) => {
+            group.to_vec()
+        }
+        _ => hook.clone(),
     }
 }
 

@@ -45,6 +45,9 @@ pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failur
         terminal.remark(format!(
             "{client} takes it up when it is started anew; `pi-vers mcp doctor` checks that it works"
         ));
+        if options.client == Client::Codex && options.hook != Some(HookKind::None) {
+            terminal.remark("Codex runs the hook only once you have trusted it: /hooks shows it");
+        }
     }
     Ok(Code::Ok)
 }
@@ -52,7 +55,8 @@ pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failur
 /// All files are read, and all plans made, before anything is written.
 fn plans(places: &Places, options: &Setup) -> Result<Vec<Plan>, Failure> {
     let (client, scope) = (options.client, options.scope);
-    if options.hook.is_some() && client != Client::Claude {
+    let hooks = places.hooks(client, scope);
+    if options.hook.is_some() && hooks.is_none() {
         return Err(
             Failure::usage(format!("{} has no such hook", title(client))).next("leave --hook out"),
         );
@@ -75,17 +79,12 @@ fn plans(places: &Places, options: &Setup) -> Result<Vec<Plan>, Failure> {
         &options.name,
         server.as_ref(),
     )?];
-    if client == Client::Claude {
+    if let Some(hooks) = hooks {
         let kind = match options.hook {
             _ if options.remove => HookKind::None,
             kind => kind.unwrap_or(HookKind::Tool),
         };
-        plans.push(Plan::hook(
-            places.hooks(scope),
-            kind,
-            &options.name,
-            &program,
-        )?);
+        plans.push(Plan::hook(hooks, (client, kind), &options.name, &program)?);
     }
     Ok(plans)
 }

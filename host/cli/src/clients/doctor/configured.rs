@@ -50,7 +50,7 @@ pub(super) fn check(checks: &mut Checks) {
                         visible(key),
                         visible(&place.file.display().to_string())
                     );
-                    let redirected = *client == Client::Claude && hooked(&places, scope, key);
+                    let redirected = hooked(&places, *client, scope, key);
                     checks.add(&name, told(*client, scope, &at, found, redirected));
                 }
             }
@@ -89,9 +89,11 @@ fn starts(server: &Server, path: Option<&OsStr>) -> Result<PathBuf, String> {
         .ok_or_else(|| format!("{shown} is nowhere in the PATH"))
 }
 
-fn hooked(places: &Places, scope: Scope, name: &str) -> bool {
-    let place = places.hooks(scope);
-    plan::read(&place).is_ok_and(|(_, data)| !plan::hooks(&data, &place.path, name).is_empty())
+/// Whether the client asks before it uses tools of its own; `None`: it can't.
+fn hooked(places: &Places, client: Client, scope: Scope, name: &str) -> Option<bool> {
+    let place = places.hooks(client, scope)?;
+    let hooks = |data: &Value| !plan::hooks(data, &place.path, name).is_empty();
+    Some(plan::read(&place).is_ok_and(|(_, data)| hooks(&data)))
 }
 
 fn told(
@@ -99,7 +101,7 @@ fn told(
     scope: Scope,
     at: &str,
     found: Result<PathBuf, String>,
-    redirected: bool,
+    redirected: Option<bool>,
 ) -> Result<String, Failure> {
     let file = found.map_err(|why| {
         let setup = format!(
@@ -110,12 +112,10 @@ fn told(
         Failure::new(Code::Tool, "client", format!("{at}: {why}")).next(setup)
     })?;
     let mut text = format!("{at} starts {}", visible(&file.display().to_string()));
-    if client == Client::Claude {
-        text.push_str(if redirected {
-            ", with the hook"
-        } else {
-            ", without the hook"
-        });
+    match redirected {
+        Some(true) => text.push_str(", with the hook"),
+        Some(false) => text.push_str(", without the hook"),
+        None => {}
     }
     Ok(text)
 }
