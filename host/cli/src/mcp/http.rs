@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
 use rmcp::ErrorData;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -241,6 +242,12 @@ pub(crate) async fn serve(
         app = app.layer(from_fn_with_state(token, guard));
     }
     let app = app.fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")));
+    // A stream's events are small writes, which would wait for each other.
+    let listener = listener.tap_io(|connection| {
+        if let Err(why) = connection.set_nodelay(true) {
+            tracing::debug!("small writes wait: {why}");
+        }
+    });
     let serving = axum::serve(listener, app).with_graceful_shutdown({
         let end = end.clone();
         async move { end.cancelled().await }
