@@ -177,8 +177,26 @@ impl Token {
     }
 }
 
-async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if token.fits(request.headers().get(header::AUTHORIZATION)) {
+/// Who is let in.
+#[derive(Clone)]
+struct Guard {
+    token: Option<Token>,
+    hosts: Arc<[String]>,
+}
+
+async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter();
+    let mut named = hosts.map(|value| value.to_str().unwrap_or_default());
+    let authority = request.uri().authority().map(|one| one.as_str());
+    // The SDK looks, too, but takes `127.0.0.1:1.example.com` for 127.0.0.1.
+    if !named.all(|host| known(host, &guard.hosts))
+        || !authority.is_none_or(|host| known(host, &guard.hosts))
+    {
+        let why = "this server is not known by that name: see --allow-host\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let given = request.headers().get(header::AUTHORIZATION);
+    if guard.token.is_none_or(|token| token.fits(given)) {
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -188,6 +206,19 @@ async fn guard(State(token): State<Token>, request: Request, next: Next) -> Resp
         "a bearer token is needed\n",
     )
         .into_response()
+}
+
+/// Whether this is one of the names, with any port or none.
+fn known(host: &str, names: &[String]) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, port)) => (name, port),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port_fits = match port.strip_prefix(':') {
+        Some(port) => port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    port_fits && names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Where to listen, and who may come.
@@ -225,8 +256,13 @@ pub(crate) async fn serve(
 ) -> Result<(), Failure> {
     let end = lodging.site.end.clone();
     let port = listener.local_addr().map_or(0, |address| address.port());
+    let names = hosts(&door);
+    let who = Guard {
+        token: door.token.clone(),
+        hosts: names.clone().into(),
+    };
     let config = StreamableHttpServerConfig::default()
-        .with_allowed_hosts(hosts(&door))
+        .with_allowed_hosts(names)
         .with_allowed_origins(origins(&door, port))
         .enforce_origin_validation()
         .with_max_request_body_bytes(LONGEST)
@@ -237,11 +273,10 @@ pub(crate) async fn serve(
         Arc::new(LocalSessionManager::default()),
         config,
     );
-    let mut app = Router::new().nest_service("/mcp", service);
-    if let Some(token) = door.token {
-        app = app.layer(from_fn_with_state(token, guard));
-    }
-    let app = app.fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")));
+    let app = Router::new()
+        .nest_service("/mcp", service)
+        .fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")))
+        .layer(from_fn_with_state(who, guard));
     // A stream's events are small writes, which would wait for each other.
     let listener = listener.tap_io(|connection| {
         if let Err(why) = connection.set_nodelay(true) {
@@ -306,6 +341,38 @@ mod tests {
             assert!(!fits(wrong), "{wrong}");
         }
         assert!(!token.fits(None));
+    }
+
+    #[test]
+    fn a_name_that_only_begins_like_ours_is_another_one() {
+        let names = [
+            "127.0.0.1".to_owned(),
+            "localhost".to_owned(),
+            "::1".to_owned(),
+        ];
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "LOCALHOST:1",
+            "[::1]",
+            "[::1]:8931",
+        ] {
+            assert!(known(ours, &names), "{ours}");
+        }
+        for other in [
+            "",
+            "127.0.0.1:",
+            "127.0.0.1:80.evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.1@evil.example",
+            "evil.example",
+            "[::1].evil.example",
+            "localhost:99999",
+            "localhost:+1",
+            "[::1",
+        ] {
+            assert!(!known(other, &names), "{other}");
+        }
     }
 
     #[test]
