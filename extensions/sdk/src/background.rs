@@ -99,3 +99,24 @@ pub async fn outlasting<T: 'static>(
     }
     done
 }
+
+/// The same for work that is better finished than dropped, such as looking for something: given up, it goes on, too.
+///
+/// # Errors
+/// `Error::Cancelled`: the call was given up.
+pub async fn regardless<T: 'static>(
+    call: &ToolCall,
+    work: impl Future<Output = T> + 'static,
+) -> Result<Option<T>, Error> {
+    if call.patience().is_none() {
+        return Ok(Some(Box::pin(work).await));
+    }
+    let (tell, told) = oneshot::channel();
+    let work = Box::pin(work);
+    spawn(async move {
+        // Nobody may be waiting any more.
+        let _ = tell.send(work.await);
+    });
+    let told = async { told.await.map_err(|_| Error::Cancelled) };
+    call::patiently(call, told).await
+}

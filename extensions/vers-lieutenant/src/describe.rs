@@ -138,7 +138,7 @@ fn tools() -> Vec<Tool> {
             "vers_lt_discover",
             "Discover Lieutenants",
             "Look for lieutenants that run on Vers VMs and are not known here, and connect to them.",
-            Hints::IDEMPOTENT | Hints::OPEN_WORLD,
+            Hints::IDEMPOTENT | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[]),
         ),
     ]

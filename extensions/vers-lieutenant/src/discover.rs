@@ -4,13 +4,14 @@
 //! not is named.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use futures::future::join_all;
 use pi_vers_sdk::agent::{self, Kind, labels};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::vms::State;
 use pi_vers_sdk::platform::{fleet, vms};
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
 use serde_json::{Value, json};
 
 use crate::keep::{self, warn};
@@ -30,7 +31,24 @@ struct Candidate {
 }
 
 /// `vers_lt_discover`
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
+    let call = Rc::new(call);
+    let work = {
+        let call = call.clone();
+        async move { discover(&call).await }
+    };
+    match background::regardless(&call, work).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Ok(outcome::text_with(
+            "Still looking: some VMs take long to answer. It goes on by itself, and lieutenants that answer are connected. Call vers_lt_status to \
+             see them.",
+            &json!({ "goesOn": true }),
+        )),
+        Err(error) => Err(outcome::ended("Cannot look for lieutenants", error)),
+    }
+}
+
+async fn discover(call: &ToolCall) -> Result<ToolResult, ToolError> {
     let cannot = |error| outcome::ended("Cannot look for lieutenants", error);
     start::loaded(call).await.map_err(cannot)?;
     // What other sessions of this machine have left, too.

@@ -56,7 +56,7 @@ impl Extension for VersLieutenant {
             "vers_lt_pause" => power::pause(&call).await,
             "vers_lt_resume" => power::resume(call).await,
             "vers_lt_destroy" => destroy::run(&call).await,
-            "vers_lt_discover" => discover::run(&call).await,
+            "vers_lt_discover" => discover::run(call).await,
             tool => Err(ToolError::Capability(Error::NotFound(format!(
                 "There is no tool {tool}."
             )))),

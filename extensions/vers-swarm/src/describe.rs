@@ -166,7 +166,7 @@ fn tools() -> Vec<Tool> {
             "Discover Swarm Agents",
             "Find agents that are running on VMs, by the VMs' labels, and connect to those that are not connected: after a restart, or when the \
              connection to one was lost.",
-            Hints::IDEMPOTENT | Hints::OPEN_WORLD,
+            Hints::IDEMPOTENT | Hints::OPEN_WORLD | Hints::LONG_RUNNING,
             object(&[]),
         ),
     ]

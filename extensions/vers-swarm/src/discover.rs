@@ -11,7 +11,7 @@ use pi_vers_sdk::agent::{self, Failure, Kind, labels};
 use pi_vers_sdk::harness::{log, session, timers};
 use pi_vers_sdk::platform::fleet;
 use pi_vers_sdk::platform::vms::{self, State as VmState, Vm};
-use pi_vers_sdk::{Error, ToolError, ToolResult, background, outcome};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, outcome};
 use serde_json::{Value, json};
 
 use crate::record::Record;
@@ -95,7 +95,19 @@ async fn give_up(worker: &Rc<Worker>, failure: &Failure) {
 }
 
 /// `vers_swarm_discover`
-pub(crate) async fn run() -> Result<ToolResult, ToolError> {
+pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+    match background::regardless(call, discover()).await {
+        Ok(Some(done)) => done,
+        Ok(None) => Ok(outcome::text_with(
+            "Still looking: some VMs take long to answer. It goes on by itself, and agents that answer are connected. Call vers_swarm_status to see \
+             them.",
+            &json!({ "goesOn": true }),
+        )),
+        Err(error) => Err(outcome::ended("The search for agents", error)),
+    }
+}
+
+async fn discover() -> Result<ToolResult, ToolError> {
     let vms = vms::list()
         .await
         .map_err(|error| outcome::ended("Cannot list VMs", error))?;

@@ -59,7 +59,7 @@ impl Extension for VersSwarm {
             "vers_swarm_status" => Ok(look::status()),
             "vers_swarm_read" => look::read(&call).await,
             "vers_swarm_teardown" => teardown::run(&call).await,
-            "vers_swarm_discover" => discover::run().await,
+            "vers_swarm_discover" => discover::run(&call).await,
             tool => Err(ToolError::Capability(Error::NotFound(format!(
                 "There is no tool {tool}."
             )))),

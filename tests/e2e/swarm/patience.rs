@@ -43,6 +43,27 @@ async fn a_wait_answers_before_its_caller_is_gone_and_goes_on_when_called_again(
     let (text, details) = run.ok("wait", json!({})).await;
     assert!(text.starts_with("All agents finished"), "{text}");
     assert_eq!(outcomes(&details), ["done", "done"]);
+    run.end().await;
+
+    // Another machine finds them, also when nobody waits for it.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let run = place
+        .session_in("two", elsewhere.path(), place.settings(&[]), &[])
+        .await;
+    let options = CallOptions {
+        id: None,
+        patience: Some(Duration::ZERO),
+    };
+    let mut call = run
+        .session
+        .call_with(options, "vers_swarm_discover", json!({}));
+    let text = call.outcome().await.unwrap().text();
+    assert!(
+        text.starts_with("Still looking") && text.contains("vers_swarm_status"),
+        "{text}"
+    );
+    run.until("b [idle]").await;
+    run.until("a [idle]").await;
     run.throw_away().await;
     run.end().await;
     place.end().await;
