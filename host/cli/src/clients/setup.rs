@@ -27,7 +27,7 @@ pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failur
         if options.print {
             continue;
         }
-        let text = (!plan.empty || !options.remove).then_some(text.as_str());
+        let text = (!plan.empty).then_some(text.as_str());
         let written = plan.kept.write(text, plan.place.private)?;
         let file = shown(&plan.kept.path);
         let what = if text.is_some() { "changed" } else { "removed" };
