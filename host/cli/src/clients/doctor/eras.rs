@@ -105,7 +105,7 @@ pub(super) async fn check(
         return;
     }
     add(checks, "call", patient.call().await);
-    add(checks, "unknown tool", patient.unknown().await);
+    add(checks, "unknown", patient.unknown().await);
     add(checks, "cancel", patient.cancel().await);
     // One of the two ways for each, with a call under way.
     let signal = (era == Era::Newer).then_some(Signal::TERM);
