@@ -11,7 +11,7 @@ use super::desk::Ask;
 use super::question::Answers;
 
 /// So often a client is asked that answers nonsense.
-const TRIES: u32 = 3;
+pub(crate) const TRIES: u32 = 3;
 
 /// Asks one question after the other and hands the answers on. A question of which nobody knows the answer any more is taken back.
 pub(crate) async fn inline(peer: &Peer<RoleServer>, mut ask: Ask, titled: bool) {

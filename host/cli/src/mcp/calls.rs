@@ -13,14 +13,13 @@ use rmcp::model::{
 };
 use rmcp::service::RequestContext;
 use serde_json::Value;
-use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Offers};
 use super::content::{block, unknown};
 use super::home::Home;
 use super::parking::{Made, Parking, Waiting};
 use super::question::Answers;
-use super::running::{Leg, Running, Step, ToolEnd};
+use super::running::{GiveUp, Leg, Running, Step, ToolEnd};
 use super::tasks;
 
 /// Where a result keeps what is for user interfaces.
@@ -38,29 +37,6 @@ enum Reached<T> {
     Asked(InputRequiredResult),
     Long(Running<T>),
     GivenUp,
-}
-
-/// Either end of a request: given up by its client, or by this process.
-struct GiveUp {
-    token: CancellationToken,
-    _watch: tokio_util::task::AbortOnDropHandle<()>,
-}
-
-impl GiveUp {
-    fn of(context: &RequestContext<RoleServer>, home: &Home) -> Self {
-        let token = home.end.child_token();
-        let watch = tokio::spawn({
-            let (token, request) = (token.clone(), context.ct.clone());
-            async move {
-                request.cancelled().await;
-                token.cancel();
-            }
-        });
-        Self {
-            token,
-            _watch: tokio_util::task::AbortOnDropHandle::new(watch),
-        }
-    }
 }
 
 /// Goes on until the call is done, asks something that only another request can answer, or takes longer than `patience`.
@@ -125,10 +101,10 @@ pub(crate) async fn tool(
     context: &RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
     let client = Client::of(context);
-    let give_up = GiveUp::of(context, home);
+    let give_up = GiveUp::of(context, &home.end);
     let house = tokio::select! {
         biased;
-        () = give_up.token.cancelled() => return Ok(said("The call was given up.").into()),
+        () = give_up.cancelled() => return Ok(said("The call was given up.").into()),
         house = home.house() => house,
     };
     let house = match house {
@@ -171,7 +147,7 @@ pub(crate) async fn tool(
     let may_take_long = entry.long && client.offers.tasks;
     let mut leg = Leg {
         client: &client,
-        give_up: &give_up.token,
+        give_up: &give_up,
         answers: &mut answers,
         patience: may_take_long.then_some(TASK_AFTER),
     };
@@ -208,11 +184,11 @@ pub(crate) async fn prompt(
     context: &RequestContext<RoleServer>,
 ) -> Result<GetPromptResponse, ErrorData> {
     let client = Client::of(context);
-    let give_up = GiveUp::of(context, home);
+    let give_up = GiveUp::of(context, &home.end);
     let given_up = || ErrorData::internal_error("the request was given up", None);
     let house = tokio::select! {
         biased;
-        () = give_up.token.cancelled() => return Err(given_up()),
+        () = give_up.cancelled() => return Err(given_up()),
         house = home.house() => house,
     };
     let house = house.map_err(|why| ErrorData::internal_error(why.line(), None))?;
@@ -243,7 +219,7 @@ pub(crate) async fn prompt(
     };
     let mut leg = Leg {
         client: &client,
-        give_up: &give_up.token,
+        give_up: &give_up,
         answers: &mut answers,
         patience: None,
     };

@@ -19,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
+use axum::serve::ListenerExt as _;
 use rmcp::ErrorData;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService};
@@ -176,8 +177,26 @@ impl Token {
     }
 }
 
-async fn guard(State(token): State<Token>, request: Request, next: Next) -> Response {
-    if token.fits(request.headers().get(header::AUTHORIZATION)) {
+/// Who is let in.
+#[derive(Clone)]
+struct Guard {
+    token: Option<Token>,
+    hosts: Arc<[String]>,
+}
+
+async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+    let hosts = request.headers().get_all(header::HOST).iter();
+    let mut named = hosts.map(|value| value.to_str().unwrap_or_default());
+    let authority = request.uri().authority().map(|one| one.as_str());
+    // The SDK looks, too, but takes `127.0.0.1:1.example.com` for 127.0.0.1.
+    if !named.all(|host| known(host, &guard.hosts))
+        || !authority.is_none_or(|host| known(host, &guard.hosts))
+    {
+        let why = "this server is not known by that name: see --allow-host\n";
+        return (StatusCode::FORBIDDEN, why).into_response();
+    }
+    let given = request.headers().get(header::AUTHORIZATION);
+    if guard.token.is_none_or(|token| token.fits(given)) {
         return next.run(request).await;
     }
     let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
@@ -187,6 +206,19 @@ async fn guard(State(token): State<Token>, request: Request, next: Next) -> Resp
         "a bearer token is needed\n",
     )
         .into_response()
+}
+
+/// Whether this is one of the names, with any port or none.
+fn known(host: &str, names: &[String]) -> bool {
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((name, port)) => (name, port),
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let port_fits = match port.strip_prefix(':') {
+        Some(port) => port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok(),
+        None => port.is_empty(),
+    };
+    port_fits && names.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 /// Where to listen, and who may come.
@@ -223,9 +255,15 @@ pub(crate) async fn serve(
     lodging: Arc<Lodging>,
 ) -> Result<(), Failure> {
     let end = lodging.site.end.clone();
+    let port = listener.local_addr().map_or(0, |address| address.port());
+    let names = hosts(&door);
+    let who = Guard {
+        token: door.token.clone(),
+        hosts: names.clone().into(),
+    };
     let config = StreamableHttpServerConfig::default()
-        .with_allowed_hosts(hosts(&door))
-        .with_allowed_origins(door.origins)
+        .with_allowed_hosts(names)
+        .with_allowed_origins(origins(&door, port))
         .enforce_origin_validation()
         .with_max_request_body_bytes(LONGEST)
         .with_cancellation_token(end.clone());
@@ -235,11 +273,16 @@ pub(crate) async fn serve(
         Arc::new(LocalSessionManager::default()),
         config,
     );
-    let mut app = Router::new().nest_service("/mcp", service);
-    if let Some(token) = door.token {
-        app = app.layer(from_fn_with_state(token, guard));
-    }
-    let app = app.fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")));
+    let app = Router::new()
+        .nest_service("/mcp", service)
+        .fallback(async || (StatusCode::NOT_FOUND, Body::from("the endpoint is /mcp\n")))
+        .layer(from_fn_with_state(who, guard));
+    // A stream's events are small writes, which would wait for each other.
+    let listener = listener.tap_io(|connection| {
+        if let Err(why) = connection.set_nodelay(true) {
+            tracing::debug!("small writes wait: {why}");
+        }
+    });
     let serving = axum::serve(listener, app).with_graceful_shutdown({
         let end = end.clone();
         async move { end.cancelled().await }
@@ -270,6 +313,14 @@ fn hosts(door: &Door) -> Vec<String> {
     hosts
 }
 
+/// The origins whose pages may use it: those that the user names, and its own, under which it serves no page.
+fn origins(door: &Door, port: u16) -> Vec<String> {
+    let own = ["localhost", "127.0.0.1", "[::1]"].map(|host| format!("http://{host}:{port}"));
+    own.into_iter()
+        .chain(door.origins.iter().cloned())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -290,6 +341,38 @@ mod tests {
             assert!(!fits(wrong), "{wrong}");
         }
         assert!(!token.fits(None));
+    }
+
+    #[test]
+    fn a_name_that_only_begins_like_ours_is_another_one() {
+        let names = [
+            "127.0.0.1".to_owned(),
+            "localhost".to_owned(),
+            "::1".to_owned(),
+        ];
+        for ours in [
+            "127.0.0.1",
+            "127.0.0.1:80",
+            "LOCALHOST:1",
+            "[::1]",
+            "[::1]:8931",
+        ] {
+            assert!(known(ours, &names), "{ours}");
+        }
+        for other in [
+            "",
+            "127.0.0.1:",
+            "127.0.0.1:80.evil.example",
+            "127.0.0.1.evil.example",
+            "127.0.0.1@evil.example",
+            "evil.example",
+            "[::1].evil.example",
+            "localhost:99999",
+            "localhost:+1",
+            "[::1",
+        ] {
+            assert!(!known(other, &names), "{other}");
+        }
     }
 
     #[test]

@@ -13,11 +13,12 @@ use pi_vers_host::{
     CallError, CallOptions, Cause, Content, Conversation, Patience, QuestionKind, Speaker,
     ToolOutput, Update, visible,
 };
-use rmcp::ErrorData;
 use rmcp::model::{
     GetPromptResult, LoggingLevel, LoggingMessageNotificationParam, ProgressNotificationParam,
     ProgressToken, PromptMessage, Role,
 };
+use rmcp::service::RequestContext;
+use rmcp::{ErrorData, RoleServer};
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, Sleep, timeout};
@@ -31,7 +32,9 @@ use super::desk::{Ask, Desk, Hearing, Interest, Log, Mark, News};
 use super::home::{Home, House};
 use super::question::Answers;
 
-/// Between two notices of progress.
+/// So many notices of progress may come at once,
+const BURST: u32 = 10;
+/// and one more each time so much time has gone by.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long a call that was given up is waited for.
 const GRACE: Duration = Duration::from_secs(5);
@@ -73,11 +76,33 @@ pub(crate) enum Step<T> {
     GivenUp,
 }
 
+/// A request is given up by its client, or with everything else of its home.
+pub(crate) struct GiveUp {
+    request: CancellationToken,
+    home: CancellationToken,
+}
+
+impl GiveUp {
+    pub(crate) fn of(context: &RequestContext<RoleServer>, home: &CancellationToken) -> Self {
+        Self {
+            request: context.ct.clone(),
+            home: home.clone(),
+        }
+    }
+
+    /// Cancel-safe.
+    pub(crate) async fn cancelled(&self) {
+        tokio::select! {
+            () = self.request.cancelled() => {}
+            () = self.home.cancelled() => {}
+        }
+    }
+}
+
 /// What a request brings along.
 pub(crate) struct Leg<'a> {
     pub(crate) client: &'a Client,
-    /// Fires when the request is given up.
-    pub(crate) give_up: &'a CancellationToken,
+    pub(crate) give_up: &'a GiveUp,
     /// Answers that came with it.
     pub(crate) answers: &'a mut Answers,
     /// Wait no longer than this.
@@ -235,7 +260,7 @@ impl<T> Running<T> {
                     }
                 },
                 done = &mut self.work => {
-                    words.rest().await;
+                    words.rest(self.updates.as_mut()).await;
                     return Step::Done(done, self.desk.lacked(&self.id));
                 }
                 () = words.speak(self.updates.as_mut()) => {}
@@ -318,6 +343,9 @@ struct Words<'a> {
     hearing: Option<Hearing>,
     last: Option<f64>,
     news: bool,
+    /// Notices that may be sent now, and since when there are so many.
+    credit: u32,
+    since: Instant,
     pause: Pin<Box<Sleep>>,
 }
 
@@ -336,6 +364,8 @@ impl<'a> Words<'a> {
             hearing: interest.level.and_then(|_| desk.hear(interest)),
             last: None,
             news: false,
+            credit: BURST,
+            since: Instant::now(),
             pause: Box::pin(tokio::time::sleep_until(Instant::now())),
         }
     }
@@ -355,7 +385,7 @@ impl<'a> Words<'a> {
                 () = rung(updates, &mut self.news, self.pause.as_mut()) => {
                     let params = params(token, &mut self.last, &updates.borrow_and_update());
                     self.news = false;
-                    self.pause.as_mut().reset(Instant::now() + PAUSE);
+                    self.pay();
                     let _ = self.client.peer.notify_progress(params).await;
                 }
             },
@@ -366,8 +396,28 @@ impl<'a> Words<'a> {
         }
     }
 
+    /// One notice is sent: says when the next one may be.
+    fn pay(&mut self) {
+        let now = Instant::now();
+        let earned = now.duration_since(self.since).as_millis() / PAUSE.as_millis();
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(BURST);
+            self.credit = self.credit.saturating_add(earned).min(BURST);
+            self.since = now;
+        }
+        self.credit = self.credit.saturating_sub(1);
+        let next = if self.credit > 0 { now } else { now + PAUSE };
+        self.pause.as_mut().reset(next);
+    }
+
     /// What is still to be said.
-    async fn rest(&mut self) {
+    async fn rest(&mut self, updates: Option<&mut watch::Receiver<Update>>) {
+        if let (Some(updates), Some(token)) = (updates, self.client.progress.clone())
+            && (self.news || updates.has_changed().unwrap_or(false))
+        {
+            let params = params(token, &mut self.last, &updates.borrow_and_update());
+            let _ = self.client.peer.notify_progress(params).await;
+        }
         while let Some(news) = self.hearing.as_ref().and_then(|hearing| hearing.ear.now()) {
             self.log(news).await;
         }

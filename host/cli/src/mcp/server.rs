@@ -34,11 +34,9 @@ vers_vms lists them, vers_vm_create makes one, vers_vm_use makes one active. ver
 the active VM and fail without one; your own tools always act on the local machine. vers_vm_copy copies between the two.
 Delete VMs that are no longer needed with vers_vm_delete: it can't be undone. A tool that says it is still waiting is to be called again.";
 
-/// Methods that are served: one of them that came here had wrong parameters.
-const SERVED: [&str; 22] = [
-    "initialize",
+/// Methods that are served in both eras: one of them that came here had wrong parameters.
+const SERVED: [&str; 15] = [
     "server/discover",
-    "ping",
     "tools/list",
     "tools/call",
     "prompts/list",
@@ -46,19 +44,24 @@ const SERVED: [&str; 22] = [
     "resources/list",
     "resources/templates/list",
     "resources/read",
-    "resources/subscribe",
-    "resources/unsubscribe",
     "resources/directory/read",
     "completion/complete",
-    "logging/setLevel",
-    "subscriptions/listen",
     "tasks/get",
     "tasks/update",
     "tasks/cancel",
     "skills/list",
     "skills/get",
-    "notifications/initialized",
 ];
+/// Those that only older clients have.
+const OLDER: [&str; 5] = [
+    "initialize",
+    "ping",
+    "resources/subscribe",
+    "resources/unsubscribe",
+    "logging/setLevel",
+];
+/// Those that only newer clients have.
+const NEWER: [&str; 1] = ["subscriptions/listen"];
 
 /// Where the home of a request is found.
 #[derive(Clone)]
@@ -236,8 +239,12 @@ impl ServerHandler for Server {
     async fn set_level(
         &self,
         request: SetLevelRequestParams,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
+        // A newer client says it with each request.
+        if Client::of(&context).modern {
+            return Err(unknown_method("logging/setLevel"));
+        }
         if let Some(ear) = self.ear() {
             ear.interest().level = Some(request.level);
         }
@@ -458,14 +465,24 @@ impl ServerHandler for Server {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
-        let method = pi_vers_host::visible(&request.method);
-        Err(if SERVED.contains(&request.method.as_str()) {
-            ErrorData::invalid_params(format!("the parameters of {method} are wrong"), None)
+        let method = request.method.as_str();
+        let era: &[&str] = if Client::of(&context).modern {
+            &NEWER
         } else {
-            let why = format!("there is no method {method}");
-            ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None)
+            &OLDER
+        };
+        let name = pi_vers_host::visible(method);
+        Err(if SERVED.contains(&method) || era.contains(&method) {
+            ErrorData::invalid_params(format!("the parameters of {name} are wrong"), None)
+        } else {
+            unknown_method(&name)
         })
     }
+}
+
+fn unknown_method(name: &str) -> ErrorData {
+    let why = format!("there is no method {name}");
+    ErrorData::new(ErrorCode::METHOD_NOT_FOUND, why, None)
 }

@@ -8,14 +8,16 @@ use std::time::Duration;
 
 use pi_vers_host::CallError;
 use rmcp::ErrorData;
-use rmcp::model::{CallToolResult, Task};
+use rmcp::model::{CallToolResult, InputRequest, Task};
 use rmcp::task_manager::{TaskContext, TaskExit, TaskOptions};
+use serde_json::Value;
 use tokio::task::JoinSet;
 
+use super::asking::TRIES;
 use super::calls;
 use super::desk::Ask;
 use super::home::Home;
-use super::question::Answers;
+use super::question::{Answers, Questions};
 use super::running::{Event, Running, ToolEnd};
 
 /// Most tasks of a home that run.
@@ -89,32 +91,38 @@ async fn work(
 /// Puts questions to whoever asks for the task's state.
 async fn put(task: TaskContext, mut ask: Ask, round: u32) {
     let asked = async {
-        let mut answers = Answers::new();
         let requests = ask.questions.requests(true).into_iter();
-        let all = requests.map(|(key, request)| {
-            // A key can be used once in the life of a task.
-            let name = if round == 1 {
-                key.clone()
-            } else {
-                format!("{key}#{round}")
-            };
-            let task = &task;
-            async move { (key, task.request_input(name, request).await) }
-        });
-        for (key, answer) in futures::future::join_all(all).await {
-            answers.insert(key, answer.ok()?);
-        }
-        Some(answers)
+        let all = requests.map(|(key, request)| one(&task, &ask.questions, round, key, request));
+        let answers = futures::future::join_all(all).await;
+        answers.into_iter().collect::<Option<Answers>>()
     };
     let answers = tokio::select! {
         () = ask.reply.closed() => None,
         answers = asked => answers,
     };
-    let answers = answers.filter(|all| {
-        all.iter()
-            .all(|(key, answer)| ask.questions.fits(key, answer))
-    });
     let _ = ask.reply.send(answers);
+}
+
+async fn one(
+    task: &TaskContext,
+    questions: &Questions,
+    round: u32,
+    key: String,
+    request: InputRequest,
+) -> Option<(String, Value)> {
+    for attempt in 1..=TRIES {
+        // A key can be used once in the life of a task.
+        let name = match (round, attempt) {
+            (1, 1) => key.clone(),
+            (_, 1) => format!("{key}#{round}"),
+            _ => format!("{key}#{round}.{attempt}"),
+        };
+        let answer = task.request_input(name, request.clone()).await.ok()?;
+        if questions.fits(&key, &answer) {
+            return Some((key, answer));
+        }
+    }
+    None
 }
 
 /// What ends as a result, and what does not.

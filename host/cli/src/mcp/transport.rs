@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rmcp::RoleServer;
 use rmcp::model::{
-    ClientJsonRpcMessage, ClientNotification, ErrorCode, ErrorData, JsonRpcMessage, RequestId,
-    ServerNotification,
+    ClientJsonRpcMessage, ClientNotification, ClientRequest, ErrorCode, ErrorData, GetMeta as _,
+    JsonRpcMessage, ProtocolVersion, RequestId, ServerNotification,
 };
 use rmcp::service::TxJsonRpcMessage;
 use rmcp::transport::Transport;
@@ -35,7 +35,7 @@ pub(crate) struct Stdio {
     under_way: Arc<Mutex<HashSet<RequestId>>>,
     /// An answer that waits for room.
     refusal: Option<Vec<u8>>,
-    /// There was a request. The SDK takes nothing else before it.
+    /// The client has said which era it is of. Before that the SDK takes what is no request for the end.
     begun: bool,
     ended: CancellationToken,
 }
@@ -79,6 +79,21 @@ impl Stdio {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// Whether a message says which era its sender is of.
+fn begins(message: &ClientJsonRpcMessage) -> bool {
+    let JsonRpcMessage::Request(request) = message else {
+        return false;
+    };
+    match &request.request {
+        ClientRequest::InitializeRequest(_) => true,
+        ClientRequest::PingRequest(_) | ClientRequest::DiscoverRequest(_) => false,
+        other => {
+            let newest = &ProtocolVersion::V_2026_07_28;
+            other.get_meta().missing_required_keys(newest).is_empty()
         }
     }
 }
@@ -194,8 +209,9 @@ impl Transport<RoleServer> for Stdio {
             match serde_json::from_slice::<ClientJsonRpcMessage>(line) {
                 Ok(message) => match self.admit(&message) {
                     Ok(()) => {
-                        self.begun |= matches!(message, JsonRpcMessage::Request(_));
-                        if self.begun {
+                        let request = matches!(message, JsonRpcMessage::Request(_));
+                        self.begun |= begins(&message);
+                        if self.begun || request {
                             return Some(message);
                         }
                     }

@@ -67,7 +67,6 @@ fn a_page_of_another_site_is_refused_whatever_it_asks() {
             format!("evil.example.com:{port}"),
             format!("127.0.0.1.evil.example.com:{port}"),
             format!("localhost.evil.example.com:{port}"),
-            format!("evil.example.com@127.0.0.1:{port}"),
             format!("127.0.0.1:{port}.evil.example.com"),
         ];
         for host in &hosts {
@@ -116,6 +115,8 @@ fn with_a_token_nobody_else_is_served() {
     let home = Home::new();
     let token = "t0ken-for-tests-0123456789abcdef";
     let file = home.write("token", format!("{token}\n"));
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&file, mode).unwrap();
     let server = Server::start(&home, &[], &["--token-file", file.to_str().unwrap()]);
     let bearer = |token: &str| format!("Bearer {token}");
     for body in [hello(), modern(1, "server/discover", json!({}))] {

@@ -78,11 +78,6 @@ fn claude_code_is_answered_as_it_was() {
     for round in 0.. {
         peer.send(&call);
         let result = peer.answer(&json!(id))["result"].take();
-        let progress = peer.notified("notifications/progress");
-        assert_eq!(
-            progress["params"]["progressToken"],
-            call["params"]["_meta"]["progressToken"]
-        );
         if result["resultType"] == "complete" {
             assert_eq!((round, said(&result)), (2, "nobody answered, none"));
             break;

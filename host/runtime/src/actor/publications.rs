@@ -15,6 +15,9 @@ use crate::owner::Owner;
 pub(crate) const RESOURCES: &str = "vers:harness/resources";
 pub(crate) const PROMPTS: &str = "vers:harness/prompts";
 
+/// Names and values for the blanks of a prompt.
+type Arguments = Vec<(String, String)>;
+
 /// What is wanted of an extension's publications.
 #[derive(Clone)]
 pub(crate) enum Wanted {
@@ -26,7 +29,7 @@ pub(crate) enum Wanted {
     Prompts,
     Conversation {
         name: String,
-        arguments: Vec<(String, String)>,
+        arguments: Arguments,
     },
     Values {
         prompt: String,
@@ -61,7 +64,7 @@ pub(super) struct Publications {
     templates: Export<(), Result<Vec<resources::Template>, wit::Error>>,
     read: Export<(String,), Result<Vec<wit::ResourceContents>, wit::Error>>,
     prompts: Export<(), Result<Vec<prompts::Prompt>, wit::Error>>,
-    get: Export<(String, Vec<(String, String)>), Result<prompts::Conversation, wit::Error>>,
+    get: Export<(String, Arguments), Result<prompts::Conversation, wit::Error>>,
     complete: Export<(String, String, String), Vec<String>>,
 }
 
