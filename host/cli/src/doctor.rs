@@ -129,7 +129,7 @@ fn settings_text(settings: &Settings) -> String {
 }
 
 /// Loads every shipped extension: the engine, the cache and the components at once.
-async fn engine(policy: pi_vers_host::policy::Policy) -> Result<String, Failure> {
+pub(crate) async fn engine(policy: pi_vers_host::policy::Policy) -> Result<String, Failure> {
     // Settings do not matter here; those of the environment may be wrong.
     let nowhere = Settings::discover(
         vers_client::Environment::of([("", ""); 0]),

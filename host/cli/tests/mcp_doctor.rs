@@ -40,7 +40,7 @@ fn a_healthy_server_passes_every_check_in_both_eras() {
             ("start", "answered in"),
             ("lists", " tools, "),
             ("call", "bg_list answered"),
-            ("unknown tool", "refused"),
+            ("unknown", "refused"),
             ("cancel", "stopped within"),
             ("end", "with a call under way"),
             ("output", "nothing but the protocol"),

@@ -208,6 +208,22 @@ fn comments_and_everything_else_in_the_file_stay_and_come_back_byte_by_byte() {
 }
 
 #[test]
+fn a_file_that_still_holds_a_comment_is_not_removed() {
+    let home = Home::new();
+    let text = "{\n  // to be filled\n}\n";
+    let path = home.write(".cursor/mcp.json", text);
+    done(setup(&home, &["cursor"]));
+    done(setup(&home, &["cursor", "--remove"]));
+    assert!(read(&path).contains("// to be filled"));
+    done(setup(&home, &["codex", "--hook", "none"]));
+    let ran = done(setup(&home, &["codex", "--remove"]));
+    assert!(
+        ran.out.contains("removed ") && !ran.out.contains("\n+"),
+        "{ran:?}"
+    );
+}
+
+#[test]
 fn print_shows_the_same_and_changes_nothing() {
     let home = Home::new();
     home.write(".codex/config.toml", "model = \"m\"\n");

@@ -29,7 +29,7 @@ use crate::terminal::Terminal;
 /// Runs the command.
 pub(crate) async fn command(terminal: Arc<Terminal>, command: Command) -> Result<Code, Failure> {
     match command {
-        Command::Setup(options) => setup::setup(&terminal, &options),
+        Command::Setup(options) => setup::setup(&terminal, &options).await,
         Command::Doctor(options) => doctor::doctor(terminal, options).await,
         Command::Bundle(options) => bundle::bundle(&terminal, &options),
     }

@@ -106,10 +106,12 @@ impl Plan {
                 diff: String::new(),
             });
         }
-        let data = place.syntax.read(&new).map_err(told)?;
-        let empty = data.as_object().is_some_and(serde_json::Map::is_empty);
+        // Not even a comment.
+        let left: String = new.chars().filter(|c| !c.is_whitespace()).collect();
+        let empty = left.is_empty() || left == "{}";
+        let shown = if empty { "" } else { &new };
         let ours = diff::texts(ours.iter().copied());
-        let diff = diff::unified(place.syntax, &place.file, old, &new, &ours);
+        let diff = diff::unified(place.syntax, &place.file, old, shown, &ours);
         Ok(Self {
             kept,
             place,

@@ -12,11 +12,11 @@ use super::plan::Plan;
 use super::title;
 use crate::args::{Cli, Command, McpLine};
 use crate::failure::{Code, Failure};
-use crate::local;
 use crate::terminal::Terminal;
+use crate::{doctor, local, setup};
 
 /// Sets a client up, or takes it back.
-pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failure> {
+pub(crate) async fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failure> {
     let places = Places::new()?;
     let plans = plans(&places, options)?;
     let mut changed = false;
@@ -27,10 +27,14 @@ pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failur
         if options.print {
             continue;
         }
-        let text = (!plan.empty || !options.remove).then_some(text.as_str());
+        let text = (!plan.empty).then_some(text.as_str());
         let written = plan.kept.write(text, plan.place.private)?;
         let file = shown(&plan.kept.path);
-        let what = if text.is_some() { "changed" } else { "removed" };
+        let what = match (text, &plan.kept.text) {
+            (None, _) => "removed",
+            (Some(_), None) => "wrote",
+            (Some(_), Some(_)) => "changed",
+        };
         let was = written.backup.map_or_else(String::new, |backup| {
             format!("; as it was: {}", shown(&backup))
         });
@@ -42,6 +46,11 @@ pub(crate) fn setup(terminal: &Terminal, options: &Setup) -> Result<Code, Failur
     } else if options.print {
         terminal.remark("nothing was changed");
     } else if !options.remove {
+        // A client gives the first start less time than compiling takes.
+        let compiled = async { doctor::engine(setup::policy(None)?).await };
+        if let Err(why) = compiled.await {
+            terminal.remark(format!("pi-vers: {}", why.line()));
+        }
         terminal.remark(format!(
             "{client} takes it up when it is started anew; `pi-vers mcp doctor` checks that it works"
         ));

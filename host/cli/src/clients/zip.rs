@@ -41,7 +41,7 @@ impl Zip {
     pub(super) fn add(&mut self, name: &str, contents: &[u8], mode: u16) -> Result<(), TooLarge> {
         let mut crc = Crc::new();
         crc.update(contents);
-        let mut packed = DeflateEncoder::new(Vec::new(), Compression::best());
+        let mut packed = DeflateEncoder::new(Vec::new(), Compression::default());
         // Writing into memory does not fail.
         let packed = packed
             .write_all(contents)

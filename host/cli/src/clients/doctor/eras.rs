@@ -105,7 +105,7 @@ pub(super) async fn check(
         return;
     }
     add(checks, "call", patient.call().await);
-    add(checks, "unknown tool", patient.unknown().await);
+    add(checks, "unknown", patient.unknown().await);
     add(checks, "cancel", patient.cancel().await);
     // One of the two ways for each, with a call under way.
     let signal = (era == Era::Newer).then_some(Signal::TERM);
@@ -235,32 +235,34 @@ impl Patient<'_> {
         }
     }
 
-    /// A call that waits for the platform, which never answers; its id. `None`: there is no such tool.
-    async fn under_way(&mut self) -> Result<Option<u64>, Failure> {
-        let lists = |tool: &Value| tool.get("name") == Some(&json!("vers_vms"));
+    /// A call that waits for the platform, which never answers: its id, and the VM that it names, which there is not. `None`: there is no
+    /// such tool.
+    async fn under_way(&mut self) -> Result<Option<(u64, String)>, Failure> {
+        const TOOL: &str = "vers_vm_state";
+        let lists = |tool: &Value| tool.get("name") == Some(&json!(TOOL));
         if !self.tools.iter().any(lists) {
             return Ok(None);
         }
-        let before = self.deaf.open();
+        let vm = uuid::Uuid::new_v4().to_string();
+        let arguments = json!({ "vmId": vm, "state": "Running" });
         let params = self
             .era
-            .params(json!({ "name": "vers_vms", "arguments": {} }));
+            .params(json!({ "name": TOOL, "arguments": arguments }));
         let id = self.peer.send("tools/call", params).await?;
-        if !self.deaf.comes_to(|open| open > before, CALL).await {
-            return Err(wrong("vers_vms did not ask the platform"));
+        if !self.deaf.comes_to(true, &vm, CALL).await {
+            return Err(wrong(format!("{TOOL} did not ask the platform")));
         }
-        Ok(Some(id))
+        Ok(Some((id, vm)))
     }
 
     async fn cancel(&mut self) -> Result<String, Failure> {
-        let before = self.deaf.open();
-        let Some(id) = self.under_way().await? else {
-            return Ok("not tried: there is no vers_vms".to_owned());
+        let Some((id, vm)) = self.under_way().await? else {
+            return Ok("not tried: no tool is known that asks the platform".to_owned());
         };
         let begun = Instant::now();
         let params = json!({ "requestId": id, "reason": "a doctor's test" });
         self.peer.notify("notifications/cancelled", params).await?;
-        if !self.deaf.comes_to(|open| open <= before, CANCEL).await {
+        if !self.deaf.comes_to(false, &vm, CANCEL).await {
             return Err(wrong("what a cancelled call had begun went on"));
         }
         let took = begun.elapsed();
