@@ -32,6 +32,7 @@ mod stdio;
 mod tasks;
 mod transport;
 mod watch;
+mod words;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

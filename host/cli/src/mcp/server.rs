@@ -25,7 +25,7 @@ use super::client::{Client, Offers};
 use super::desk::{Ear, Hearing, Interest, MOST_URIS, News};
 use super::home::Home;
 use super::http::Lodging;
-use super::{calls, published, running};
+use super::{calls, published, words};
 use crate::hook;
 
 const INSTRUCTIONS: &str = "\
@@ -180,7 +180,7 @@ async fn tell(ear: Arc<Ear>, peer: Peer<RoleServer>, end: CancellationToken) {
                 let params = ResourceUpdatedNotificationParam::new(uri);
                 peer.notify_resource_updated(params).await
             }
-            News::Log(log) => peer.notify_logging_message(running::message(log)).await,
+            News::Log(log) => peer.notify_logging_message(words::message(log)).await,
         };
         if told.is_err() {
             return;
