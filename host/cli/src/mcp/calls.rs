@@ -75,7 +75,7 @@ fn resumed<T: Send + 'static>(
     mut waiting: Waiting<T>,
     made: &Made,
     answers: &mut Answers,
-) -> Result<Running<T>, InputRequiredResult> {
+) -> Result<Running<T>, Box<InputRequiredResult>> {
     let fresh = waiting.ask.questions.fitting(std::mem::take(answers));
     waiting.given.extend(fresh);
     // Where the extension waits no more there is nothing to ask again.
@@ -83,7 +83,7 @@ fn resumed<T: Send + 'static>(
         && !waiting.ask.reply.is_closed()
     {
         return match parking.park(waiting, made.clone()) {
-            Ok(asked) => Err(asked),
+            Ok(asked) => Err(Box::new(asked)),
             Err(full) => {
                 let _ = full.ask.reply.send(None);
                 Ok(full.running)
@@ -135,7 +135,7 @@ pub(crate) async fn tool(
             None => return Ok(said(GONE).into()),
             Some(waiting) => match resumed(&home.calls, waiting, &made, &mut answers) {
                 Ok(running) => running,
-                Err(asked) => return Ok(asked.into()),
+                Err(asked) => return Ok((*asked).into()),
             },
         },
     };
@@ -213,7 +213,7 @@ pub(crate) async fn prompt(
             None => return Err(ErrorData::invalid_params(GONE, None)),
             Some(waiting) => match resumed(&home.prompts, waiting, &made, &mut answers) {
                 Ok(running) => running,
-                Err(asked) => return Ok(asked.into()),
+                Err(asked) => return Ok((*asked).into()),
             },
         },
     };

@@ -5,6 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::zombie_processes,
     reason = "it is test code: a panic is how it says what is wrong"
 )]
 
