@@ -7,8 +7,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use pi_vers_system::secrets::Secrets;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -258,12 +261,47 @@ impl Session {
     /// The same, with all that a front end can say about the call.
     #[must_use]
     pub fn call_with(&self, options: CallOptions, tool: &str, arguments: Value) -> Call {
+        let (mut call, work) = self.prepare(options, tool, arguments);
+        let (done, outcome) = oneshot::channel();
+        self.0.calls.spawn(async move {
+            // Nobody may be waiting: the handle was dropped, which cancelled the call.
+            let _ = done.send(work.await);
+        });
+        call.work = Work::Spawned(outcome);
+        call
+    }
+
+    /// The same for a front end on a thread of its own: the call begins when its [`Call::outcome`] is first waited for, and is seen
+    /// through by whoever waits, which spares a call the way over another thread. What it spawns, also the rest of one
+    /// whose handle was dropped, runs in `runtime`.
+    #[must_use]
+    pub fn call_from(
+        &self,
+        runtime: Handle,
+        options: CallOptions,
+        tool: &str,
+        arguments: Value,
+    ) -> Call {
+        let (mut call, work) = self.prepare(options, tool, arguments);
+        let work = self.0.calls.track_future(work).boxed();
+        call.work = Work::Polled(runtime, work);
+        call
+    }
+
+    fn prepare(
+        &self,
+        options: CallOptions,
+        tool: &str,
+        arguments: Value,
+    ) -> (
+        Call,
+        impl Future<Output = Result<ToolOutput, CallError>> + Send + 'static,
+    ) {
         let id = options
             .id
             .unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
         let patience = Patience::new(options.patience);
         let (updates, seen) = watch::channel(Update::default());
-        let (done, outcome) = oneshot::channel();
         let cancel = self.0.give_up.child_token();
         let work = run_tool(
             self.clone(),
@@ -276,17 +314,14 @@ impl Session {
                 cancel: cancel.clone(),
             },
         );
-        self.0.calls.spawn(async move {
-            // Nobody may be waiting: the handle was dropped, which cancelled the call.
-            let _ = done.send(work.await);
-        });
-        Call {
+        let call = Call {
             id,
             updates: seen,
             patience,
-            outcome,
+            work: Work::Over,
             cancel: Some(cancel),
-        }
+        };
+        (call, work)
     }
 
     /// Runs a slash command with the text that followed its name.
@@ -540,8 +575,27 @@ pub struct Call {
     id: String,
     updates: watch::Receiver<Update>,
     patience: Patience,
-    outcome: oneshot::Receiver<Result<ToolOutput, CallError>>,
+    work: Work,
     cancel: Option<CancellationToken>,
+}
+
+/// Who sees a call through.
+enum Work {
+    /// A task, which hands over what came of it.
+    Spawned(oneshot::Receiver<Result<ToolOutput, CallError>>),
+    /// Whoever waits for it.
+    Polled(Handle, BoxFuture<'static, Result<ToolOutput, CallError>>),
+    Over,
+}
+
+impl std::fmt::Debug for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Spawned(_) => "Spawned",
+            Self::Polled(..) => "Polled",
+            Self::Over => "Over",
+        })
+    }
 }
 
 impl Call {
@@ -574,7 +628,18 @@ impl Call {
     /// # Errors
     /// Why there is no result; see [`CallError`].
     pub async fn outcome(&mut self) -> Result<ToolOutput, CallError> {
-        let outcome = (&mut self.outcome).await.unwrap_or(Err(CallError::Closed));
+        let outcome = match &mut self.work {
+            Work::Spawned(outcome) => outcome.await.unwrap_or(Err(CallError::Closed)),
+            Work::Polled(runtime, work) => {
+                std::future::poll_fn(|context| {
+                    let _entered = runtime.enter();
+                    work.as_mut().poll(context)
+                })
+                .await
+            }
+            Work::Over => Err(CallError::Closed),
+        };
+        self.work = Work::Over;
         self.cancel = None;
         outcome
     }
@@ -584,6 +649,10 @@ impl Drop for Call {
     fn drop(&mut self) {
         if let Some(cancel) = &self.cancel {
             cancel.cancel();
+        }
+        // What it started has to be stopped, and that takes its time.
+        if let Work::Polled(runtime, work) = std::mem::replace(&mut self.work, Work::Over) {
+            runtime.spawn(work);
         }
     }
 }

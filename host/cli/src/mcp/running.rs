@@ -111,14 +111,12 @@ impl Running<ToolEnd> {
     ) -> Self {
         let id = uuid::Uuid::new_v4().to_string();
         let (asks, mark) = home.desk.questions_of(id.clone(), offers);
-        // What it spawns belongs where extensions run.
-        let entered = home.site.main.enter();
         let options = CallOptions {
             id: Some(id.clone()),
             patience: Some(CLIENT),
         };
-        let mut call = house.session.call_with(options, name, arguments);
-        drop(entered);
+        let main = home.site.main.clone();
+        let mut call = house.session.call_from(main, options, name, arguments);
         let (updates, canceller) = (call.updates(), call.canceller());
         let patience = call.patience();
         Self {
