@@ -188,20 +188,27 @@ fn block(content: &Content) -> Value {
             }
             json!({ "type": "resource", "resource": inner })
         }
-        Content::Link(link) => json!({
-            "type": "resource_link",
-            "uri": link.uri,
-            "name": link.name,
-            "description": link.description,
-            "mimeType": link.media_type,
-        }),
+        Content::Link(link) => {
+            let mut written =
+                json!({ "type": "resource_link", "uri": link.uri, "name": link.name });
+            let more = [
+                ("description", &link.description),
+                ("mimeType", &link.media_type),
+            ];
+            for (key, value) in more {
+                if let (Some(value), Some(written)) = (value, written.as_object_mut()) {
+                    written.insert(key.into(), value.as_str().into());
+                }
+            }
+            written
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pi_vers_host::Image;
+    use pi_vers_host::{Audio, Image, ResourceContents, ResourceLink};
 
     #[test]
     fn a_result_has_the_documented_members() {
@@ -226,6 +233,43 @@ mod tests {
         });
         assert_eq!(done.json(), expected);
         assert_eq!(done.code(), Code::Ok);
+    }
+
+    #[test]
+    fn every_kind_of_block_is_written_as_mcp_has_it() {
+        let audio = Content::Audio(Audio {
+            media_type: "audio/wav".into(),
+            data: vec![0, 255],
+        });
+        let resource = |body, media_type: Option<&str>| {
+            Content::Resource(ResourceContents {
+                uri: "test://a".into(),
+                media_type: media_type.map(str::to_owned),
+                body,
+            })
+        };
+        let link = Content::Link(ResourceLink {
+            uri: "test://a".into(),
+            name: "A".into(),
+            description: None,
+            media_type: None,
+        });
+        let blocks = [
+            audio,
+            resource(ResourceBody::Text("t".into()), Some("text/plain")),
+            resource(ResourceBody::Blob(vec![0, 255]), None),
+            link,
+        ];
+        let written: Vec<Value> = blocks.iter().map(block).collect();
+        assert_eq!(
+            json!(written),
+            json!([
+                { "type": "audio", "mimeType": "audio/wav", "data": "AP8=" },
+                { "type": "resource", "resource": { "uri": "test://a", "text": "t", "mimeType": "text/plain" } },
+                { "type": "resource", "resource": { "uri": "test://a", "blob": "AP8=" } },
+                { "type": "resource_link", "uri": "test://a", "name": "A" },
+            ])
+        );
     }
 
     #[test]

@@ -141,6 +141,18 @@ mod tests {
     }
 
     #[test]
+    fn what_the_shim_does_not_know_becomes_words() {
+        let link = pi_vers_host::ResourceLink {
+            uri: "test://a".into(),
+            name: "A".into(),
+            description: None,
+            media_type: None,
+        };
+        let told = content(&[Content::Link(link)]);
+        assert_eq!(told, json!([{ "type": "text", "text": "[A](test://a)" }]));
+    }
+
+    #[test]
     fn foreign_content_is_read_with_patience_and_nonsense_is_named() {
         let read = read_content(
             &json!([{ "type": "thinking" }, { "type": "text", "text": "t", "new": 1 }]),
