@@ -156,6 +156,11 @@ impl Home {
         done.unwrap_or(Err(CallError::Closed))
     }
 
+    /// Whether no call waits for an answer and no task runs.
+    pub(crate) fn rests(&self) -> bool {
+        self.calls.is_empty() && self.prompts.is_empty() && self.tasks.running_task_count() == 0
+    }
+
     /// Gives everything up and ends the session. Returns when what was started is gone; whoever calls has a limit.
     pub(crate) async fn end(&self) {
         self.end.cancel();

@@ -12,6 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -34,15 +35,44 @@ use crate::failure::{Code, Failure};
 
 /// Most homes at a time: each has an instance of every extension.
 const MOST_HOMES: usize = 64;
+/// A home that nobody has used for so long may have to make room.
+const IDLE: Duration = Duration::from_secs(60 * 60);
 /// The longest name of a home.
 const LONGEST_NAME: usize = 64;
 /// The least length of a token.
 const LEAST_TOKEN: usize = 16;
 
+/// A home that a URL names.
+struct Used {
+    home: Arc<Home>,
+    /// When it was asked for last.
+    last: Instant,
+}
+
+/// Gives up the one that was not used for the longest time, if that is long and nothing goes on in it.
+fn make_room(named: &mut HashMap<String, Used>) -> bool {
+    let idle = named.iter().filter(|(name, used)| {
+        // Requests under way hold their home.
+        !name.is_empty()
+            && used.last.elapsed() >= IDLE
+            && Arc::strong_count(&used.home) == 1
+            && used.home.rests()
+    });
+    let oldest = idle.min_by_key(|(_, used)| used.last);
+    let Some(name) = oldest.map(|(name, _)| name.clone()) else {
+        return false;
+    };
+    if let Some(used) = named.remove(&name) {
+        tracing::info!("the state {name} is given up: it was not used for long");
+        used.home.retire();
+    }
+    true
+}
+
 /// The homes of this process's clients.
 pub(crate) struct Lodging {
     site: Arc<Site>,
-    named: Mutex<HashMap<String, Arc<Home>>>,
+    named: Mutex<HashMap<String, Used>>,
     /// Those of sessions.
     own: Arc<AtomicUsize>,
 }
@@ -82,10 +112,11 @@ impl Lodging {
             return Err(ErrorData::invalid_request(why, None));
         }
         let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(home) = named.get(name) {
-            return Ok(home.clone());
+        if let Some(used) = named.get_mut(name) {
+            used.last = Instant::now();
+            return Ok(used.home.clone());
         }
-        if named.len() + self.own.load(Ordering::Relaxed) >= MOST_HOMES {
+        if named.len() + self.own.load(Ordering::Relaxed) >= MOST_HOMES && !make_room(&mut named) {
             return Err(full());
         }
         // The command line names the session of the plain endpoint.
@@ -95,7 +126,11 @@ impl Lodging {
             None
         };
         let home = self.site.open(stored, None);
-        named.insert(name.to_owned(), home.clone());
+        let used = Used {
+            home: home.clone(),
+            last: Instant::now(),
+        };
+        named.insert(name.to_owned(), used);
         Ok(home)
     }
 
@@ -103,7 +138,7 @@ impl Lodging {
     async fn end(&self) {
         self.site.end.cancel();
         let named = std::mem::take(&mut *self.named.lock().unwrap_or_else(PoisonError::into_inner));
-        futures::future::join_all(named.values().map(|home| home.end())).await;
+        futures::future::join_all(named.values().map(|used| used.home.end())).await;
     }
 }
 

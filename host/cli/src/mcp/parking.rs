@@ -129,6 +129,11 @@ impl<T: Send + 'static> Parking<T> {
         Ok(all.remove(&id).map(|parked| parked.waiting))
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.all().is_empty()
+    }
+
     /// Gives all of them up.
     pub(crate) fn clear(&self) {
         let all = std::mem::take(&mut *self.all());
