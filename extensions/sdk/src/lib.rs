@@ -5,7 +5,8 @@
 //! are the few things that each extension would otherwise write again: reading a stream with a bound,
 //! decoding text across chunk borders, typed arguments, results, and errors in words for people.
 //!
-//! An extension is a type that implements [`Extension`], given to [`export!`]:
+//! Most extensions are a [declaration](declare): tools, commands and events beside the functions that run. One that needs more is a type that
+//! implements [`Extension`], given to [`export!`]:
 //!
 //! ```
 //! use pi_vers_sdk::{Extension, ExtensionInfo, Hints, Tool, ToolCall, ToolError, ToolResult, outcome};
@@ -57,6 +58,7 @@ pub mod args;
 pub mod background;
 pub mod call;
 pub mod client;
+pub mod declare;
 pub mod digest;
 mod extension;
 pub mod outcome;

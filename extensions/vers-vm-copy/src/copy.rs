@@ -2,6 +2,7 @@
 //!
 //! The bytes never come here: the host moves them. What is left to this extension is what a model reads.
 
+use pi_vers_sdk::declare::JsonSchema;
 use pi_vers_sdk::system::files::{self, CopyOptions, CopyProgress, CopySummary, Kind, Location};
 use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, call, outcome, vm};
 use serde::Deserialize;
@@ -10,18 +11,23 @@ use serde_json::json;
 use crate::place::{Place, below_home};
 use crate::report::{self, Copied, End};
 
-#[derive(Deserialize)]
-struct Args {
+/// What a call is given.
+#[derive(Deserialize, JsonSchema)]
+#[schemars(crate = "pi_vers_sdk::declare::schemars")]
+pub(crate) struct Args {
+    /// What to copy. Prefix with 'vm:<vm_id>:' for VM paths, otherwise local.
     src: String,
+    /// The exact name of the copy. Prefix with 'vm:<vm_id>:' for VM paths, otherwise local.
     dst: String,
+    /// Whether a directory may be copied (default: if src is one)
     recursive: Option<bool>,
-    #[serde(default)]
-    exclude: Vec<String>,
+    /// What to leave out of a directory: patterns relative to src, as in .gitignore (for example node_modules, *.o, /target)
+    #[schemars(inner(length(min = 1)))]
+    exclude: Option<Vec<String>>,
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
     let source = Place::parse("src", &args.src).map_err(outcome::failed)?;
     let target = Place::parse("dst", &args.dst).map_err(outcome::failed)?;
     if let (Place::Local(_), Place::Local(_)) = (&source, &target) {
@@ -35,7 +41,7 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     }
     let options = CopyOptions {
         recursive: args.recursive,
-        exclude: args.exclude,
+        exclude: args.exclude.unwrap_or_default(),
     };
     match call::until_cancelled(call, copy(call, &source, &target, &options)).await {
         Ok(done) => {
