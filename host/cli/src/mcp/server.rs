@@ -217,7 +217,11 @@ impl ServerHandler for Server {
         let agreed = self.negotiate_initialize(&request)?;
         let offers = Offers::of(Some(&request.capabilities));
         context.peer.set_peer_info(request);
-        let home = self.home(&context)?;
+        // Whatever version it asked for: it begins as older clients do.
+        let home = match &self.0.homes {
+            Homes::One(home) => home.clone(),
+            Homes::Many(lodging) => self.own(lodging)?,
+        };
         home.desk.set_interactive(offers.form);
         Ok(agreed)
     }

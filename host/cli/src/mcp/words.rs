@@ -4,13 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use pi_vers_host::{Content, Update, visible};
 use rmcp::model::{
     LoggingLevel, LoggingMessageNotificationParam, ProgressNotificationParam, ProgressToken,
 };
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::client::Client;
 use super::desk::{Desk, Hearing, Interest, Log, News};
@@ -19,6 +21,8 @@ use super::desk::{Desk, Hearing, Interest, Log, News};
 const BURST: u32 = 10;
 /// and one more each time so much time has gone by.
 const PAUSE: Duration = Duration::from_millis(100);
+/// So long may a client take to read what is said last.
+const LAST: Duration = Duration::from_secs(2);
 /// The part of a text that shows what is going on.
 const CAPTION: usize = 200;
 
@@ -33,6 +37,8 @@ pub(crate) struct Words<'a> {
     credit: u32,
     since: Instant,
     pause: Pin<Box<Sleep>>,
+    /// What is being said.
+    saying: Option<BoxFuture<'static, ()>>,
 }
 
 impl<'a> Words<'a> {
@@ -53,11 +59,18 @@ impl<'a> Words<'a> {
             credit: BURST,
             since: Instant::now(),
             pause: Box::pin(tokio::time::sleep_until(Instant::now())),
+            saying: None,
         }
     }
 
-    /// Waits until there is something to say, and says it.
+    /// Waits until there is something to say, and says it. Cancel-safe: what has begun to be said is said to its end by the next one, or by
+    /// [`Self::rest`].
     pub(crate) async fn speak(&mut self, updates: Option<&mut watch::Receiver<Update>>) {
+        if let Some(saying) = &mut self.saying {
+            saying.await;
+            self.saying = None;
+            return;
+        }
         let heard = async {
             match &self.hearing {
                 Some(hearing) => hearing.ear.next().await,
@@ -65,21 +78,21 @@ impl<'a> Words<'a> {
             }
         };
         let token = self.client.progress.clone();
-        match (updates, token) {
+        self.saying = match (updates, token) {
             (Some(updates), Some(token)) => tokio::select! {
-                news = heard => self.log(news).await,
+                news = heard => self.log(news),
                 () = rung(updates, &mut self.news, self.pause.as_mut()) => {
                     let params = params(token, &mut self.last, &updates.borrow_and_update());
                     self.news = false;
                     self.pay();
-                    let _ = self.client.peer.notify_progress(params).await;
+                    Some(self.progress(params))
                 }
             },
             _ => {
                 let news = heard.await;
-                self.log(news).await;
+                self.log(news)
             }
-        }
+        };
     }
 
     /// One notice is sent: says when the next one may be.
@@ -96,28 +109,45 @@ impl<'a> Words<'a> {
         self.pause.as_mut().reset(next);
     }
 
-    /// What is still to be said.
+    /// What is still to be said: the client hears it before the result.
     pub(crate) async fn rest(&mut self, updates: Option<&mut watch::Receiver<Update>>) {
-        if let (Some(updates), Some(token)) = (updates, self.client.progress.clone())
-            && (self.news || updates.has_changed().unwrap_or(false))
-        {
-            let params = params(token, &mut self.last, &updates.borrow_and_update());
-            let _ = self.client.peer.notify_progress(params).await;
-        }
-        while let Some(news) = self.hearing.as_ref().and_then(|hearing| hearing.ear.now()) {
-            self.log(news).await;
+        let told = async {
+            if let Some(saying) = self.saying.take() {
+                saying.await;
+            }
+            if let (Some(updates), Some(token)) = (updates, self.client.progress.clone())
+                && (self.news || updates.has_changed().unwrap_or(false))
+            {
+                let params = params(token, &mut self.last, &updates.borrow_and_update());
+                self.progress(params).await;
+            }
+            while let Some(news) = self.hearing.as_ref().and_then(|hearing| hearing.ear.now()) {
+                if let Some(saying) = self.log(news) {
+                    saying.await;
+                }
+            }
+        };
+        if timeout(LAST, told).await.is_err() {
+            tracing::debug!("a client did not read what was said of a call");
         }
     }
 
-    async fn log(&mut self, news: News) {
-        let News::Log(log) = news else { return };
+    fn progress(&self, params: ProgressNotificationParam) -> BoxFuture<'static, ()> {
+        let peer = self.client.peer.clone();
+        async move { drop(peer.notify_progress(params).await) }.boxed()
+    }
+
+    fn log(&mut self, news: News) -> Option<BoxFuture<'static, ()>> {
+        let News::Log(log) = news else { return None };
         if self.client.log.is_some() {
-            let _ = self.client.peer.notify_logging_message(message(log)).await;
-        } else if let Some(token) = self.client.progress.clone() {
-            let next = rising(&mut self.last, None);
-            let params = ProgressNotificationParam::new(token, next).with_message(log.text);
-            let _ = self.client.peer.notify_progress(params).await;
+            let peer = self.client.peer.clone();
+            let say = async move { drop(peer.notify_logging_message(message(log)).await) };
+            return Some(say.boxed());
         }
+        let token = self.client.progress.clone()?;
+        let next = rising(&mut self.last, None);
+        let params = ProgressNotificationParam::new(token, next).with_message(log.text);
+        Some(self.progress(params))
     }
 }
 
