@@ -141,7 +141,7 @@ mod tests {
             std::fs::write(directory.join(name), "").unwrap();
         }
         std::fs::write(&own.path, "").unwrap();
-        assert_eq!(sockets(&directory), [own.clone()]);
+        assert_eq!(sockets(&directory), std::slice::from_ref(&own));
         assert!(ancestors().starts_with(&[own.parent]));
     }
 
