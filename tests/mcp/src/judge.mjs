@@ -47,12 +47,9 @@ export function judge({ code, said, scenarios, several }, expected, warnings = {
     sum.passed += counts.passed;
     sum.failed += counts.failed;
     const wanted = expected[scenario];
-    if (wanted === undefined) {
-      wrong.push(`${scenario}: nothing is expected of it; was the suite changed?`);
-      continue;
-    }
+    if (wanted === undefined) wrong.push(`${scenario}: nothing is expected of it; was the suite changed?`);
     const mayBeSkipped = typeof wanted === 'string';
-    const [least, skipped] = mayBeSkipped ? [0, Infinity] : [wanted, 0];
+    const [least, skipped] = mayBeSkipped ? [0, Infinity] : [wanted ?? 0, 0];
     const allowed = warnings[scenario] ?? 0;
     const found = [
       [counts.failed > 0, 'failed'],
