@@ -86,6 +86,8 @@ pub fn fixture(name: &str) -> PathBuf {
                 "-p",
                 "crew",
                 "-p",
+                "showcase",
+                "-p",
                 "conformance",
                 "--target-dir",
             ])

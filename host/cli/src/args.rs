@@ -155,6 +155,9 @@ pub(crate) struct Demo {
     /// Leave the platform and a VM when it is over
     #[arg(long, conflicts_with = "swarm")]
     pub(crate) keep: bool,
+    /// Call the tools through `pi-vers mcp`, as a client of the Model Context Protocol
+    #[arg(long, conflicts_with_all = ["swarm", "keep"])]
+    pub(crate) mcp: bool,
     /// A job for this many agents, each on a VM of its own
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=64))]
     pub(crate) swarm: Option<u8>,

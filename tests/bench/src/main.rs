@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cases::{Context, bulk, end, exec, swarm, tree};
+use crate::cases::{Context, bulk, end, exec, mcp, swarm, tree};
 use crate::lab::Lab;
 use crate::original::Route;
 
@@ -66,6 +66,8 @@ enum Job {
     Cancel,
     /// Workers of a swarm, until all are ready.
     Swarm,
+    /// A tool that does nothing, by the Model Context Protocol.
+    Mcp,
 }
 
 fn main() -> ExitCode {
@@ -94,7 +96,28 @@ fn main() -> ExitCode {
     }
 }
 
+/// The job that needs no VM, and so no root and no sshd.
+fn measure_mcp(below: PathBuf, quick: bool) -> Outcome<Vec<report::Bar>> {
+    let scratch = tempfile::Builder::new()
+        .prefix("pv-bench-")
+        .tempdir_in(below)?;
+    mcp::measure(scratch.path(), quick)
+}
+
 async fn measure(arguments: Arguments) -> Outcome<()> {
+    let shared = Path::new("/dev/shm");
+    let below = match arguments.scratch {
+        Some(given) => given,
+        None if shared.is_dir() => shared.to_owned(),
+        None => std::env::temp_dir(),
+    };
+    if arguments.only == [Job::Mcp] {
+        report::processor();
+        let quick = arguments.quick;
+        let bars = tokio::task::spawn_blocking(move || measure_mcp(below, quick)).await??;
+        report::bars(&bars);
+        return Ok(());
+    }
     if !rustix::process::geteuid().is_root() {
         return Err("sshd lets nobody but root log in as root: run this as root".into());
     }
@@ -124,15 +147,9 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
             );
         }
     }
-    let shared = Path::new("/dev/shm");
-    let below = match arguments.scratch {
-        Some(given) => given,
-        None if shared.is_dir() => shared.to_owned(),
-        None => std::env::temp_dir(),
-    };
     let scratch = tempfile::Builder::new()
         .prefix("pv-bench-")
-        .tempdir_in(below)?;
+        .tempdir_in(&below)?;
 
     let wasm = ours::component()?;
     let lab = Lab::start(scratch.path()).await?;
@@ -175,6 +192,10 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
             Job::Cut => end::cut(&context).await?,
             Job::Cancel => end::cancel(&context).await?,
             Job::Swarm => swarm::spawn(&context).await?,
+            Job::Mcp => {
+                let (below, quick) = (below.clone(), context.quick);
+                tokio::task::spawn_blocking(move || measure_mcp(below, quick)).await??
+            }
         });
     }
     report::bars(&bars);

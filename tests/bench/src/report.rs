@@ -76,6 +76,51 @@ pub(crate) fn table(title: &str, unit: Unit, results: &[Result], against: &[&str
     }
 }
 
+/// What a server of the Model Context Protocol gave.
+#[derive(Default)]
+pub(crate) struct Server {
+    pub(crate) name: String,
+    /// From the start of the process to its first list of tools.
+    pub(crate) start: Series,
+    /// A call, with the server's processor time.
+    pub(crate) call: Series,
+    /// The most bytes of memory that it had.
+    pub(crate) memory: u64,
+}
+
+/// A table of servers.
+pub(crate) fn servers(title: &str, servers: &[Server]) {
+    println!(
+        "\n### {title}\n\n| server | start ms | least | call µs | p25 | p75 | p99 | server CPU µs a call | memory MiB | starts | calls | failed |"
+    );
+    println!("|---|{}", "---:|".repeat(11));
+    for server in servers {
+        let (start, call) = (&server.start, &server.call);
+        let ms = |part| shown(start.quantile(part), |s| s * 1e3);
+        let us = |part| shown(call.quantile(part), |s| s * 1e6);
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {:.0} | {} | {} | {} |",
+            server.name,
+            ms(0.5),
+            ms(0.0),
+            us(0.5),
+            us(0.25),
+            us(0.75),
+            us(0.99),
+            shown(call.cpu_each(), |s| s * 1e6),
+            server.memory as f64 / f64::from(1 << 20),
+            start.len(),
+            call.len(),
+            start.failures,
+        );
+    }
+    for Server { name, start, .. } in servers {
+        if let Some(why) = &start.first_failure {
+            println!("\nThe first failure of {name}: {}", why.replace('\n', " "));
+        }
+    }
+}
+
 fn shown(value: Option<f64>, unit: impl Fn(f64) -> f64) -> String {
     value.map_or_else(
         || "–".into(),
@@ -131,8 +176,8 @@ pub(crate) fn series<'a>(results: &'a [Result], name: &str) -> Option<&'a Series
     found.map(|result| &result.series)
 }
 
-/// What it was measured with.
-pub(crate) fn machine(scratch: &std::path::Path, agreed: &str, theirs: &str) {
+/// What it was measured on.
+pub(crate) fn processor() {
     let first = |file: &str| std::fs::read_to_string(file).unwrap_or_default();
     let processors = first("/proc/cpuinfo");
     let processor = processors
@@ -140,12 +185,17 @@ pub(crate) fn machine(scratch: &std::path::Path, agreed: &str, theirs: &str) {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, name)| name);
     let count = std::thread::available_parallelism().map_or(1, usize::from);
-    let commit = says("git", &["rev-parse", "--short", "HEAD"]);
     println!(
         "- {count} × {processor}; Linux {}",
         first("/proc/sys/kernel/osrelease").trim()
     );
     println!("- load average {} when it began", load());
+}
+
+/// And with what.
+pub(crate) fn machine(scratch: &std::path::Path, agreed: &str, theirs: &str) {
+    processor();
+    let commit = says("git", &["rev-parse", "--short", "HEAD"]);
     println!(
         "- {}; {}; {}; {}",
         says("ssh", &["-V"]),

@@ -1,10 +1,11 @@
 //! `pi-vers demo`: the main job, for real, on this machine.
 //!
 //! The local platform, the shipped components and the real SSH path; every step goes through `Session::call`, as a
-//! harness would. With `--swarm` the job is one for many agents, see `swarm`. A step that fails says why; steps that need it are skipped; the end always runs.
+//! harness would, or with `--mcp` through a server for clients of the Model Context Protocol. With `--swarm` the job is one for many agents, see `swarm`. A step that fails says why; steps that need it are skipped; the end always runs.
 
 mod board;
 mod bytes;
+mod client;
 mod image;
 mod leftovers;
 mod model;
@@ -44,6 +45,8 @@ struct Ground {
     temporary: tempfile::TempDir,
     /// Somebody else's platform, or one to keep: it is not ended.
     stays: bool,
+    /// The tools are a server's of the Model Context Protocol.
+    mcp: bool,
 }
 
 impl Ground {
@@ -65,6 +68,7 @@ impl Ground {
                 work: root.join("work"),
                 temporary,
                 stays: true,
+                mcp: options.mcp,
             });
         }
         let state = match &options.state {
@@ -84,6 +88,7 @@ impl Ground {
             work: root.join("work"),
             temporary,
             stays: false,
+            mcp: options.mcp,
         })
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use pi_vers_host::{CallError, Content, Session, ToolOutput, Update};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use uuid::Uuid;
 use vers_local::Endpoint;
 
 use super::Ground;
 use super::board::Told;
+use super::client::{self, Client};
 use super::plan::LIMIT;
 use super::swarm::{self, Swarm};
 use crate::failure::{Code, Failure};
@@ -22,6 +24,8 @@ pub(super) struct Stage<'a> {
     pub(super) interrupts: &'a Interrupts,
     pub(super) endpoint: Option<Endpoint>,
     pub(super) session: Option<Session>,
+    /// With `--mcp`: calls go to it instead.
+    pub(super) client: Option<Client>,
     /// VMs that are to be deleted, the first one first.
     pub(super) vms: Vec<String>,
     pub(super) vm: String,
@@ -55,6 +59,7 @@ impl<'a> Stage<'a> {
             interrupts,
             endpoint: None,
             session: None,
+            client: None,
             vms: Vec::new(),
             vm,
             home,
@@ -68,19 +73,16 @@ impl<'a> Stage<'a> {
         if self.ground.stays && !keep {
             // A platform that stays shall have nothing of a demo that was cancelled or failed.
             for vm in std::mem::take(&mut self.vms) {
-                if let Some(session) = &self.session {
-                    let _ = tokio::time::timeout(
-                        LIMIT,
-                        session
-                            .call("vers_vm_delete", json!({ "vmId": vm }))
-                            .outcome(),
-                    )
-                    .await;
+                if let Ok(mut call) = self.begin("vers_vm_delete", json!({ "vmId": vm })).await {
+                    let _ = tokio::time::timeout(LIMIT, call.outcome()).await;
                 }
             }
         }
         if let Some(session) = self.session.take() {
             session.end().await;
+        }
+        if let Some(client) = self.client.take() {
+            client.end().await?;
         }
         Ok(Kept {
             endpoint: self.endpoint.take(),
@@ -142,6 +144,14 @@ impl<'a> Stage<'a> {
             .ok_or_else(|| Failure::internal("there is no session"))
     }
 
+    /// Begins a call, wherever the tools are.
+    pub(super) async fn begin(&self, tool: &str, arguments: Value) -> Result<Running, Failure> {
+        Ok(match &self.client {
+            Some(client) => Running::Client(client.call(tool, arguments).await),
+            None => Running::Session(Box::new(self.session()?.call(tool, arguments))),
+        })
+    }
+
     /// Calls a tool, within the limit and until Ctrl-C.
     pub(super) async fn watched(
         &self,
@@ -149,8 +159,8 @@ impl<'a> Stage<'a> {
         arguments: Value,
         mut see: impl FnMut(&Update),
     ) -> Result<ToolOutput, Failure> {
-        let mut call = self.session()?.call(tool, arguments);
-        let (mut updates, canceller) = (call.updates(), call.canceller());
+        let mut call = self.begin(tool, arguments).await?;
+        let mut updates = call.updates();
         let limit = match self.swarm {
             Some(_) => swarm::LIMIT,
             None => LIMIT,
@@ -164,11 +174,11 @@ impl<'a> Stage<'a> {
                 outcome = call.outcome() => break outcome,
                 () = &mut late, if !timed_out => {
                     timed_out = true;
-                    canceller.cancel();
+                    call.cancel();
                 }
                 () = self.interrupts.wait(), if !given_up => {
                     given_up = true;
-                    canceller.cancel();
+                    call.cancel();
                 }
                 changed = updates.changed(), if live => match changed {
                     Ok(()) => see(&updates.borrow_and_update()),
@@ -187,6 +197,36 @@ impl<'a> Stage<'a> {
                 failure.message = format!("{tool}: {}", failure.message);
                 failure
             }),
+        }
+    }
+}
+
+/// A call under way.
+pub(super) enum Running {
+    Session(Box<pi_vers_host::Call>),
+    Client(client::Call),
+}
+
+impl Running {
+    pub(super) fn updates(&self) -> watch::Receiver<Update> {
+        match self {
+            Self::Session(call) => call.updates(),
+            Self::Client(call) => call.updates(),
+        }
+    }
+
+    pub(super) fn cancel(&mut self) {
+        match self {
+            Self::Session(call) => call.canceller().cancel(),
+            Self::Client(call) => call.cancel(),
+        }
+    }
+
+    /// Cancel-safe.
+    pub(super) async fn outcome(&mut self) -> Result<ToolOutput, CallError> {
+        match self {
+            Self::Session(call) => call.outcome().await,
+            Self::Client(call) => call.outcome().await,
         }
     }
 }
