@@ -2,9 +2,9 @@
 # Makes a bundle and asks the official tool what it thinks of it: its manifest is valid, it unpacks to this very program, and that serves.
 # PI_VERS_BIN names the binary. npm's traffic is the only one.
 set -euo pipefail
-cd "$(dirname "$0")"
 : "${PI_VERS_BIN:?name the pi-vers binary to test}"
 binary=$(realpath "$PI_VERS_BIN")
+cd "$(dirname "$0")"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 export HOME=$scratch/home
