@@ -260,7 +260,7 @@ pub(crate) struct Mcp {
     /// A name by which clients may call this machine, besides its address and localhost
     #[arg(long, value_name = "NAME", requires = "http")]
     pub(crate) allow_host: Vec<String>,
-    /// The origin of a web page that may use it, for example https://app.example.com:443; without one none may
+    /// The origin of a web page that may use it, for example <https://app.example.com:443>; without one none may
     #[arg(long, value_name = "ORIGIN", requires = "http")]
     pub(crate) allow_origin: Vec<String>,
     /// Load extensions anew when a file given with --extension, or the policy, has changed

@@ -4,7 +4,7 @@
 //! the wrong machine. Claude Code asks a hook before each such call. It is answered by the process that knows the active VM, so there is no
 //! file with a state that another session could read, plant or leave behind:
 //!
-//! - a hook of the type `mcp_tool` calls the tool [`TOOL`] of the running server ([`route`]);
+//! - a hook of the type `mcp_tool` calls the tool [`TOOL`] of the running server ([`route()`]);
 //! - older versions run `pi-vers hook pre-tool-use`, which finds the server of the same client by a socket and asks it ([`ask`], [`serve`]).
 //!
 //! Whatever goes wrong, the call is allowed: a hook that blocks for no reason makes a client useless.
