@@ -21,7 +21,7 @@ function scenario(sdk, transport) {
   let home, server, peer;
 
   before(async () => {
-    home = new Home('showcase');
+    home = new Home('showcase', 'conformance');
     if (transport === 'http') {
       server = await HttpServer.start(home);
       peer = await sdk.http(server.url);
@@ -168,6 +168,15 @@ function scenario(sdk, transport) {
     assert.equal((await peer.readResource(widget.uri)).contents[0].text, 'all is well');
     await listening.close();
     await assert.rejects(peer.readResource('pi-vers://nothing'), error => [-32602, -32002].includes(error.code));
+  });
+
+  test('the client hears that there are other tools and prompts', async () => {
+    const listening = await peer.listen({});
+    for (const list of ['tools', 'prompts']) {
+      await peer.call(`test_trigger_${list.slice(0, -1)}_change`);
+      await peer.changed.find(`other ${list}`, one => one.method === `notifications/${list}/list_changed`);
+    }
+    await listening.close();
   });
 
   test('a command is a prompt, with completions and a question', async () => {

@@ -1,6 +1,7 @@
 //! Streamable HTTP: who may ask, from where, how much, and that sessions share nothing.
 
 use std::io::Read as _;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -312,25 +313,49 @@ fn sessions_share_nothing() {
 fn a_cancel_and_a_closed_stream_stop_a_call() {
     let home = Home::new();
     let server = Server::start(&home, &["showcase"], &[]);
-    let mut session = Session::open(&server);
     let mut wait = call("show_wait", json!({ "ms": 3_600_000 }));
     wait["_meta"] = json!({ "progressToken": "waits" });
+    let deadline = Instant::now() + DEADLINE;
+
+    let mut session = Session::open(&server);
     let body = json!({ "jsonrpc": "2.0", "id": "long", "method": "tools/call", "params": wait });
-    let mut stream = session.request(&body).begin();
+    let stream = begun(&session.request(&body));
+    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "long" } });
+    assert_eq!(session.request(&cancel).send().status, 202);
+    while session.call("show_cancelled", json!({})) != "1 cancelled, 0 waiting" {
+        assert!(Instant::now() < deadline, "the cancel did not arrive");
+    }
+    drop(stream);
+
+    // In the newer era the end of the stream is the cancel.
+    let token = wait["_meta"].take();
+    let mut body = modern(1, "tools/call", wait);
+    body["params"]["_meta"]["progressToken"] = token["progressToken"].clone();
+    drop(begun(&server.post(&body)));
+    let told = || {
+        let body = modern(2, "tools/call", call("show_cancelled", json!({})));
+        let answer = server.post(&body).send().messages().pop().unwrap();
+        said(&answer["result"]).to_owned()
+    };
+    while told() != "1 cancelled, 0 waiting" {
+        assert!(
+            Instant::now() < deadline,
+            "the closed stream stopped nothing"
+        );
+    }
+}
+
+/// Sends a call that reports progress, and waits until it does.
+fn begun(request: &Request) -> TcpStream {
+    let mut stream = request.begin();
     let mut seen = Vec::new();
-    // It has begun once it says so.
     while !String::from_utf8_lossy(&seen).contains("notifications/progress") {
         let mut piece = [0; 4096];
         let read = stream.read(&mut piece).unwrap();
         assert_ne!(read, 0, "{}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&piece[..read]);
     }
-    let cancel = json!({ "jsonrpc": "2.0", "method": "notifications/cancelled", "params": { "requestId": "long" } });
-    assert_eq!(session.request(&cancel).send().status, 202);
-    let deadline = Instant::now() + DEADLINE;
-    while session.call("show_cancelled", json!({})) != "1 cancelled, 0 waiting" {
-        assert!(Instant::now() < deadline, "the cancel did not arrive");
-    }
+    stream
 }
 
 #[test]
