@@ -13,6 +13,7 @@ use crate::request::{Access, ClientVerb, Request, SessionVerb, UiVerb, VmVerb};
 use crate::rules::{Rules, list};
 
 mod details;
+mod grounds;
 mod platform;
 mod system;
 
@@ -51,7 +52,7 @@ impl Grants {
 }
 
 fn question(request: &Request<'_>, mut refused: Denial) -> Decision {
-    let details = details::details(request);
+    let details = details::details(request, &str::to_owned);
     if details.iter().map(|(_, value)| value.len()).sum::<usize>() > READABLE {
         refused.why = Some("too long to be shown to the person who would have to allow it".into());
         return Decision::Deny(refused);
