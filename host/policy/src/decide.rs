@@ -13,6 +13,7 @@ use crate::request::{Access, ClientVerb, Request, SessionVerb, UiVerb, VmVerb};
 use crate::rules::{Rules, list};
 
 mod details;
+mod grounds;
 mod platform;
 mod system;
 
@@ -51,7 +52,7 @@ impl Grants {
 }
 
 fn question(request: &Request<'_>, mut refused: Denial) -> Decision {
-    let details = details::details(request);
+    let details = details::details(request, &str::to_owned);
     if details.iter().map(|(_, value)| value.len()).sum::<usize>() > READABLE {
         refused.why = Some("too long to be shown to the person who would have to allow it".into());
         return Decision::Deny(refused);
@@ -183,12 +184,19 @@ impl Rules {
             Request::Bus { topic } => {
                 named(self.bus.hold(topic), "bus", "use the bus topic", topic)
             }
-            Request::Event { name } => named(
-                self.events.hold(name),
-                "events",
-                "see and answer the event",
-                name,
-            ),
+            Request::Event { name } if self.events.hold(name) => Ok(()),
+            Request::Event { name } => {
+                // The line repeats the defaults, which writing the key would take away.
+                let all = self.events.0.iter().map(String::as_str).chain([name]);
+                let refusal = Refusal::new(
+                    "events",
+                    format!("see and answer the event {}", brief(name)),
+                );
+                Err(refusal.fix(
+                    format!("add {} to events", quoted(name)),
+                    format!("events = {}", list(all)),
+                ))
+            }
             Request::ReplaceTool { name } => {
                 named(self.replace.hold(name), "replace", "replace the tool", name)
             }

@@ -73,6 +73,21 @@ impl Denial {
     }
 }
 
+/// Why a request is allowed: one rule of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ground {
+    /// The file.
+    pub origin: String,
+    /// The narrowest part of a line of TOML that would allow it by itself (`vms = ["delete"]`), or `default` for what needs none.
+    pub rule: String,
+}
+
+impl fmt::Display for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} in {}", self.rule, visible(&self.origin))
+    }
+}
+
 /// What a human is asked. Every text is safe to print.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {

@@ -72,7 +72,7 @@ mod rules;
 mod web;
 
 pub use contract::REQUESTS;
-pub use decision::{Decision, Denial, Fix, Question, is_deceptive, visible};
+pub use decision::{Decision, Denial, Fix, Ground, Question, is_deceptive, visible};
 pub use digest::{Digest, DigestError};
 pub use limits::{LIMITS, LimitInfo, Limits, Unit};
 pub use paths::{PathError, normalise};

@@ -380,4 +380,54 @@ impl Request<'_> {
             Self::Fleet { .. } => Kind::Fleet,
         }
     }
+    /// The capability as denials and `ask` name it: `vms.delete`, `process`, `shell.files`.
+    pub fn capability(&self) -> String {
+        match self {
+            Self::Log => "log".into(),
+            Self::Timers => "timers".into(),
+            Self::OwnHandle => "handle".into(),
+            Self::Vms { verb } | Self::Vm { verb, .. } => format!("vms.{verb}"),
+            Self::VmLabels { .. } => "vms.labels".into(),
+            Self::ShellConnect { .. } | Self::ShellSpawn { .. } => "shell".into(),
+            Self::ShellFollow { .. } | Self::VmFile { .. } => "shell.files".into(),
+            Self::ForwardPort { .. } => "shell.ports".into(),
+            Self::Process { .. } => "process".into(),
+            Self::LocalFile { .. } => "files".into(),
+            Self::Http { .. } => "http".into(),
+            Self::HttpAddress { .. } => "http.address".into(),
+            Self::Variable { .. } => "environment".into(),
+            Self::Secret { .. } => "secrets".into(),
+            Self::Store => "store".into(),
+            Self::Ui { verb } => format!("ui.{verb}"),
+            Self::Client { verb } => format!("client.{verb}"),
+            Self::Session { verb } => format!("session.{verb}"),
+            Self::Bus { .. } => "bus".into(),
+            Self::Event { .. } => "events".into(),
+            Self::ReplaceTool { .. } => "replace".into(),
+            Self::Fleet { verb } => format!("fleet.{verb}"),
+        }
+    }
+
+    /// Whether this is allowed whatever the policy says, so that nothing is judged.
+    pub fn is_always_allowed(&self) -> bool {
+        match self {
+            Self::Log | Self::Timers | Self::OwnHandle => true,
+            Self::Ui { verb } => matches!(
+                verb,
+                UiVerb::Available | UiVerb::Notify | UiVerb::Status | UiVerb::Widget
+            ),
+            Self::Client { verb } => matches!(verb, ClientVerb::Offers | ClientVerb::ListChanged),
+            Self::Session { verb } => matches!(
+                verb,
+                SessionVerb::WorkingDirectory
+                    | SessionVerb::Id
+                    | SessionVerb::Flag
+                    | SessionVerb::ActiveTools
+                    | SessionVerb::AllTools
+                    | SessionVerb::IsIdle
+            ),
+            Self::Fleet { verb } => *verb == FleetVerb::Available,
+            _ => false,
+        }
+    }
 }

@@ -11,6 +11,7 @@ use crate::paths::Place;
 use crate::request::{Access, ClientVerb, FleetVerb, SessionVerb, UiVerb, Vm, VmVerb};
 use crate::web::HttpRule;
 
+mod broad;
 mod write;
 
 pub(crate) use write::{list, mode};

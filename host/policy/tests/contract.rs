@@ -227,26 +227,182 @@ fn describing_allows_the_log_alone() {
     assert!(!grants.sees(&common::vm(common::ID, &[], true)));
 }
 
+/// The line of the policy that a denial tells people to write, read from its words alone: from `… in policy.toml` without grants.
+fn line_in(message: &str) -> Option<String> {
+    let (_, fix) = message.split_once(": add ")?;
+    let fix = fix.strip_suffix(" of [extension.x] in policy.toml")?;
+    match fix.rsplit_once(" to ") {
+        Some((item, key)) if !key.contains(' ') => Some(format!("{key} = [{item}]")),
+        _ => Some(fix.to_owned()),
+    }
+}
+
 #[test]
 fn adding_the_rule_that_a_denial_names_allows_the_request() {
     with_samples(|request, by_default| {
-        if by_default
-            || matches!(
-                request,
-                Request::VmLabels { .. }
-                    | Request::Vm {
-                        verb: VmVerb::Labels,
-                        ..
-                    }
-            )
-        {
+        // That one the host would have to ask as `VmLabels`: no rule can allow it.
+        let nobody_asks = matches!(
+            request,
+            Request::Vm {
+                verb: VmVerb::Labels,
+                ..
+            }
+        );
+        if by_default || nobody_asks {
             return;
         }
         let denial = common::denial(common::grants("").decide(request));
+        let message = denial.to_string();
+        let said = line_in(&message).unwrap_or_else(|| panic!("no line in {message}"));
         let rule = denial.fix.expect("a rule").rule;
-        let decision = common::grants(&rule).decide(request);
-        assert!(decision.is_allowed(), "{rule}: {decision:?}");
+        for line in [said, rule] {
+            let decision = common::grants(&line).decide(request);
+            assert!(decision.is_allowed(), "{line}: {decision:?}");
+        }
     });
+}
+
+#[test]
+fn a_denial_and_its_request_name_the_same_capability() {
+    with_samples(|request, _| {
+        if let Decision::Deny(denial) = common::grants("").decide(request) {
+            assert_eq!(denial.capability, request.capability());
+        }
+    });
+}
+
+#[test]
+fn what_is_always_allowed_cannot_be_taken_away_and_all_else_can() {
+    let least = "ui = []\nclient = []\nsession = []\nevents = []\nstore = false";
+    with_samples(|request, _| {
+        assert_eq!(
+            common::grants(least).decide(request).is_allowed(),
+            request.is_always_allowed(),
+            "{request:?}"
+        );
+    });
+}
+
+#[test]
+fn the_ground_of_what_is_allowed_is_the_rule_alone_and_allows_it() {
+    let all: Vec<&str> = VmVerb::ALL.iter().map(|verb| verb.name()).collect();
+    let much = format!(
+        r#"
+vms = {{ verbs = {all:?}, scope = ["label:a=b", "own"] }}
+shell = {{ vms = ["label:a=b", "own"], commands = ["ls", "true"], files = "ro", ports = [80] }}
+process = [{{ program = "/usr/bin/git", args = "any" }}, {{ program = "/usr/bin/true", args = ["--help", ""] }}]
+files = [{{ path = "/etc", mode = "ro" }}, {{ path = ".", mode = "ro" }}]
+http = ["https://a.example/", {{ url = "https://example.com/*", addresses = ["127.0.0.1"] }}]
+secrets = ["KEY -> vm env", "KEY -> child env", "KEY -> http https://example.com"]
+environment = ["A", "PI_PATH"]
+ui = ["select", "confirm", "input", "edit"]
+client = ["form", "sampling", "roots"]
+session = ["send-message", "send-user-message", "set-active-tools", "run-built-in", "append-entry", "entries"]
+fleet = ["golden", "build-golden", "register", "deregister", "members"]
+bus = ["s", "t"]
+events = ["agent-start", "context"]
+replace = ["bash", "read"]
+"#
+    );
+    let grants = common::grants(&much);
+    with_samples(|request, by_default| {
+        let denied = !grants.decide(request).is_allowed();
+        let grounds = grants.grounds(request);
+        if denied {
+            assert!(grounds.is_empty(), "{request:?}");
+            return;
+        }
+        let [ground] = grounds.as_slice() else {
+            panic!("{grounds:?}");
+        };
+        assert_eq!(ground.rule == "default", by_default, "{ground}");
+        assert_eq!(ground.origin, "policy.toml");
+        if by_default {
+            return;
+        }
+        for other in [
+            "label:a=b",
+            "\"ls\"",
+            "git",
+            "--help",
+            "/etc",
+            "a.example",
+            "\"A\"",
+            "\"s\"",
+            "agent-start",
+            "\"read\"",
+        ] {
+            let whole_scope = request.kind() == Kind::Vms && other.starts_with("label");
+            assert!(whole_scope || !ground.rule.contains(other), "{ground}");
+        }
+        let alone = common::grants(&ground.rule);
+        assert!(alone.decide(request).is_allowed(), "{ground}");
+    });
+    // A project's file that narrows is named, too.
+    let project = Policy::parse_project(
+        "[extension.x]\nvms = [\"list\", \"create\"]",
+        "pi-vers.toml",
+    )
+    .unwrap();
+    let narrowed = common::granted(&common::policy(&much).narrowed_by(project));
+    let grounds = narrowed.grounds(&Request::Vms { verb: VmVerb::List });
+    let said: Vec<String> = grounds.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "vms = { verbs = [\"list\"], scope = [\"label:a=b\", \"own\"] } in policy.toml",
+            "vms = [\"list\"] in pi-vers.toml"
+        ]
+    );
+}
+
+#[test]
+fn facts_are_cleaned_before_they_are_quoted() {
+    let canary = "pass\"word\\1";
+    let argv = common::strings(&["curl", &format!("--oauth2-bearer={canary}")]);
+    let labels = common::labels(&[("k", canary)]);
+    let vm = common::vm(common::ID, &labels, true);
+    let clean = |text: &str| text.replace(canary, "[redacted]");
+    for request in [
+        Request::ShellSpawn {
+            vm,
+            command: Command::Argv(&argv),
+            working_directory: Some(canary),
+            env: &[canary],
+        },
+        Request::ShellSpawn {
+            vm,
+            command: Command::Shell(canary),
+            working_directory: None,
+            env: &[],
+        },
+        Request::Vm {
+            verb: VmVerb::Get,
+            vm,
+        },
+        Request::VmLabels {
+            vm,
+            labels: &labels,
+        },
+        Request::Process {
+            program: Path::new("/bin/sh"),
+            args: &argv,
+            working_directory: Path::new(canary),
+            env: &[],
+        },
+        Request::LocalFile {
+            path: Path::new(canary),
+            access: Access::Read,
+        },
+        Request::Bus { topic: canary },
+    ] {
+        let facts = request.facts(&clean);
+        let text = format!("{facts:?}");
+        assert!(
+            text.contains("[redacted]") && !text.contains("word"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use wasmtime::component::{Access, Accessor, GuestTaskId, HasSelf, ResourceTable}
 use wasmtime::{AsContextMut, ResourceLimiter};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use crate::audit::{Auditor, Tally, Verdict};
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::owner::Owner;
 use crate::services::Services;
@@ -25,6 +26,7 @@ pub(crate) struct Guest {
     pub(crate) grants: Arc<Grants>,
     /// `None` while the extension describes itself: then everything is denied.
     pub(crate) services: Option<Arc<Services>>,
+    auditor: Option<Arc<Auditor>>,
     /// Room for processes, here and on VMs together.
     processes: Arc<Semaphore>,
     owners: HashMap<GuestTaskId, Arc<Owner>>,
@@ -38,6 +40,7 @@ impl Guest {
         grants: Arc<Grants>,
         limits: Limits,
         services: Option<Arc<Services>>,
+        auditor: Option<Arc<Auditor>>,
         root: Arc<Owner>,
     ) -> Self {
         let mut table = ResourceTable::new();
@@ -49,6 +52,7 @@ impl Guest {
             limits,
             grants,
             services,
+            auditor,
             processes: Arc::new(Semaphore::new(
                 usize::try_from(limits.processes).map_or(Semaphore::MAX_PERMITS, |most| {
                     most.min(Semaphore::MAX_PERMITS)
@@ -84,7 +88,12 @@ impl Guest {
                 "an extension may do nothing while it describes itself".into(),
             ));
         }
-        permit(&self.name, &self.grants, request)
+        let decision = self.grants.decide(request);
+        // A request that waits for nothing is made wherever the guest is: whose call that is for is not known here.
+        if let Some(auditor) = &self.auditor {
+            auditor.decided(&self.grants, request, &Verdict::of(&decision), None);
+        }
+        permit(&self.name, request, decision)
     }
 
     /// The session's services, or the denial of the describing phase.
@@ -95,10 +104,10 @@ impl Guest {
     }
 }
 
-/// Asks the policy and writes the answer down. What the policy leaves open counts as no here; imports
+/// Acts on the policy's answer. What the policy leaves open counts as no here; imports
 /// that can wait ask the harness instead, see [`Ask::permit`].
-fn permit(name: &str, grants: &Grants, request: &Request<'_>) -> Result<(), WitError> {
-    match grants.decide(request) {
+fn permit(name: &str, request: &Request<'_>, decision: Decision) -> Result<(), WitError> {
+    match decision {
         Decision::Allow => {
             tracing::trace!(target: "audit", extension = name, request = ?request.kind(), "allowed");
             Ok(())
@@ -130,6 +139,7 @@ pub(crate) struct Ask {
     pub(crate) grants: Arc<Grants>,
     pub(crate) limits: Limits,
     pub(crate) services: Arc<Services>,
+    pub(crate) auditor: Option<Arc<Auditor>>,
     processes: Arc<Semaphore>,
 }
 
@@ -153,18 +163,29 @@ impl Ask {
             grants: guest.grants.clone(),
             limits: guest.limits,
             services: guest.services()?,
+            auditor: guest.auditor.clone(),
             processes: guest.processes.clone(),
         })
     }
 
     /// The policy's word; what it leaves open, the harness's user decides.
     pub(crate) async fn permit(&self, request: &Request<'_>) -> Result<(), WitError> {
-        if let Decision::Ask(question) = self.grants.decide(request) {
+        let decision = self.grants.decide(request);
+        if let Decision::Ask(question) = &decision {
             let asked = self
                 .services
                 .harness
                 .approve(&self.name, &question.to_string());
-            let yes = self.owner.race(asked).await?;
+            let answer = self.owner.race(asked).await;
+            self.record(
+                request,
+                &match answer {
+                    Ok(true) => Verdict::AskYes(&question.refused),
+                    // Also when the call was given up before anybody answered.
+                    Ok(false) | Err(_) => Verdict::AskNo(&question.refused),
+                },
+            );
+            let yes = answer?;
             tracing::info!(target: "audit", extension = &*self.name, request = ?request.kind(), %question, yes, "asked");
             return if yes {
                 Ok(())
@@ -175,7 +196,20 @@ impl Ask {
                 )))
             };
         }
-        permit(&self.name, &self.grants, request)
+        self.record(request, &Verdict::of(&decision));
+        permit(&self.name, request, decision)
+    }
+
+    fn record(&self, request: &Request<'_>, verdict: &Verdict<'_>) {
+        if let Some(auditor) = &self.auditor {
+            auditor.decided(&self.grants, request, verdict, self.owner.call());
+        }
+    }
+
+    /// Counts the bytes of a use for the audit log.
+    pub(crate) fn tally(&self, capability: &'static str) -> Option<Tally> {
+        let auditor = self.auditor.clone()?;
+        Some(Tally::new(auditor, capability, self.owner.call()))
     }
 
     /// A place for one more process, to be held as long as it runs.

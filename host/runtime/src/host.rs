@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use vers_client::{Api, Environment, Fleet, Overrides, Settings, Ssh, SshOptions};
 use wasmtime::component::Linker;
 
+use crate::audit::Audit;
 use crate::capability;
 use crate::engine::{Cache, Engine};
 use crate::error::Error;
@@ -33,6 +34,7 @@ struct Inner {
     ssh: Ssh,
     fleet: Fleet,
     secrets: Arc<Secrets>,
+    audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
 }
 
@@ -52,6 +54,7 @@ pub struct HostBuilder {
     policy: Policy,
     settings: Option<Settings>,
     secrets: Option<Arc<Secrets>>,
+    audit: Option<Arc<dyn Audit>>,
 }
 
 impl std::fmt::Debug for HostBuilder {
@@ -100,6 +103,13 @@ impl HostBuilder {
         self
     }
 
+    /// Where every judged use of a capability is recorded, for example an [`AuditFile`](crate::AuditFile). Without it: nowhere.
+    #[must_use]
+    pub fn audit(mut self, audit: Arc<dyn Audit>) -> Self {
+        self.audit = Some(audit);
+        self
+    }
+
     /// Builds the host. Connects nowhere and runs nothing yet.
     ///
     /// # Errors
@@ -138,6 +148,7 @@ impl HostBuilder {
             ssh,
             fleet,
             secrets,
+            audit: self.audit,
             state,
         })))
     }
@@ -246,7 +257,7 @@ impl Host {
         Services::new(
             harness,
             (inner.api.clone(), inner.ssh.clone(), inner.fleet.clone()),
-            inner.secrets.clone(),
+            (inner.secrets.clone(), inner.audit.clone()),
             inner.state.clone(),
             flags,
         )

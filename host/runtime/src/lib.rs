@@ -21,6 +21,7 @@
 //! to the call that made it, and ended with it.
 
 mod actor;
+mod audit;
 mod bindings;
 mod budget;
 mod capability;
@@ -41,6 +42,7 @@ mod session;
 mod slot;
 mod types;
 
+pub use audit::{Audit, AuditFile, AuditFileError, AuditRecord};
 pub use client::{ClientAnswers, Listing, Question, QuestionKind};
 pub use content::{Audio, Content, Image, ResourceBody, ResourceContents, ResourceLink};
 pub use error::{CallError, Error, Problem, Refusal};

@@ -6,12 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use pi_vers_policy::Digest;
 use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use vers_client::{Api, Fleet, Ssh};
 
+use crate::audit::{Audit, Auditor};
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::budget::Budget;
 use crate::harness::Harness;
@@ -42,6 +44,7 @@ pub(crate) struct Services {
     pub(crate) fleet: Fleet,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) bus: Bus,
+    audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
     /// The flags each extension declared, with their defaults.
     flags: HashMap<String, BTreeMap<String, FlagValue>>,
@@ -54,7 +57,7 @@ impl Services {
     pub(crate) fn new(
         harness: Arc<dyn Harness>,
         (api, ssh, fleet): (Api, Ssh, Fleet),
-        secrets: Arc<Secrets>,
+        (secrets, audit): (Arc<Secrets>, Option<Arc<dyn Audit>>),
         state: PathBuf,
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
     ) -> (Self, mpsc::Receiver<Message>) {
@@ -71,6 +74,7 @@ impl Services {
             ssh,
             fleet,
             secrets,
+            audit,
             state,
             flags,
             tools: OnceLock::new(),
@@ -78,6 +82,15 @@ impl Services {
             stores: Mutex::new(HashMap::new()),
         };
         (services, messages)
+    }
+
+    /// Who records what this extension does, if anybody does.
+    pub(crate) fn auditor(&self, extension: Arc<str>, digest: Digest) -> Option<Arc<Auditor>> {
+        let sink = self.audit.clone()?;
+        let (secrets, harness) = (self.secrets.clone(), self.harness.clone());
+        Some(Arc::new(Auditor::new(
+            sink, secrets, harness, extension, digest,
+        )))
     }
 
     /// Names of all tools of the session.

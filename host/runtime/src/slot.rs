@@ -159,6 +159,8 @@ impl Slot {
             self.grants.clone(),
             *self.grants.limits(),
             Some(self.services.clone()),
+            self.services
+                .auditor(self.name().into(), self.extension.digest()),
             Owner::new(format!("extension {}", self.name()), &self.stop, None, None),
         );
         let actor = Arc::new(Actor::start(&self.engine, &self.extension, guest));

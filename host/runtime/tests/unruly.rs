@@ -9,6 +9,8 @@
 
 mod support;
 
+#[path = "unruly/audit.rs"]
+mod audit;
 #[path = "unruly/environment.rs"]
 mod environment;
 #[path = "unruly/fleet.rs"]
@@ -712,6 +714,20 @@ async fn every_import_function_is_denied_without_a_grant() {
         } else {
             assert!(answer.starts_with("Error::Denied"), "{function}: {answer}");
             assert!(answer.contains("unruly"), "a denial says who: {answer}");
+            // And it holds the line that would allow it: `… : add ITEM to KEY of [extension.unruly] in the test`.
+            let message = answer.replace("\\\"", "\"");
+            let fix = message
+                .split_once(": add ")
+                .and_then(|(_, fix)| fix.split_once(" of [extension.unruly] in the test"));
+            let (fix, _) = fix.unwrap_or_else(|| panic!("{function}: no line in {answer}"));
+            let line = match fix.rsplit_once(" to ") {
+                Some((item, key)) => format!("{key} = [{item}]"),
+                None => fix.to_owned(),
+            };
+            let section = format!("[extension.unruly]\ndigest = \"shipped\"\n{line}");
+            if let Err(why) = Policy::parse(&section, "policy.toml") {
+                panic!("{function}: {why} in {line}");
+            }
         }
     }
     assert!(tried > 40, "only {tried} functions were tried");

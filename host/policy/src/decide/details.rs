@@ -2,10 +2,25 @@
 
 use std::path::Path;
 
-use crate::decision::{quoted, visible};
+use crate::decision;
 use crate::request::{Command, Request, SecretUse, Vm};
 
-pub(super) fn details(request: &Request<'_>) -> Vec<(&'static str, String)> {
+impl Request<'_> {
+    /// The facts, by name: program, arguments, directory, environment names, VM, URL. Every text is whole and safe to print.
+    ///
+    /// `clean` sees each text before it is quoted or escaped: what looks for values, such as a redactor of secrets, finds them there as
+    /// they are.
+    pub fn facts(&self, clean: &dyn Fn(&str) -> String) -> Vec<(&'static str, String)> {
+        details(self, clean)
+    }
+}
+
+pub(super) fn details(
+    request: &Request<'_>,
+    clean: &dyn Fn(&str) -> String,
+) -> Vec<(&'static str, String)> {
+    let visible = |text: &str| decision::visible(&clean(text));
+    let quoted = |text: &str| decision::quoted(&clean(text));
     let path = |path: &Path| visible(&path.to_string_lossy());
     let words = |words: &[String]| {
         words
@@ -99,9 +114,10 @@ pub(super) fn details(request: &Request<'_>) -> Vec<(&'static str, String)> {
             match to {
                 SecretUse::ChildEnv { program } => ("into the environment of", path(program)),
                 SecretUse::VmEnv => ("into the environment of", "a command on a VM".into()),
-                SecretUse::HttpHeader { url } => {
-                    ("into a header for", url.origin().ascii_serialization())
-                }
+                SecretUse::HttpHeader { url } => (
+                    "into a header for",
+                    visible(&url.origin().ascii_serialization()),
+                ),
             },
         ],
         Request::Ui { verb } => vec![("operation", verb.to_string())],

@@ -121,6 +121,9 @@ async fn run(
             copying.await
         }
     };
+    if let (Ok(summary), Some(tally)) = (&summary, ask.tally("files")) {
+        tally.add(summary.bytes);
+    }
     summary.map(CopySummary::from).map_err(Error::from)
 }
 

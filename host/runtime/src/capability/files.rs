@@ -248,7 +248,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         match Ask::with(&mut access) {
             Ok(ask) => {
                 let owner = ask.owner.clone();
+                let tally = ask.tally("files");
                 let (source, judged) = bytes(ask, at, range);
+                let source = streams::counted(source, tally);
                 streams::outgoing_checked(access, owner, judged, source)
             }
             Err(denied) => streams::failed(access, denied),
@@ -267,6 +269,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let ask = Ask::of(accessor)?;
             let expect = digest(options.expect)?;
+            let tally = ask.tally("files");
             match place(&ask, at, Want::Write).await? {
                 Place::Here { root, path } => {
                     let options = local::WriteOptions {
@@ -274,8 +277,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                         mode: options.mode,
                         expect_sha256: expect,
                     };
-                    ask.race(root.write(&path, streams::stream(data).map(Ok), options))
-                        .await
+                    ask.race(root.write(
+                        &path,
+                        streams::counted(streams::stream(data).map(Ok), tally),
+                        options,
+                    ))
+                    .await
                 }
                 Place::OnVm { files, path } => {
                     let options = remote::WriteOptions {
@@ -283,8 +290,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                         mode: options.mode,
                         expect_sha256: expect,
                     };
-                    ask.race(files.write(&path, streams::stream(data).map(Ok), options))
-                        .await
+                    ask.race(files.write(
+                        &path,
+                        streams::counted(streams::stream(data).map(Ok), tally),
+                        options,
+                    ))
+                    .await
                 }
             }
         }

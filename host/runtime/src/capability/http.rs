@@ -15,6 +15,7 @@ use url::Url;
 use wasmtime::component::{Accessor, FutureReader, HasSelf, StreamReader};
 
 use super::streams;
+use crate::audit::{Auditor, Verdict};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::http::{
     HeaderValue, Host, HostWithStore, Request as WitRequest, Response,
@@ -27,14 +28,23 @@ impl Host for Guest {}
 struct Judge {
     /// The URL of the hop that is being judged.
     hop: Mutex<Option<Url>>,
+    /// The first hop: judged before the egress began, perhaps by a person.
+    first: Url,
     grants: Arc<Grants>,
+    auditor: Option<Arc<Auditor>>,
+    call: Option<String>,
     method: String,
     secrets: Vec<String>,
 }
 
 impl Judge {
     fn decide(&self, request: &Request<'_>) -> Result<(), SystemError> {
-        match self.grants.decide(request) {
+        let decision = self.grants.decide(request);
+        if let Some(auditor) = &self.auditor {
+            let verdict = Verdict::of(&decision);
+            auditor.decided(&self.grants, request, &verdict, self.call.as_deref());
+        }
+        match decision {
             Decision::Allow => Ok(()),
             Decision::Deny(denial) => Err(SystemError::new(Kind::Denied, denial.to_string())),
             Decision::Ask(question) => {
@@ -47,6 +57,9 @@ impl Judge {
 impl egress::Judge for Judge {
     fn url(&self, url: &Url) -> Result<(), SystemError> {
         *self.hop.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
+        if *url == self.first {
+            return Ok(());
+        }
         self.decide(&Request::Http {
             method: &self.method,
             url,
@@ -122,6 +135,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             }
             let judge = Judge {
                 hop: Mutex::new(None),
+                first: url,
+                auditor: ask.auditor.clone(),
+                call: ask.owner.call().map(str::to_owned),
                 grants: ask.grants.clone(),
                 method: request.method.clone(),
                 secrets,
@@ -148,7 +164,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                             access,
                             ask.owner.clone(),
                             async { Ok(()) },
-                            response.body,
+                            streams::counted(response.body, ask.tally("http")),
                         )
                     })?;
                 Ok(Ok(Response {

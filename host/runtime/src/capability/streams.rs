@@ -16,6 +16,7 @@ use wasmtime::component::{
 };
 use wasmtime::{AsContextMut, StoreContextMut};
 
+use crate::audit::Tally;
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::guest::{Guest, Has};
 use crate::owner::Owner;
@@ -87,6 +88,18 @@ where
     };
     let stream = StreamReader::new(&mut access, producer)?;
     Ok((stream, verdict(&mut access, ready, outcome)?))
+}
+
+/// The same stream, whose bytes are counted for the audit log until it ends or is dropped.
+pub(super) fn counted<E: 'static>(
+    source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    tally: Option<Tally>,
+) -> impl Stream<Item = Result<Bytes, E>> + Send + 'static {
+    source.inspect(move |chunk| {
+        if let (Some(tally), Ok(chunk)) = (&tally, chunk) {
+            tally.add(u64::try_from(chunk.len()).unwrap_or(u64::MAX));
+        }
+    })
 }
 
 type Outcome = oneshot::Receiver<Result<(), WitError>>;

@@ -39,6 +39,7 @@ pub(super) async fn describe(
         Arc::new(Grants::describing("describing")),
         limits,
         None,
+        None,
         root,
     );
     let mut store = Store::new(engine.wasm(), guest);

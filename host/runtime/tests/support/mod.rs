@@ -17,8 +17,8 @@ use pi_vers_host::platform::{Environment, Overrides, Settings};
 use pi_vers_host::policy::{Digest, Policy};
 use pi_vers_host::secrets::Secrets;
 use pi_vers_host::{
-    Answer, BuiltInCall, BuiltInError, Content, Dialog, Harness, HarnessError, Headless, Host,
-    Session, Severity, ToolOutput,
+    Answer, AuditFile, BuiltInCall, BuiltInError, Content, Dialog, Harness, HarnessError, Headless,
+    Host, Session, Severity, ToolOutput,
 };
 use serde_json::Value;
 
@@ -80,6 +80,18 @@ pub async fn session_of(
     platform: Settings,
     secrets: Secrets,
 ) -> (Host, Session) {
+    session_audited(guests, front, home, platform, secrets, None).await
+}
+
+/// The same with an audit log.
+pub async fn session_audited(
+    guests: &[(&str, &str)],
+    front: Arc<dyn Harness>,
+    home: &Path,
+    platform: Settings,
+    secrets: Secrets,
+    audit: Option<Arc<AuditFile>>,
+) -> (Host, Session) {
     let mut text = String::new();
     let mut loaded = Vec::new();
     for (name, rules) in guests {
@@ -91,7 +103,11 @@ pub async fn session_of(
         loaded.push((format!("{name}.wasm"), wasm));
     }
     let policy = Policy::parse(&text, "the test").unwrap_or_else(|why| panic!("{why}"));
-    let host = Host::builder()
+    let mut builder = Host::builder();
+    if let Some(audit) = audit {
+        builder = builder.audit(audit);
+    }
+    let host = builder
         .cache(Path::new(env!("CARGO_TARGET_TMPDIR")).join("cache"))
         .state(home.join("state"))
         .platform(platform)
@@ -153,6 +169,8 @@ pub struct Front {
     pub told: Mutex<Vec<String>>,
     pub answers: Mutex<Vec<Answer>>,
     pub built_ins: Vec<String>,
+    /// What it says to what the policy leaves open.
+    pub approves: bool,
 }
 
 impl Default for Front {
@@ -162,6 +180,7 @@ impl Default for Front {
             told: Mutex::default(),
             answers: Mutex::default(),
             built_ins: Vec::new(),
+            approves: false,
         }
     }
 }
@@ -217,6 +236,11 @@ impl Harness for Front {
                 None => std::future::pending().await,
             }
         })
+    }
+
+    fn approve(&self, _: &str, _: &str) -> BoxFuture<'_, bool> {
+        let approves = self.approves;
+        Box::pin(async move { approves })
     }
 
     fn session_id(&self) -> String {
