@@ -86,7 +86,11 @@ impl Site {
         let early = kept.as_deref().and_then(Listing::read);
         let loading = {
             let (options, place) = (options.clone(), place.clone());
-            let work = async move { load(&terminal, &options, &place).await };
+            let work = async move {
+                let loaded = load(&terminal, &options, &place).await;
+                // Each call says it, too; clients keep this in their logs.
+                loaded.inspect_err(|why| tracing::error!("{}", why.line()))
+            };
             eventually(&main, work)
         };
         Arc::new(Self {
