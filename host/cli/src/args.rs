@@ -28,6 +28,7 @@ Environment:
   LLM_PROXY_KEY, ANTHROPIC_API_KEY
                      keys for agents: handed on where the policy lets them
   VERS_AGENT_DEPTH   how many agents stand above this one (default 0)
+  PI_VERS_AUDIT      a file that keeps what extensions were allowed and denied
   PI_VERS_LOG        what to log, for example debug or audit=info (default warn)
   NO_COLOR           no colour
   XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
@@ -101,6 +102,9 @@ Examples:
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
     )]
     Inspect(Inspect),
+    /// What extensions may do: check, explain, compare and change it
+    #[command(subcommand)]
+    Policy(crate::policy::Command),
     /// The VMs of agents: lieutenants and workers
     #[command(subcommand)]
     Fleet(Fleet),
@@ -148,6 +152,9 @@ pub(crate) struct Loading {
     /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Append a line to this file for each thing an extension is allowed or denied (default: PI_VERS_AUDIT; none)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audit: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

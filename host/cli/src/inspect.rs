@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pi_vers_host::policy::{Grants, Lookup, diff};
-use pi_vers_host::{Extension, visible};
+use pi_vers_host::{Extension, Host, visible};
 use serde_json::{Value, json};
 
 use crate::args::Inspect;
@@ -106,26 +106,7 @@ pub(crate) async fn inspect(terminal: Arc<Terminal>, options: Inspect) -> Result
         setup::settings()?,
     )
     .await?;
-    let path = Path::new(&options.what);
-    let shipped = SHIPPED.iter().find(|shipped| shipped.name == options.what);
-    let extension = match shipped {
-        // A file of that name in this directory can be had as ./NAME.
-        Some(shipped) => {
-            host.load(&setup::origin(shipped.name), shipped.wasm)
-                .await?
-        }
-        None if path.exists() || options.what.contains('/') || options.what.ends_with(".wasm") => {
-            host.load_file(path).await?
-        }
-        None => {
-            let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
-            return Err(Failure::usage(format!(
-                "there is no file and no shipped extension {}",
-                visible(&options.what)
-            ))
-            .next(format!("give a .wasm file, or one of {}", names.join(", "))));
-        }
-    };
+    let extension = extension(&host, &options.what).await?;
     let lookup = host.lookup(&extension);
     if options.json {
         terminal.line(json_of(&extension, &lookup).to_string());
@@ -138,6 +119,29 @@ pub(crate) async fn inspect(terminal: Arc<Terminal>, options: Inspect) -> Result
         &setup::policy_file(options.policy.as_deref())?,
     );
     Ok(Code::Ok)
+}
+
+/// The shipped extension of this name, or the one in this file.
+pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Failure> {
+    let path = Path::new(what);
+    let shipped = SHIPPED.iter().find(|shipped| shipped.name == what);
+    match shipped {
+        // A file of that name in this directory can be had as ./NAME.
+        Some(shipped) => Ok(host
+            .load(&setup::origin(shipped.name), shipped.wasm)
+            .await?),
+        None if path.exists() || what.contains('/') || what.ends_with(".wasm") => {
+            Ok(host.load_file(path).await?)
+        }
+        None => {
+            let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
+            Err(Failure::usage(format!(
+                "there is no file and no shipped extension {}",
+                visible(what)
+            ))
+            .next(format!("give a .wasm file, or one of {}", names.join(", "))))
+        }
+    }
 }
 
 fn words(interface: &str) -> (&'static str, Option<&'static str>) {
@@ -269,7 +273,7 @@ fn grant_lines(extension: &Extension, lookup: &Lookup, policy: &Path) -> Vec<Str
 }
 
 /// The policy's keys that matter for what it imports and offers.
-fn keys(extension: &Extension) -> Vec<&'static str> {
+pub(crate) fn keys(extension: &Extension) -> Vec<&'static str> {
     let mut keys: Vec<&'static str> = extension
         .anatomy()
         .imports

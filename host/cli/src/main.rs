@@ -1,6 +1,7 @@
 //! `pi-vers`: extensions for coding agents that work on Vers VMs, from the command line.
 
 mod args;
+mod audit;
 mod bridge;
 mod call;
 mod clients;
@@ -17,6 +18,7 @@ mod interrupt;
 mod local;
 mod login;
 mod mcp;
+mod policy;
 mod progress;
 mod run;
 mod scripted;
@@ -66,6 +68,9 @@ fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
     let result = runtime.block_on(Box::pin(dispatch(terminal.clone(), command)));
     // A thread that waits for standard input or a lock is not waited for.
     runtime.shutdown_background();
+    if !audit::finish() {
+        terminal.note("pi-vers: the end of the audit log could not be written: is the disk full?");
+    }
     result
 }
 
@@ -82,6 +87,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Hook(hook) => hook::hook(hook).await,
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
+        Command::Policy(command) => policy::command(terminal, command).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,
         Command::Local(command) => local::command(terminal, command).await,
         Command::SshProxy(options) => ssh::proxy(options).await,

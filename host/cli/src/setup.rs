@@ -10,6 +10,7 @@ use pi_vers_host::{Error, Extension, Harness, Host, Session};
 use vers_client::{Environment, Overrides, Settings};
 
 use crate::args::Loading;
+use crate::audit;
 use crate::dirs;
 use crate::failure::Failure;
 use crate::shipped::{self, SHIPPED};
@@ -79,9 +80,22 @@ pub(crate) async fn secrets(settings: &Settings) -> Arc<Secrets> {
     Arc::new(secrets)
 }
 
-/// A host with this policy, for this platform.
+/// A host with this policy, for this platform, and the audit log that the environment names.
 pub(crate) async fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
-    let host = Host::builder()
+    audited(policy, settings, None).await
+}
+
+/// The same, with this audit log.
+async fn audited(
+    policy: Policy,
+    settings: Settings,
+    audit: Option<&Path>,
+) -> Result<Host, Failure> {
+    let mut builder = Host::builder();
+    if let Some(log) = audit::log(audit)? {
+        builder = builder.audit(log);
+    }
+    let host = builder
         .cache(dirs::cache()?.join("compiled"))
         .state(dirs::state()?)
         .policy(policy)
@@ -106,7 +120,7 @@ pub(crate) async fn load_in(
     directory: &Path,
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
-    let host = host(policy, settings).await?;
+    let host = audited(policy, settings, loading.audit.as_deref()).await?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
 }

@@ -8,7 +8,7 @@ mod diff;
 mod doctor;
 mod document;
 mod entry;
-mod file;
+pub(crate) mod file;
 mod json;
 mod options;
 mod places;

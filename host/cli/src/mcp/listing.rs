@@ -112,6 +112,7 @@ mod tests {
         let loading = Loading {
             extension: vec![extension.clone()],
             policy: Some(directory.path().join("policy.toml")),
+            ..Loading::default()
         };
         assert_eq!(file(&loading), None, "the file is not there");
         std::fs::write(&extension, "one").unwrap();
