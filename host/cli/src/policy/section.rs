@@ -49,10 +49,8 @@ pub(super) fn with(
                     "a grant is bound to the component that is given: leave `digest` out".into(),
                 );
             }
-            let new = item
-                .clone()
-                .into_value()
-                .map_err(|_| format!("{key} has to be one line"))?;
+            let new = item.as_value().cloned();
+            let new = new.ok_or_else(|| format!("{key} has to be one line"))?;
             match (section.get_mut(key).and_then(Item::as_array_mut), new) {
                 (Some(old), Value::Array(new)) => {
                     for value in new.iter() {

@@ -230,7 +230,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<String, Error>> {
         Ok(async {
             let ask = on_none(accessor, VmVerb::Resolve).await?;
-            ask.race(ask.services.api.resolve(&prefix))
+            // As in a list: a VM outside of the scope is not found by the start of its id.
+            let seen = |vm: &api::Vm| ask.grants.sees(&Facts::of(&ask, vm).vm());
+            ask.race(ask.services.api.resolve_among(&prefix, seen))
                 .await
                 .map(|id| id.to_string())
         }

@@ -98,6 +98,14 @@ impl Api {
     /// # Errors
     /// [`Kind::NotFound`], or [`Kind::Conflict`] with the candidates.
     pub async fn resolve(&self, prefix: &str) -> Result<VmId> {
+        self.resolve_among(prefix, |_| true).await
+    }
+
+    /// The same among the VMs for which this holds: of others nothing is told, not even that there are any.
+    ///
+    /// # Errors
+    /// As [`Self::resolve`].
+    pub async fn resolve_among(&self, prefix: &str, seen: impl Fn(&Vm) -> bool) -> Result<VmId> {
         if let Ok(id) = prefix.parse() {
             return Ok(id);
         }
@@ -111,8 +119,8 @@ impl Api {
         let vms = self.list_vms().await?;
         let matching: Vec<VmId> = vms
             .iter()
+            .filter(|vm| vm.id.to_string().starts_with(&wanted) && seen(vm))
             .map(|vm| vm.id)
-            .filter(|id| id.to_string().starts_with(&wanted))
             .collect();
         match matching.as_slice() {
             [] => Err(Error::new(

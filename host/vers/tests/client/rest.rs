@@ -243,6 +243,23 @@ async fn the_beginning_of_an_id_is_enough_if_it_is_one_vms() {
 }
 
 #[tokio::test]
+async fn of_vms_that_somebody_may_not_see_the_start_of_an_id_tells_nothing() {
+    let (stub, api) = Stub::api().await;
+    let ids = [id(0x3f2c_0000 << 96), id(0x3f2c_0001 << 96)];
+    let list = ids
+        .map(|id| format!(r#"{{"vm_id":"{id}","state":"running"}}"#))
+        .join(",");
+    for _ in 0..2 {
+        stub.say(200, format!("[{list}]"));
+    }
+    let mine = |vm: &vers_client::api::Vm| vm.id == ids[0];
+    assert_eq!(api.resolve_among("3f2c", mine).await.unwrap(), ids[0]);
+    let error = api.resolve_among("3f2c0001", mine).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::NotFound);
+    assert!(!error.to_string().contains(&ids[1].to_string()), "{error}");
+}
+
+#[tokio::test]
 async fn an_unreachable_platform_is_told_by_name() {
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
