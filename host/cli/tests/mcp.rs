@@ -656,6 +656,12 @@ fn an_extension_that_changes_is_loaded_anew_and_the_client_is_told() {
     };
     let before = list(&mut client, 1);
     assert!(before.iter().any(|name| name == "spin"), "{before:?}");
+    // It is loaded: a list is there before that.
+    client.ask(
+        9,
+        "tools/call",
+        json!({ "name": "nothing", "arguments": {} }),
+    );
     // A call that nobody ends is ended with its extension.
     let call = json!({ "name": "spin", "arguments": {} });
     client.send(&json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": call }));

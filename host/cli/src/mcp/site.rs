@@ -118,8 +118,11 @@ impl Site {
         self.early.as_ref()
     }
 
-    /// Keeps what is offered for the next process.
+    /// Keeps what is offered for the next process. Not if the files are others by now: then it may be of those.
     pub(crate) fn keep(&self, listing: &Listing) {
+        if listing::file(&self.options.loading) != self.kept {
+            return;
+        }
         if let Some(Err(why)) = self.kept.as_deref().map(|file| listing.write(file)) {
             tracing::debug!("the list of tools is not kept: {why}");
         }
