@@ -12,8 +12,12 @@ use crate::Error;
 /// # Errors
 /// `Error::Invalid` with serde's reason.
 pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, Error> {
-    serde_json::from_str(json)
-        .map_err(|e| Error::Invalid(format!("The arguments do not fit: {e}.")))
+    serde_json::from_str(json).map_err(unfit)
+}
+
+/// A mismatch in words.
+pub(crate) fn unfit(why: serde_json::Error) -> Error {
+    Error::Invalid(format!("The arguments do not fit: {why}."))
 }
 
 /// For `#[serde(default, deserialize_with = "args::whole")]` on an `Option<u64>`: JSON Schema's `integer`

@@ -41,6 +41,7 @@ use serde_json::Value;
 
 pub use schemars::{self, JsonSchema};
 
+use crate::args;
 use crate::{
     Answer, Command, Completion, Error, Event, ExtensionInfo, Flag, FlagValue, Hints, Reason,
     Shortcut, Tool, ToolCall, ToolError, ToolResult,
@@ -443,11 +444,9 @@ fn plain(schema: &mut Value) {
 
 /// Arguments as their type. JSON Schema's `integer` admits `5.0`, which models write and serde refuses.
 fn arguments<A: DeserializeOwned>(json: &str) -> Result<A, Error> {
-    let unfit =
-        |why: serde_json::Error| Error::Invalid(format!("The arguments do not fit: {why}."));
-    let mut value: Value = serde_json::from_str(json).map_err(unfit)?;
+    let mut value: Value = args::parse(json)?;
     whole(&mut value);
-    serde_json::from_value(value).map_err(unfit)
+    serde_json::from_value(value).map_err(args::unfit)
 }
 
 fn whole(value: &mut Value) {

@@ -74,18 +74,23 @@ impl Offers {
     }
 }
 
+/// Whether a request is of this version or a later one.
+fn since(context: &RequestContext<RoleServer>, least: &ProtocolVersion) -> bool {
+    let version = context.protocol_version();
+    version.is_some_and(|version| version.as_str() >= least.as_str())
+}
+
+/// Whether a request is of the era without `initialize`.
+pub(crate) fn is_modern(context: &RequestContext<RoleServer>) -> bool {
+    since(context, &ProtocolVersion::V_2026_07_28)
+}
+
 impl Client {
     pub(crate) fn of(context: &RequestContext<RoleServer>) -> Self {
-        let version = context.protocol_version();
-        let since = |least: &ProtocolVersion| {
-            version
-                .as_ref()
-                .is_some_and(|version| version.as_str() >= least.as_str())
-        };
-        let modern = since(&ProtocolVersion::V_2026_07_28);
+        let modern = is_modern(context);
         Self {
             modern,
-            titled: since(&ProtocolVersion::V_2025_11_25),
+            titled: since(context, &ProtocolVersion::V_2025_11_25),
             offers: Offers::of(context.client_capabilities().as_ref()),
             progress: context.meta.get_progress_token(),
             log: context.meta.log_level().filter(|_| modern),

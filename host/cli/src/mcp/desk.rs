@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use pi_vers_host::QuestionKind;
 use rmcp::model::LoggingLevel;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::client::{Offers, rank};
+use super::locked;
 use super::question::{Answers, Questions};
 
 /// Most listeners at a time.
@@ -126,10 +127,6 @@ pub(crate) struct Ear {
     interest: Mutex<Interest>,
     pending: Mutex<Pending>,
     bell: Notify,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Ear {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use super::catalogue::BUILT_INS;
 use super::client::Offers;
 use super::desk::{Desk, News};
+use super::locked;
 use super::question::{KEY, Questions, Reading, read};
 use crate::harness::CommandLine;
 use crate::hook::ActiveVm;
@@ -86,7 +87,7 @@ impl Front {
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.board)
     }
 
     fn said(&self, from: &str, content: &[Content]) {

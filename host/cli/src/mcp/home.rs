@@ -6,7 +6,7 @@
 //!
 //! Opening takes a while. What needs the session waits for [`Home::house`]; nothing else does.
 
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use futures::FutureExt as _;
 use pi_vers_host::{CallError, Cause, Extension, Session, StartReason};
@@ -18,6 +18,7 @@ use super::desk::{Desk, News};
 use super::front::{Board, Front};
 use super::http::Counted;
 use super::listing::Listing;
+use super::locked;
 use super::parking::Parking;
 use super::running::{PromptEnd, ToolEnd};
 use super::site::{Eventually, Loaded, Site, eventually};
@@ -92,8 +93,7 @@ impl Home {
     }
 
     fn opening(&self) -> Eventually<House> {
-        let opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
-        opening.clone()
+        locked(&self.opening).clone()
     }
 
     /// The session, once it runs. Cancel-safe.
@@ -126,7 +126,7 @@ impl Home {
             }
             plan.again().await
         });
-        *self.opening.lock().unwrap_or_else(PoisonError::into_inner) = opening.clone();
+        *locked(&self.opening) = opening.clone();
         match opening.await {
             Ok(house) => self.site.set_newest(house),
             Err(why) => tracing::warn!("{}", why.line()),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -28,6 +28,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
 use super::home::Home;
+use super::locked;
 use super::server::{Homes, Server};
 use super::site::Site;
 use super::transport::LONGEST;
@@ -92,7 +93,7 @@ impl Lodging {
 
     /// A home that nobody else has.
     pub(crate) fn own(&self) -> Result<Arc<Home>, ErrorData> {
-        let named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = locked(&self.named);
         if named.len() + self.own.load(Ordering::Relaxed) >= MOST_HOMES {
             return Err(full());
         }
@@ -111,7 +112,7 @@ impl Lodging {
             let why = "a name in the URL has up to 64 letters, digits, - and _";
             return Err(ErrorData::invalid_request(why, None));
         }
-        let mut named = self.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut named = locked(&self.named);
         if let Some(used) = named.get_mut(name) {
             used.last = Instant::now();
             return Ok(used.home.clone());
@@ -137,7 +138,7 @@ impl Lodging {
     /// Ends all of them.
     async fn end(&self) {
         self.site.end.cancel();
-        let named = std::mem::take(&mut *self.named.lock().unwrap_or_else(PoisonError::into_inner));
+        let named = std::mem::take(&mut *locked(&self.named));
         futures::future::join_all(named.values().map(|used| used.home.end())).await;
     }
 }

@@ -36,7 +36,7 @@ mod words;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rmcp::ServiceExt as _;
@@ -201,10 +201,15 @@ async fn over_http(
     Ok(())
 }
 
+/// A lock, also one that somebody held who panicked: nothing here is left half changed.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Ends a local platform that was started for this process. That takes longer than a client gives us, so it is left to a
 /// process of its own.
 fn leave(place: &Place) {
-    let local = place.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let local = locked(place).take();
     let Some(state) = local.as_ref().and_then(Local::to_end) else {
         return;
     };

@@ -4,7 +4,7 @@
 //! names one waiting call, for this tool with these arguments, once, for ten minutes. One that this process did not write is refused.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rmcp::ErrorData;
@@ -15,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::desk::Ask;
+use super::locked;
 use super::question::Answers;
 use super::running::Running;
 
@@ -68,7 +69,7 @@ impl<T: Send + 'static> Parking<T> {
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<Uuid, Parked<T>>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.all)
     }
 
     /// Keeps a call and says what to hand to the client; where there is no room it returns the call.

@@ -1,7 +1,7 @@
 //! What can be listed and read: commands and prompts, widgets, skills, and what extensions publish.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use pi_vers_host::{CallError, Cause, Session};
 use rmcp::ErrorData;
@@ -14,6 +14,7 @@ use serde_json::json;
 use super::content::{contents_of, unknown};
 use super::home::{Home, House};
 use super::listing::Listing;
+use super::locked;
 
 async fn house(home: &Home) -> Result<Arc<House>, ErrorData> {
     let house = home.house().await;
@@ -99,7 +100,7 @@ fn completion(mut found: Vec<String>) -> Result<CompletionInfo, ErrorData> {
 /// Status, widgets, skills, and what extensions publish.
 pub(crate) async fn resources(home: &Home) -> Result<Vec<Resource>, ErrorData> {
     let mut all = {
-        let board = home.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = locked(&home.board);
         board.list()
     };
     all.extend(home.site.skills.resources());
@@ -139,7 +140,7 @@ pub(crate) async fn read(home: &Home, uri: String) -> Result<ReadResourceResult,
         return Ok(skill);
     }
     let text = {
-        let board = home.board.lock().unwrap_or_else(PoisonError::into_inner);
+        let board = locked(&home.board);
         board.read(&uri)
     };
     if let Some(text) = text {

@@ -21,7 +21,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde_json::Value;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::client::{Client, Offers};
+use super::client::{Offers, is_modern};
 use super::desk::{Ear, Hearing, Interest, MOST_URIS, News};
 use super::home::Home;
 use super::http::Lodging;
@@ -115,7 +115,7 @@ impl Server {
             Homes::One(home) => return Ok(home.clone()),
             Homes::Many(lodging) => lodging,
         };
-        if !Client::of(context).modern {
+        if !is_modern(context) {
             return self.own(lodging);
         }
         let path = context.extensions.get::<Parts>();
@@ -246,7 +246,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         // A newer client says it with each request.
-        if Client::of(&context).modern {
+        if is_modern(&context) {
             return Err(unknown_method("logging/setLevel"));
         }
         if let Some(ear) = self.ear() {
@@ -472,11 +472,7 @@ impl ServerHandler for Server {
         context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let method = request.method.as_str();
-        let era: &[&str] = if Client::of(&context).modern {
-            &NEWER
-        } else {
-            &OLDER
-        };
+        let era: &[&str] = if is_modern(&context) { &NEWER } else { &OLDER };
         let name = pi_vers_host::visible(method);
         Err(if SERVED.contains(&method) || era.contains(&method) {
             ErrorData::invalid_params(format!("the parameters of {name} are wrong"), None)

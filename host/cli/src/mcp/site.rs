@@ -5,7 +5,7 @@
 //! meanwhile waits.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared, join_all};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::home::{Home, House};
 use super::http::Counted;
 use super::listing::{self, Listing};
+use super::locked;
 use super::skills::Skills;
 use crate::args::Mcp;
 use crate::failure::Failure;
@@ -50,10 +51,6 @@ pub(crate) struct Site {
     newest: Mutex<Option<Arc<House>>>,
     pub(crate) skills: Skills,
     pub(crate) end: CancellationToken,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Begins to make something, where extensions run.

@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use rmcp::RoleServer;
 use rmcp::model::{
@@ -20,6 +20,7 @@ use rmcp::transport::Transport;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use super::locked;
 use super::stdio::Input;
 use crate::wire::{self, Broken, Key, Lines, Outbox};
 
@@ -96,10 +97,6 @@ fn begins(message: &ClientJsonRpcMessage) -> bool {
             other.get_meta().missing_required_keys(newest).is_empty()
         }
     }
-}
-
-fn locked(all: &Mutex<HashSet<RequestId>>) -> MutexGuard<'_, HashSet<RequestId>> {
-    all.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn refused(id: Option<RequestId>, why: ErrorData) -> Vec<u8> {
