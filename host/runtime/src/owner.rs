@@ -7,11 +7,12 @@
 //! extension's own owner, which has no deadline.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Instant;
 
 use futures::future::BoxFuture;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::bindings::vers::harness::types::Error as WitError;
@@ -36,6 +37,15 @@ pub(crate) trait Stoppable: Send + Sync {
     fn stop(&self) -> BoxFuture<'_, bool>;
 }
 
+/// What an owner has started.
+enum Works {
+    /// While it works: whoever holds them keeps them alive.
+    Running(Vec<Weak<dyn Stoppable>>),
+    /// Once it is given up: a start that was under way then (a `posix_spawn` on the guest's thread) is stopped as soon
+    /// as it is told of. Each task ends by itself, when its work is gone.
+    Ending(Vec<JoinHandle<Option<String>>>),
+}
+
 pub(crate) struct Owner {
     what: String,
     /// The front end's id of it.
@@ -44,7 +54,7 @@ pub(crate) struct Owner {
     end: OnceLock<End>,
     deadline: Option<Instant>,
     updates: Option<watch::Sender<Update>>,
-    started: Mutex<Vec<Weak<dyn Stoppable>>>,
+    started: Mutex<Works>,
     logged: AtomicU64,
 }
 
@@ -74,7 +84,7 @@ impl Owner {
             end: OnceLock::new(),
             deadline,
             updates,
-            started: Mutex::new(Vec::new()),
+            started: Mutex::new(Works::Running(Vec::new())),
             logged: AtomicU64::new(0),
         })
     }
@@ -130,23 +140,46 @@ impl Owner {
         }
     }
 
-    /// Remembers what to stop when the call is given up.
-    pub(crate) fn started(&self, work: Weak<dyn Stoppable>) {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        started.retain(|work| work.strong_count() > 0);
-        started.push(work);
+    fn works(&self) -> MutexGuard<'_, Works> {
+        self.started.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes hold of all that was started and still runs. Call it before [`Owner::finish`]: a guest that is told to
-    /// stop may drop its handles at once, and what nobody holds is stopped without anybody waiting for it.
+    /// Remembers what to stop when the call is given up; stops it at once if that has happened meanwhile. Must be
+    /// called within a tokio runtime.
+    pub(crate) fn started(&self, work: &Arc<impl Stoppable + 'static>) {
+        match &mut *self.works() {
+            Works::Running(works) => {
+                works.retain(|work| work.strong_count() > 0);
+                let work: Weak<dyn Stoppable> = Arc::downgrade(work) as _;
+                works.push(work);
+            }
+            Works::Ending(stops) => {
+                let work = work.clone();
+                let stop = async move { work.stop().await.then(|| work.what()) };
+                stops.push(tokio::spawn(stop));
+            }
+        }
+    }
+
+    /// Takes hold of all that was started and still runs; what is started from now on is stopped at once. Call it
+    /// before [`Owner::finish`]: a guest that is told to stop may drop its handles at once, and what nobody holds is
+    /// stopped without anybody waiting for it.
     pub(crate) fn take_started(&self) -> Started {
-        let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);
-        Started(
-            std::mem::take(&mut *started)
-                .iter()
-                .filter_map(Weak::upgrade)
-                .collect(),
-        )
+        let works = std::mem::replace(&mut *self.works(), Works::Ending(Vec::new()));
+        Started(match works {
+            Works::Running(works) => works.iter().filter_map(Weak::upgrade).collect(),
+            Works::Ending(_) => Vec::new(),
+        })
+    }
+
+    /// Waits until what was started after [`Owner::take_started`] is gone as well. Returns what that was.
+    pub(crate) async fn late_ones_stopped(&self) -> Vec<String> {
+        let stops = match &mut *self.works() {
+            Works::Running(_) => Vec::new(),
+            Works::Ending(stops) => std::mem::take(stops),
+        };
+        let stopped = futures::future::join_all(stops).await.into_iter();
+        stopped.filter_map(|what| what.ok().flatten()).collect()
     }
 
     /// Counts log bytes; `false` once the budget is used up.
@@ -199,6 +232,38 @@ mod tests {
             Err(WitError::Cancelled)
         ));
         assert_eq!(other.ended(), Some(End::Stopped));
+    }
+
+    /// Gone only when somebody has waited for its stop.
+    struct Work(Mutex<bool>);
+
+    impl Stoppable for Work {
+        fn what(&self) -> String {
+            "work".into()
+        }
+
+        fn stop(&self) -> BoxFuture<'_, bool> {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                !std::mem::replace(&mut *self.0.lock().unwrap(), true)
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn what_starts_while_its_call_is_given_up_is_gone_too_when_the_call_returns() {
+        let owner = Owner::new("call".into(), &CancellationToken::new(), None, None);
+        let [early, late] = [(); 2].map(|()| Arc::new(Work(Mutex::new(false))));
+        owner.started(&early);
+        let started = owner.take_started();
+        owner.finish(End::Cancelled);
+        owner.started(&late);
+        let held = Arc::downgrade(&late);
+        drop(late);
+        assert_eq!(started.stop().await, ["work"]);
+        assert_eq!(owner.late_ones_stopped().await, ["work"]);
+        assert_eq!(held.strong_count(), 0, "it is gone, and let go");
+        assert!(*early.0.lock().unwrap());
     }
 
     #[test]

@@ -256,11 +256,12 @@ impl Slot {
             None => Some(actor.overdue(give_up)),
         };
         // The guest learns of it by the end of its waits, while what it started is stopped.
-        let (answer, stopped) = tokio::join!(
+        let (answer, mut stopped) = tokio::join!(
             tokio::time::timeout_at(give_up.into(), &mut reply),
             started.stop()
         );
         drop(hurry);
+        stopped.extend(owner.late_ones_stopped().await);
         let reply = match answer {
             Ok(Ok(Ok(reply))) => Some(reply),
             Ok(_) => None,

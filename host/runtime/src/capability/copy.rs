@@ -47,8 +47,7 @@ pub(super) fn start(
         cancel: CancellationToken::new(),
         ended: CancellationToken::new(),
     });
-    let weak = Arc::downgrade(&running);
-    ask.owner.started(weak);
+    ask.owner.started(&running);
     let owner = ask.owner.clone();
     let (cancel, ended) = (running.cancel.clone(), running.ended.clone().drop_guard());
     tokio::spawn(async move {

@@ -122,8 +122,7 @@ pub(super) fn follow(
             follow: Mutex::new(Some(ask.services.ssh.follow(facts.id, path, start))),
             _room: room,
         });
-        let stoppable: Arc<dyn Stoppable> = running.clone();
-        ask.owner.started(Arc::downgrade(&stoppable));
+        ask.owner.started(&running);
         *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lines(running));
         Ok(())
     };

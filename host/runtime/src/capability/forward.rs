@@ -78,7 +78,6 @@ pub(super) async fn open(
         what: format!("port {remote} of VM {}", facts.id),
         forward,
     });
-    let stoppable: Arc<dyn Stoppable> = open.clone();
-    ask.owner.started(Arc::downgrade(&stoppable));
+    ask.owner.started(&open);
     Ok(Forward(open))
 }

@@ -136,8 +136,7 @@ pub(super) fn adopt(
     stdout: Option<Output>,
     stderr: Option<Output>,
 ) -> wasmtime::Result<Resource<Child>> {
-    let weak = Arc::downgrade(&running);
-    ask.owner.started(weak);
+    ask.owner.started(&running);
     accessor.with(|mut access| {
         Ok(access.get().table.push(Child {
             running: Some(running),
