@@ -74,7 +74,13 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let room = ask.room_for_process()?;
             let what = format!("{} on VM {}", name(&command.program), facts.id);
             let command = translate(&ask, &facts, command, stdin.is_some()).await?;
-            let mut child = ask.race(ask.services.ssh.spawn(facts.id, command)).await?;
+            // Not raced: the call may return only when what was being started is gone.
+            let given_up = ask.owner.token();
+            let started = ask.services.ssh.spawn_until(facts.id, command, given_up);
+            let mut child = match started.await {
+                Err(_) if ask.owner.ended().is_some() => return Err(ask.owner.error()),
+                started => started?,
+            };
             let (to, stdout, stderr) =
                 (child.take_stdin(), child.take_stdout(), child.take_stderr());
             Ok((

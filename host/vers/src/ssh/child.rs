@@ -26,6 +26,8 @@ use crate::error::{Error, Kind, Result};
 /// A VM that said anything within this time takes a command in one round trip. Else it is asked first, and told what to
 /// run when it has answered: one that is paused would do it when it is resumed, when nobody waits for it any more.
 const FRESH: Duration = Duration::from_millis(500);
+/// How much longer than the grace the end of a command is waited for whose start was given up.
+const GONE: Duration = Duration::from_secs(1);
 /// Input chunks between the caller and the connection.
 const INPUT_QUEUE: usize = 4;
 const INPUT_CHUNK: usize = 128 << 10;
@@ -262,13 +264,19 @@ pub(super) async fn spawn(
     purpose: Purpose,
     command: &Command,
     options: &SshOptions,
+    given_up: &CancellationToken,
 ) -> Result<Child> {
     let frame = command::frame(command)?;
-    let lease = match purpose {
-        Purpose::Commands => machine.session(options.patience).await?,
-        Purpose::Bulk => machine.bulk(options.patience).await?,
+    let lease = async {
+        match purpose {
+            Purpose::Commands => machine.session(options.patience).await,
+            Purpose::Bulk => machine.bulk(options.patience).await,
+        }
     };
-    start(lease, frame, command, options).await
+    let Some(lease) = given_up.run_until_cancelled(lease).await else {
+        return Err(Error::cancelled("start a command"));
+    };
+    start(lease?, frame, command, options, given_up).await
 }
 
 /// The same, on a channel that nothing was asked of yet.
@@ -277,6 +285,7 @@ async fn start(
     frame: Bytes,
     command: &Command,
     options: &SshOptions,
+    given_up: &CancellationToken,
 ) -> Result<Child> {
     let grace = options.grace;
     let Some((slot, channel)) = lease.take() else {
@@ -314,7 +323,7 @@ async fn start(
     let (stdout_sink, stdout) = output::output(unread.clone());
     let (stderr_sink, stderr) = output::output(unread.clone());
     let (asks, asked) = mpsc::channel(16);
-    let (outcome_sender, outcome) = watch::channel(None);
+    let (outcome_sender, mut outcome) = watch::channel(None);
     let (started_sender, started) = oneshot::channel();
     let abandoned = CancellationToken::new();
     let guard = abandoned.clone().drop_guard();
@@ -345,8 +354,14 @@ async fn start(
     };
     tokio::spawn(runner.run(asked, abandoned, command.timeout));
 
-    // If this is given up, the guard has the command stopped.
-    let started = tokio::time::timeout(options.patience, machine.unless_down(started)).await;
+    // If this is dropped, the guard has the command stopped.
+    let started = tokio::time::timeout(options.patience, machine.unless_down(started));
+    let Some(started) = given_up.run_until_cancelled(started).await else {
+        drop(guard);
+        // Its runner ends when the command is gone. A VM that does not answer is not waited for.
+        let _ = tokio::time::timeout(grace + GONE, outcome.wait_for(Option::is_some)).await;
+        return Err(Error::cancelled(format!("start a command on VM {vm}")));
+    };
     let id = match started {
         Ok(Ok(Ok(id))) => id?,
         Ok(Ok(Err(_))) => {

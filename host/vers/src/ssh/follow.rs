@@ -44,6 +44,7 @@ use futures::Stream;
 use rand::Rng as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use self::lines::Lines;
 use self::marks::{Marks, Piece};
@@ -365,7 +366,15 @@ impl Follower {
             .env("VERS_FOLLOW_FILE", place.file.clone().unwrap_or_default())
             .env("VERS_FOLLOW_MARK", mark)
             .with_stdin();
-        child::spawn(&self.machine, Purpose::Commands, &command, &self.options).await
+        let never = CancellationToken::new();
+        child::spawn(
+            &self.machine,
+            Purpose::Commands,
+            &command,
+            &self.options,
+            &never,
+        )
+        .await
     }
 
     /// Hands over what one run of the script brings.

@@ -67,6 +67,8 @@ pub use self::forward::Forward;
 pub use self::output::Output;
 pub use self::tunnel::Tunnel;
 
+use tokio_util::sync::CancellationToken;
+
 use self::dial::Dialer;
 use self::machine::Machine;
 use self::pins::Pins;
@@ -241,7 +243,24 @@ impl Ssh {
     /// Those of [`Ssh::connect`]. [`Kind::NotFound`](crate::Kind) if there is no directory of that name; `Limit` if forty
     /// commands run and none ends in time. A program that does not exist is no error: its exit code is 127.
     pub async fn spawn(&self, vm: VmId, command: Command) -> Result<Child> {
-        self.spawn_for(Purpose::Commands, vm, command).await
+        self.spawn_until(vm, command, &CancellationToken::new())
+            .await
+    }
+
+    /// Like [`Ssh::spawn`], for a caller who must know that nothing is left: once `given_up` is cancelled, returns
+    /// [`Kind::Cancelled`](crate::Kind) when a command that was being started is gone (at the latest a second after the
+    /// grace of the options, for a VM that does not answer). Dropped instead, the command is stopped in the background.
+    ///
+    /// # Errors
+    /// Those of [`Ssh::spawn`], and `Cancelled`.
+    pub async fn spawn_until(
+        &self,
+        vm: VmId,
+        command: Command,
+        given_up: &CancellationToken,
+    ) -> Result<Child> {
+        let (machine, options) = (self.machine(vm), &self.shared.options);
+        child::spawn(&machine, Purpose::Commands, &command, options, given_up).await
     }
 
     /// Like [`Ssh::spawn`], on a connection for this purpose.
@@ -251,7 +270,15 @@ impl Ssh {
         vm: VmId,
         command: Command,
     ) -> Result<Child> {
-        child::spawn(&self.machine(vm), purpose, &command, &self.shared.options).await
+        let (machine, options) = (self.machine(vm), &self.shared.options);
+        child::spawn(
+            &machine,
+            purpose,
+            &command,
+            options,
+            &CancellationToken::new(),
+        )
+        .await
     }
 
     /// The lines of a file that grows on a VM, each exactly once and in order, whatever happens to the connection. A

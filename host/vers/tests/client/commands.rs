@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::lab::{Lab, eventually, group_lives, group_of, marked};
 use tokio::io::AsyncWriteExt as _;
+use tokio_util::sync::CancellationToken;
 use vers_client::ssh::StopReport;
 use vers_client::{Command, Exit, Kind, Secret, Signal, Ssh, VmId};
 
@@ -373,6 +374,33 @@ async fn signals_reach_the_group() {
         child.signal(Signal::Kill).await.unwrap_err().kind(),
         Kind::NotFound
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_is_given_up_at_any_point_is_gone_when_that_is_told() {
+    let lab = Lab::start().await;
+    let ssh = lab.ssh();
+    shell(&ssh, lab.vm, "true").await;
+    let mut given_up = 0;
+    for pause in (0..40).map(|step| Duration::from_micros(200 * step)) {
+        let (mark, token) = (new_mark(), CancellationToken::new());
+        let command = with_mark(Command::argv(["sleep", "1000"]), &mark);
+        let start = ssh.spawn_until(lab.vm, command, &token);
+        let cancel = async {
+            tokio::time::sleep(pause).await;
+            token.cancel();
+        };
+        match tokio::join!(start, cancel).0 {
+            Ok(child) => drop(child.stop(Duration::from_millis(300)).await.unwrap()),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Cancelled, "{error}");
+                given_up += 1;
+            }
+        }
+        let left = marked(&mark);
+        assert!(left.is_empty(), "after {pause:?}: {left:?}");
+    }
+    assert!(given_up > 0, "every start was quicker than its end");
 }
 
 #[tokio::test]
