@@ -7,6 +7,7 @@
 //! left behind, and whoever holds the extension may start another actor.
 
 mod publications;
+mod turn;
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
@@ -30,6 +32,7 @@ use crate::guest::Guest;
 use crate::owner::Owner;
 use publications::Publications;
 pub(crate) use publications::{Found, Wanted};
+use turn::Turn;
 
 /// Bytes of strings and lists that one host call may make the host hold: wasmtime's budget.
 const HOSTCALL_BYTES: usize = 64 << 20;
@@ -80,6 +83,7 @@ struct Order {
 /// A running instance. Dropping it drops the store and everything the guest held.
 pub(crate) struct Actor {
     orders: mpsc::Sender<Order>,
+    turn: Arc<Turn>,
     kill: CancellationToken,
     killed_for: Arc<OnceLock<String>>,
     crashed: Arc<OnceLock<String>>,
@@ -123,7 +127,7 @@ impl Actor {
             crashed.clone(),
             over.clone(),
         );
-        tokio::spawn(async move {
+        let turn = Turn::start(async move {
             let (kill, killed_for, crashed, over) = ending;
             let why = tokio::select! {
                 biased;
@@ -137,6 +141,7 @@ impl Actor {
         });
         Self {
             orders,
+            turn,
             kill,
             killed_for,
             crashed,
@@ -146,15 +151,25 @@ impl Actor {
         }
     }
 
-    /// Hands an order over. The receiver fails when the instance ends first; see [`Actor::crashed`].
+    /// Hands an order over, and turns the instance for a moment (see [`turn`]). The receiver fails when the instance ends
+    /// first; see [`Actor::crashed`].
     pub(crate) async fn order(
         &self,
         owner: Arc<Owner>,
         job: Job,
     ) -> oneshot::Receiver<Result<Reply, NotExported>> {
         let (answer, reply) = oneshot::channel();
+        let order = Order { owner, job, answer };
         // A closed queue drops the answer's sender, which is all the receiver needs to know.
-        let _ = self.orders.send(Order { owner, job, answer }).await;
+        let left = self
+            .turn
+            .give(order, |order| match self.orders.try_send(order) {
+                Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+                Err(TrySendError::Full(order)) => Err(order),
+            });
+        if let Err(order) = left {
+            let _ = self.orders.send(order).await;
+        }
         reply
     }
 
