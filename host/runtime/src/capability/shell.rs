@@ -32,6 +32,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let facts = facts(&ask, &vm).await?;
             ask.permit(&Request::ShellConnect { vm: facts.vm() })
                 .await?;
+            let _lease = ask.connections.to_vm(facts.id)?;
             ask.race(
                 ask.services
                     .ssh
@@ -74,11 +75,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let room = ask.room_for_process()?;
             let what = format!("{} on VM {}", name(&command.program), facts.id);
             let command = translate(&ask, &facts, command, stdin.is_some()).await?;
+            let lease = ask.connections.to_vm(facts.id)?;
             let mut child = ask.race(ask.services.ssh.spawn(facts.id, command)).await?;
             let (to, stdout, stderr) =
                 (child.take_stdin(), child.take_stdout(), child.take_stderr());
             Ok((
-                Running::new(what, Place::OnVm(child), room),
+                Running::new(what, Place::OnVm(child), room, Some(lease)),
                 to,
                 stdout,
                 stderr,
