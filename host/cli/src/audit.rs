@@ -11,7 +11,7 @@ use pi_vers_host::AuditFile;
 use crate::failure::Failure;
 
 /// The variable that names the file where no option does.
-const VARIABLE: &str = "PI_VERS_AUDIT";
+pub(crate) const VARIABLE: &str = "PI_VERS_AUDIT";
 
 static OPEN: Mutex<Option<(PathBuf, Arc<AuditFile>)>> = Mutex::new(None);
 

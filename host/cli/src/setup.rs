@@ -82,16 +82,18 @@ pub(crate) async fn secrets(settings: &Settings) -> Arc<Secrets> {
 
 /// A host with this policy, for this platform, and the audit log that the environment names.
 pub(crate) async fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
-    audited(policy, settings, None).await
+    audited(policy, settings, &Loading::default(), Path::new("")).await
 }
 
-/// The same, with this audit log.
+/// The same, with the audit log and the files that the command line names, for the project in this directory.
 async fn audited(
     policy: Policy,
     settings: Settings,
-    audit: Option<&Path>,
+    loading: &Loading,
+    directory: &Path,
 ) -> Result<Host, Failure> {
-    let mut builder = Host::builder();
+    let audit = loading.audit.as_deref();
+    let mut builder = Host::builder().guarded(guarded(loading, directory)?);
     if let Some(log) = audit::log(audit)? {
         builder = builder.audit(log);
     }
@@ -103,6 +105,24 @@ async fn audited(
         .platform(settings)
         .build()?;
     Ok(host)
+}
+
+/// What says what extensions may do, and what they did: where none of them writes.
+fn guarded(loading: &Loading, directory: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let named = [
+        dirs::config()?,
+        policy_file(loading.policy.as_deref())?,
+        directory.join(PROJECT),
+    ];
+    let audit = loading.audit.clone();
+    let audit = audit.or_else(|| std::env::var_os(audit::VARIABLE).map(PathBuf::from));
+    let all = named.into_iter().chain(audit);
+    all.filter(|path| !path.as_os_str().is_empty())
+        .map(|path| {
+            std::path::absolute(&path)
+                .map_err(|why| Failure::usage(format!("{} is no path: {why}", path.display())))
+        })
+        .collect()
 }
 
 /// The host and all extensions: the shipped ones and those of the command line.
@@ -120,7 +140,7 @@ pub(crate) async fn load_in(
     directory: &Path,
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
-    let host = audited(policy, settings, loading.audit.as_deref()).await?;
+    let host = audited(policy, settings, loading, directory).await?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
 }
@@ -156,7 +176,7 @@ pub(crate) fn open(
                 name,
                 first,
                 second,
-            }) if first != second => {
+            }) if first != second && what != "name" => {
                 left_out.push(format!(
                     "The extension {second} is left out: {first} offers the {what} {name}, too."
                 ));

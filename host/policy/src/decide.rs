@@ -32,6 +32,40 @@ impl Grants {
                 ),
             };
         }
+        if self.changed {
+            return self.decide_for_other_bytes(request);
+        }
+        self.decide_by_layers(request)
+    }
+
+    /// What the harmless defaults allow, without what belongs to the bytes that had the name before; a denial says how that came.
+    fn decide_for_other_bytes(&self, request: &Request<'_>) -> Decision {
+        const WHY: &str = "its bytes are not those that its name was granted anything for: look at it with `pi-vers inspect`, and grant it anew";
+        let kept = matches!(
+            request,
+            Request::Store
+                | Request::Session {
+                    verb: SessionVerb::AppendEntry | SessionVerb::Entries
+                }
+        );
+        if kept {
+            let what = "use what was kept for other bytes of its name";
+            let refusal = Refusal::new(request.capability(), what).because(WHY);
+            return Decision::Deny(refusal.denial(self, None));
+        }
+        match self.decide_by_layers(request) {
+            Decision::Deny(mut denial) => {
+                denial.why = Some(match denial.why {
+                    Some(why) => format!("{WHY}; {why}"),
+                    None => WHY.into(),
+                });
+                Decision::Deny(denial)
+            }
+            decision => decision,
+        }
+    }
+
+    fn decide_by_layers(&self, request: &Request<'_>) -> Decision {
         let mut open = None;
         for rules in &self.layers {
             let Err(refusal) = rules.judge(request) else {
@@ -137,7 +171,12 @@ impl Rules {
 
     fn judge(&self, request: &Request<'_>) -> Judgement {
         match *request {
-            Request::Log | Request::Timers | Request::OwnHandle => Ok(()),
+            Request::Timers | Request::OwnHandle => Ok(()),
+            Request::Log => match self.log {
+                true => Ok(()),
+                false => Err(Refusal::new("log", "write to the log")
+                    .fix("remove `log = false`", "log = true")),
+            },
             Request::Vms { verb } => self.vms(verb, None),
             Request::Vm {
                 verb: VmVerb::Labels,

@@ -137,8 +137,8 @@ limits! {
     /// Running processes, here and on VMs together.
     processes, "processes", Count, 256;
     /// Open connections: VMs, HTTP and forwarded ports together.
-    connections, "connections", Count, 64;
-    /// Bytes the host holds for the guest's streams, all together.
+    connections, "connections", Count, 256;
+    /// Bytes the guest wrote to streams that the host has not used yet, all together; who writes more waits.
     stream_buffers, "stream-buffers", Bytes, 16 << 20;
     /// Content and details of one tool result or message.
     output, "output", Bytes, 16 << 20;

@@ -38,7 +38,7 @@ const ASKABLE: [&str; 14] = [
     "store",
 ];
 
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "digest",
     "vms",
     "shell",
@@ -55,6 +55,7 @@ const KEYS: [&str; 18] = [
     "events",
     "replace",
     "store",
+    "log",
     "ask",
     "limits",
 ];
@@ -184,12 +185,8 @@ fn rules(body: &DeTable<'_>, origin: &str) -> Result<Rules> {
             "bus" => rules.bus = names(node)?,
             "events" => rules.events = names(node)?,
             "replace" => rules.replace = names(node)?,
-            "store" => {
-                rules.store = node
-                    .get_ref()
-                    .as_bool()
-                    .ok_or_else(|| expected(node, "true or false"))?
-            }
+            "store" => rules.store = switch(node)?,
+            "log" => rules.log = switch(node)?,
             "ask" => {
                 rules.ask = items(
                     node,
@@ -214,6 +211,11 @@ fn rules(body: &DeTable<'_>, origin: &str) -> Result<Rules> {
         }
     }
     Ok(rules)
+}
+
+fn switch(node: &Node<'_>) -> Result<bool> {
+    let value = node.get_ref().as_bool();
+    value.ok_or_else(|| expected(node, "true or false"))
 }
 
 fn digest(node: &Node<'_>) -> Result<Pin> {

@@ -235,6 +235,8 @@ pub struct Grants {
     /// Never empty. The user's first, then what narrows it.
     pub(crate) layers: Vec<Rules>,
     pub(crate) describing: bool,
+    /// Its name was granted something, but for other bytes than its own.
+    pub(crate) changed: bool,
     limits: Limits,
 }
 
@@ -257,6 +259,7 @@ impl Grants {
             name: name.to_owned(),
             layers,
             describing: false,
+            changed: false,
             limits,
         }
     }
@@ -264,6 +267,15 @@ impl Grants {
     /// For a component without grants: the harmless defaults and nothing else.
     pub fn nothing(name: &str) -> Self {
         Self::new(name, vec![Rules::new("the policy")])
+    }
+
+    /// For a component whose name has grants for other bytes ([`Lookup::Changed`]): less than for one that nobody knows, since what was
+    /// kept under that name (its store, its entries in sessions) is not its own until somebody says so.
+    pub fn of_other_bytes(name: &str) -> Self {
+        Self {
+            changed: true,
+            ..Self::nothing(name)
+        }
     }
 
     /// For the instance that runs `describe`: the log alone.
@@ -345,8 +357,12 @@ impl Grants {
 
     /// What holds and which file says so, one line each.
     pub fn explain(&self) -> Vec<String> {
+        let log = match self.layers.iter().all(|rules| rules.log) {
+            true => "log, ",
+            false => "",
+        };
         let mut lines = vec![format!(
-            "{} may always log, wait, show notices and status, and see its session's id, directory, flags and tool names",
+            "{} may always {log}wait, show notices and status, and see its session's id, directory, flags and tool names",
             visible(&self.name)
         )];
         for (at, rules) in self.layers.iter().enumerate() {

@@ -38,6 +38,7 @@ pub(crate) struct Rules {
     pub(crate) events: Names,
     pub(crate) replace: Names,
     pub(crate) store: bool,
+    pub(crate) log: bool,
     /// Capabilities that a human may allow case by case.
     pub(crate) ask: BTreeSet<String>,
     pub(crate) limits: BTreeMap<&'static str, u64>,
@@ -68,6 +69,7 @@ impl Rules {
             ),
             replace: Names::default(),
             store: true,
+            log: true,
             ask: BTreeSet::new(),
             limits: BTreeMap::new(),
         }

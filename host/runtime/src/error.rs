@@ -53,7 +53,7 @@ pub enum Error {
     /// Two extensions of one session claim the same name.
     #[error("{what} {name} is offered by both {first} and {second}: leave one of them out")]
     Clash {
-        /// `tool`, `command`, `prompt` or `resource`.
+        /// `tool`, `command`, `prompt`, `resource`, or `name`: that of an extension, of which there is one in a session.
         what: &'static str,
         /// The name.
         name: String,
@@ -132,7 +132,7 @@ pub enum CallError {
     /// No extension of the session offers this.
     #[error("there is no {what} {name}{}", hint(.near))]
     Unknown {
-        /// `tool`, `command`, `prompt` or `resource`.
+        /// `tool`, `command`, `prompt`, `resource`, or `name`: that of an extension, of which there is one in a session.
         what: &'static str,
         /// What was asked for.
         name: String,

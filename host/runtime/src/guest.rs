@@ -11,7 +11,10 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::audit::{Auditor, Tally, Verdict};
 use crate::bindings::vers::harness::types::Error as WitError;
+use crate::capability::Buffers;
+use crate::connections::Connections;
 use crate::owner::Owner;
+use crate::rate::Rate;
 use crate::services::Services;
 
 /// How the binding reaches the store's data.
@@ -29,6 +32,12 @@ pub(crate) struct Guest {
     auditor: Option<Arc<Auditor>>,
     /// Room for processes, here and on VMs together.
     processes: Arc<Semaphore>,
+    connections: Arc<Connections>,
+    /// Notices, and changes of status lines and widgets.
+    pub(crate) notices: Rate,
+    pub(crate) changes: Rate,
+    /// Room for what the guest wrote and the host has not used yet.
+    pub(crate) buffers: Buffers,
     owners: HashMap<GuestTaskId, Arc<Owner>>,
     root: Arc<Owner>,
     wasi: WasiCtx,
@@ -58,6 +67,10 @@ impl Guest {
                     most.min(Semaphore::MAX_PERMITS)
                 }),
             )),
+            connections: Arc::new(Connections::new(limits.connections)),
+            notices: Rate::new(200, 20),
+            changes: Rate::new(2_000, 100),
+            buffers: Buffers::new(limits.stream_buffers),
             owners: HashMap::new(),
             root,
             // Nothing behind it: no arguments, environment, files or sockets.
@@ -79,6 +92,13 @@ impl Guest {
             .and_then(|task| self.owners.get(&task))
             .unwrap_or(&self.root)
             .clone()
+    }
+
+    /// Whether the call that this task is of was given up. The extension's own work never is.
+    pub(crate) fn was_given_up(&self, oldest: Option<GuestTaskId>) -> bool {
+        oldest
+            .and_then(|task| self.owners.get(&task))
+            .is_some_and(|owner| owner.ended().is_some())
     }
 
     /// The policy's word on a request that needs no facts from elsewhere.
@@ -140,6 +160,7 @@ pub(crate) struct Ask {
     pub(crate) limits: Limits,
     pub(crate) services: Arc<Services>,
     pub(crate) auditor: Option<Arc<Auditor>>,
+    pub(crate) connections: Arc<Connections>,
     processes: Arc<Semaphore>,
 }
 
@@ -164,6 +185,7 @@ impl Ask {
             limits: guest.limits,
             services: guest.services()?,
             auditor: guest.auditor.clone(),
+            connections: guest.connections.clone(),
             processes: guest.processes.clone(),
         })
     }
@@ -196,6 +218,13 @@ impl Ask {
                 )))
             };
         }
+        self.record(request, &Verdict::of(&decision));
+        permit(&self.name, request, decision)
+    }
+
+    /// The policy's word where nobody can be asked: what it leaves open counts as no.
+    pub(crate) fn permit_unasked(&self, request: &Request<'_>) -> Result<(), WitError> {
+        let decision = self.grants.decide(request);
         self.record(request, &Verdict::of(&decision));
         permit(&self.name, request, decision)
     }

@@ -36,6 +36,8 @@ struct Inner {
     secrets: Arc<Secrets>,
     audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
+    /// Where no extension writes, whatever it is granted.
+    guarded: Arc<[PathBuf]>,
 }
 
 impl std::fmt::Debug for Host {
@@ -55,6 +57,7 @@ pub struct HostBuilder {
     settings: Option<Settings>,
     secrets: Option<Arc<Secrets>>,
     audit: Option<Arc<dyn Audit>>,
+    guarded: Vec<PathBuf>,
 }
 
 impl std::fmt::Debug for HostBuilder {
@@ -110,6 +113,14 @@ impl HostBuilder {
         self
     }
 
+    /// Files and directories that say what extensions may do: where the policy is, a project's file that narrows it. No extension writes
+    /// there whatever it is granted. The cache and the state are among them without being named. Absolute paths; those that are not there are guarded against being made.
+    #[must_use]
+    pub fn guarded(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.guarded.extend(paths);
+        self
+    }
+
     /// Builds the host. Connects nowhere and runs nothing yet.
     ///
     /// # Errors
@@ -117,6 +128,8 @@ impl HostBuilder {
     pub fn build(self) -> Result<Host, Error> {
         let engine = Engine::new()?;
         let linker = capability::linker(&engine)?;
+        let mut guarded = self.guarded;
+        guarded.extend(self.cache.clone());
         let cache = self
             .cache
             .map(|directory| engine.cache(&directory))
@@ -131,6 +144,7 @@ impl HostBuilder {
         let state = self.state.unwrap_or_else(|| {
             std::env::temp_dir().join(format!("pi-vers-{}", std::process::id()))
         });
+        guarded.push(state.clone());
         let options = SshOptions {
             known_hosts: Some(state.join("known-hosts.json")),
             ..SshOptions::default()
@@ -150,6 +164,7 @@ impl HostBuilder {
             secrets,
             audit: self.audit,
             state,
+            guarded: guarded.into(),
         })))
     }
 }
@@ -240,7 +255,7 @@ impl Host {
             Lookup::Granted(grants) => grants,
             Lookup::Changed { granted_to, .. } => {
                 tracing::warn!(target: "audit", extension = extension.name(), %granted_to, now = %extension.digest(), "its bytes changed: its grants do not hold");
-                Grants::nothing(extension.name())
+                Grants::of_other_bytes(extension.name())
             }
             Lookup::Unknown => Grants::nothing(extension.name()),
         };
@@ -258,7 +273,7 @@ impl Host {
             harness,
             (inner.api.clone(), inner.ssh.clone(), inner.fleet.clone()),
             (inner.secrets.clone(), inner.audit.clone()),
-            inner.state.clone(),
+            (inner.state.clone(), inner.guarded.clone()),
             flags,
         )
     }

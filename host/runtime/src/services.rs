@@ -46,6 +46,8 @@ pub(crate) struct Services {
     pub(crate) bus: Bus,
     audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
+    /// Where no extension writes.
+    guarded: Arc<[PathBuf]>,
     /// The flags each extension declared, with their defaults.
     flags: HashMap<String, BTreeMap<String, FlagValue>>,
     tools: OnceLock<Vec<String>>,
@@ -58,7 +60,7 @@ impl Services {
         harness: Arc<dyn Harness>,
         (api, ssh, fleet): (Api, Ssh, Fleet),
         (secrets, audit): (Arc<Secrets>, Option<Arc<dyn Audit>>),
-        state: PathBuf,
+        (state, guarded): (PathBuf, Arc<[PathBuf]>),
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
     ) -> (Self, mpsc::Receiver<Message>) {
         let (bus, messages) = mpsc::channel(BUS_QUEUE);
@@ -76,6 +78,7 @@ impl Services {
             secrets,
             audit,
             state,
+            guarded,
             flags,
             tools: OnceLock::new(),
             budget: Budget::default(),
@@ -116,6 +119,25 @@ impl Services {
         Some(given.unwrap_or_else(|| default.clone()))
     }
 
+    /// A guest's words as they may be shown: without the values of secrets, and with every control character visible.
+    pub(crate) fn clean(&self, text: &str) -> String {
+        crate::types::visible(&self.secrets.redact(text))
+    }
+
+    /// The same, cut to what a list has room for.
+    pub(crate) fn clean_brief(&self, text: &str, most: usize) -> String {
+        match text.char_indices().nth(most) {
+            // Redacted before it is cut: half a secret is not found any more.
+            Some(_) => self
+                .clean(text)
+                .chars()
+                .take(most)
+                .chain(['\u{2026}'])
+                .collect(),
+            None => self.clean(text),
+        }
+    }
+
     /// Whether this is the name of something nobody but its receiver may see: held now, or known to be a secret wherever it is set.
     pub(crate) fn is_secret(&self, name: &str) -> bool {
         SECRET.contains(&name) || self.secrets.get(name).is_some()
@@ -142,6 +164,11 @@ impl Services {
     pub(crate) fn directory(&self) -> PathBuf {
         let directory = self.harness.working_directory();
         std::path::absolute(&directory).unwrap_or(directory)
+    }
+
+    /// What no grant reaches.
+    pub(crate) fn guarded(&self) -> Arc<[PathBuf]> {
+        self.guarded.clone()
     }
 
     /// Where programs are looked up: the host's own `PATH`, absolute parts only.

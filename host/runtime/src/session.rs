@@ -41,6 +41,12 @@ const HEARD: Duration = Duration::from_secs(1);
 /// How long completions may take.
 const COMPLETE: Duration = Duration::from_secs(5);
 
+/// The longest message of an error that a guest hands on, in characters.
+const LONGEST_MESSAGE: usize = 4_000;
+
+/// More completions than this help nobody.
+const MOST_COMPLETIONS: usize = 1_000;
+
 /// The extension (by its place in the session) that offers a name.
 type Names = HashMap<String, usize>;
 
@@ -119,6 +125,7 @@ impl Session {
                 .collect();
             (extension.name().to_owned(), flags)
         });
+        unique(&extensions)?;
         let (services, messages) = host.services(harness, flags.collect());
         let services = Arc::new(services);
         let end = CancellationToken::new();
@@ -364,7 +371,7 @@ impl Session {
                 reply: Some(Reply::Done(Err(why))),
                 end: None,
                 ..
-            } => Err(refused(why)),
+            } => Err(refused(&self.0.services.secrets, why)),
             ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
         }
     }
@@ -406,10 +413,11 @@ impl Session {
                 ..
             } => Ok(found
                 .into_iter()
+                .take(MOST_COMPLETIONS)
                 .map(|one| Completion {
-                    value: one.value,
-                    label: one.label,
-                    description: one.description,
+                    value: line(&one.value),
+                    label: line(&one.label),
+                    description: one.description.as_deref().map(line),
                 })
                 .collect()),
             ended => Err(given_up(&owner, slot, ended, ToolOutput::default())),
@@ -760,7 +768,7 @@ async fn run_tool(
             reply: Some(Reply::Tool(Err(wit::ToolError::Capability(why)))),
             end: None,
             ..
-        } => Err(refused(why)),
+        } => Err(refused(secrets, why)),
         // What the tool said about its own end is worth showing, whatever it called it.
         mut ended => {
             let said = match ended.reply.take() {
@@ -778,10 +786,39 @@ async fn run_tool(
 fn scrub(secrets: &Secrets, mut output: ToolOutput) -> ToolOutput {
     let texts = output.content.iter_mut().flat_map(Content::texts_mut);
     texts.for_each(|text| redact(secrets, text));
+    for value in [&mut output.details, &mut output.structured]
+        .into_iter()
+        .flatten()
+    {
+        redact_json(secrets, value);
+    }
     output
 }
 
-fn redact(secrets: &Secrets, text: &mut String) {
+/// The same for every text of a JSON value, names of members included.
+pub(crate) fn redact_json(secrets: &Secrets, value: &mut Value) {
+    match value {
+        Value::String(text) => redact(secrets, text),
+        Value::Array(items) => items.iter_mut().for_each(|item| redact_json(secrets, item)),
+        Value::Object(members) => {
+            if members
+                .keys()
+                .any(|name| matches!(secrets.redact(name), Cow::Owned(_)))
+            {
+                *members = std::mem::take(members)
+                    .into_iter()
+                    .map(|(name, value)| (secrets.redact(&name).into_owned(), value))
+                    .collect();
+            }
+            members
+                .values_mut()
+                .for_each(|member| redact_json(secrets, member));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+pub(crate) fn redact(secrets: &Secrets, text: &mut String) {
     if let Cow::Owned(clean) = secrets.redact(text) {
         *text = clean;
     }
@@ -789,9 +826,25 @@ fn redact(secrets: &Secrets, text: &mut String) {
 
 /// Refuses a result larger than the extension's limit.
 fn within(limit: u64, output: ToolOutput) -> Result<ToolOutput, String> {
-    let sizes = output.content.iter().map(Content::size);
+    let content = output.content.iter().map(Content::size);
+    let data = [&output.details, &output.structured].into_iter().flatten();
+    let sizes = content.chain(data.map(bytes));
     fits(limit, sizes.fold(0, usize::saturating_add))?;
     Ok(output)
+}
+
+/// About as many bytes as the value has as a text.
+fn bytes(value: &Value) -> usize {
+    const LEAST: usize = 4;
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(bytes).fold(LEAST, usize::saturating_add),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| name.len().saturating_add(bytes(value)))
+            .fold(LEAST, usize::saturating_add),
+        Value::Null | Value::Bool(_) | Value::Number(_) => LEAST,
+    }
 }
 
 fn fits(limit: u64, size: usize) -> Result<(), String> {
@@ -803,12 +856,23 @@ fn fits(limit: u64, size: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn refused(why: wit::Error) -> CallError {
-    let (kind, message) = refusal(why);
+/// An error that a guest handed on, or made up: so it is neither believed to be free of secrets nor to be short.
+fn refused(secrets: &Secrets, why: wit::Error) -> CallError {
+    let (kind, mut message) = refusal(why);
+    redact(secrets, &mut message);
     CallError::Refused {
         kind,
-        message: crate::types::visible(&message),
+        message: crate::types::visible(&message)
+            .chars()
+            .take(LONGEST_MESSAGE)
+            .collect(),
     }
+}
+
+/// One line for a list.
+fn line(text: &str) -> String {
+    let text = crate::types::visible(text).replace(['\n', '\t'], " ");
+    text.chars().take(LONGEST_MESSAGE).collect()
 }
 
 fn given_up(owner: &Owner, slot: &Slot, ended: Ended, output: ToolOutput) -> CallError {
@@ -861,6 +925,22 @@ fn names(slots: &[Arc<Slot>], built_ins: &[String]) -> Result<(Names, Names), Er
         }
     }
     Ok((tools, commands))
+}
+
+/// Two extensions of one name would share a store, and be one in every log.
+fn unique(extensions: &[Extension]) -> Result<(), Error> {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for extension in extensions {
+        if let Some(first) = seen.insert(extension.name(), extension.origin()) {
+            return Err(Error::Clash {
+                what: "name",
+                name: extension.name().to_owned(),
+                first: first.to_owned(),
+                second: extension.origin().to_owned(),
+            });
+        }
+    }
+    Ok(())
 }
 
 fn claim(

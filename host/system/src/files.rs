@@ -8,6 +8,7 @@
 //! What a path names is looked at before it is opened, and only regular files and directories are opened. See
 //! `resolve` for how, and `write` for how a file is replaced in one step.
 
+mod guard;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
 use crate::{ByteStream, Error, Kind};
+pub use guard::Guard;
 use resolve::{Last, Relative};
 
 /// More entries than this are refused rather than held.
@@ -45,7 +47,7 @@ pub enum Access {
 
 /// A granted directory, held by descriptor. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Root(Arc<Inner>);
+pub struct Root(Arc<Inner>, Guard);
 
 #[derive(Debug)]
 struct Inner {
@@ -139,11 +141,18 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = rustix::fs::openat(CWD, path, flags, Mode::empty())
             .map_err(|error| failed("opening the directory", &path.to_string_lossy(), error))?;
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             dir,
             access,
             kernel,
-        })))
+        };
+        Ok(Self(Arc::new(inner), Guard::default()))
+    }
+
+    /// The same directory, in which what is guarded is not written to.
+    #[must_use]
+    pub fn guarded(self, guard: Guard) -> Self {
+        Self(self.0, guard)
     }
 
     /// Follows links that stay beneath. "" and "." are the directory itself.
@@ -240,6 +249,7 @@ impl Root {
                     "the granted directory itself is not removed",
                 ));
             };
+            root.1.check(&spot.dir, Some(name))?;
             let stat =
                 rustix::fs::statat(&spot.dir, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
             let flags = match FileType::from_raw_mode(stat.st_mode) {

@@ -21,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use tokio::time::{Instant, timeout_at};
@@ -48,8 +49,9 @@ const RESERVED: [&str; 10] = [
 
 /// Decides where requests may go. A pair of functions is a judge too.
 pub trait Judge: Send + Sync + 'static {
-    /// Asked for every hop, before anything is looked up or sent.
-    fn url(&self, url: &Url) -> Result<(), Error>;
+    /// Asked for every hop, before anything is looked up or sent. May take its time: a person may be asked. The
+    /// exchange's time limit goes on meanwhile.
+    fn url<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<(), Error>>;
     /// Asked for every address that `host` resolved to, or is. Only those that pass are dialled. IPv4 addresses in the
     /// clothes of IPv6 come as IPv4.
     fn address(&self, host: &str, address: IpAddr) -> Result<(), Error>;
@@ -60,8 +62,8 @@ where
     U: Fn(&Url) -> Result<(), Error> + Send + Sync + 'static,
     A: Fn(&str, IpAddr) -> Result<(), Error> + Send + Sync + 'static,
 {
-    fn url(&self, url: &Url) -> Result<(), Error> {
-        self.0(url)
+    fn url<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(std::future::ready(self.0(url)))
     }
 
     fn address(&self, host: &str, address: IpAddr) -> Result<(), Error> {
@@ -259,7 +261,7 @@ impl Egress {
         let limits = &self.0.limits;
         let had_body = body.is_some();
         for _ in 0..=limits.redirects {
-            self.judge(&url)?;
+            self.judge(&url).await?;
             let mut request = self
                 .0
                 .client
@@ -301,8 +303,8 @@ impl Egress {
         ))
     }
 
-    fn judge(&self, url: &Url) -> Result<(), Error> {
-        self.0.judge.url(url)?;
+    async fn judge(&self, url: &Url) -> Result<(), Error> {
+        self.0.judge.url(url).await?;
         // An address in the URL is not resolved, so the resolver does not see it.
         let address = match url.host() {
             Some(url::Host::Ipv4(address)) => IpAddr::V4(address),

@@ -233,5 +233,8 @@ fn forms(value: &str) -> Vec<Zeroizing<Vec<u8>>> {
     forms
 }
 
+mod stream;
 #[cfg(test)]
 mod tests;
+
+pub use stream::Strainer;

@@ -173,6 +173,7 @@ pub(super) fn judge(
         ("events", "", [name]) => said(&Request::Event { name }),
         ("replace", "", [name]) => said(&Request::ReplaceTool { name }),
         ("store", "", []) => said(&Request::Store),
+        ("log", "", []) => said(&Request::Log),
         ("ui", verb, []) => {
             let verb = UiVerb::parse(verb)
                 .ok_or_else(|| unknown_verb("ui", UiVerb::ALL.iter().map(|verb| verb.name())))?;

@@ -151,7 +151,7 @@ fn unneeded(extension: &Extension, granted: &[String]) -> Vec<String> {
     let info = extension.info();
     let useful = |key: &str| match key {
         // These say how, not what.
-        "ask" | "limits" | "store" => true,
+        "ask" | "limits" | "store" | "log" => true,
         // Files of VMs are granted there, too.
         "shell" => imports("shell") || imports("files"),
         "secrets" => {

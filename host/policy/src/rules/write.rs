@@ -104,6 +104,7 @@ impl Rules {
             list(&self.replace.0)
         });
         put("store", !self.store, &|| "false".into());
+        put("log", !self.log, &|| "false".into());
         put("ask", !self.ask.is_empty(), &|| list(&self.ask));
         put("limits", !self.limits.is_empty(), &|| {
             table(LIMITS.iter().filter_map(|limit| {
@@ -186,6 +187,7 @@ impl Rules {
         lines.extend(self.events.0.iter().map(|name| format!("events: {name}")));
         lines.extend(self.replace.0.iter().map(|name| format!("replace: {name}")));
         lines.extend(self.store.then(|| "store".to_owned()));
+        lines.extend(self.log.then(|| "log".to_owned()));
         lines.extend(self.ask.iter().map(|name| format!("ask: {name}")));
         lines
     }

@@ -7,11 +7,15 @@ use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use crate::bindings::vers::harness::call::{Host, HostToolCall, HostToolCallWithStore};
 use crate::bindings::vers::harness::types::Content;
-use crate::content::from_guest;
+use crate::content::{Content as Shown, from_guest};
 use crate::guest::{Guest, Has};
 use crate::owner::Owner;
 use crate::patience::Patience;
-use crate::types::{Progress, json, visible};
+use crate::session::{redact, redact_json};
+use crate::types::{Progress, json};
+
+/// The longest caption of a progress bar, in characters.
+const LONGEST_CAPTION: usize = 400;
 
 /// The resource behind `tool-call`.
 #[allow(unreachable_pub, reason = "the bindings re-export it")]
@@ -49,11 +53,23 @@ impl HostToolCall for Guest {
         details: Option<String>,
     ) -> wasmtime::Result<()> {
         let call = self.table.get(&call)?;
-        let details = details.and_then(|text| json(&text, "`details`").ok());
+        let mut details = details.and_then(|text| json(&text, "`details`").ok());
         // What cannot be shown is no reason to end a call.
-        let Ok(content) = from_guest(content) else {
+        let Ok(mut content) = from_guest(content) else {
             return Ok(());
         };
+        let sizes = content.iter().map(Shown::size);
+        let size = sizes.fold(0, usize::saturating_add);
+        if u64::try_from(size).unwrap_or(u64::MAX) > self.limits.output {
+            return Ok(());
+        }
+        if let Some(services) = &self.services {
+            let texts = content.iter_mut().flat_map(Shown::texts_mut);
+            texts.for_each(|text| redact(&services.secrets, text));
+            details
+                .iter_mut()
+                .for_each(|details| redact_json(&services.secrets, details));
+        }
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
             // A watch channel keeps the newest only: that is the coalescing the contract promises.
             updates.send_modify(|update| {
@@ -73,7 +89,10 @@ impl HostToolCall for Guest {
     ) -> wasmtime::Result<()> {
         let call = self.table.get(&call)?;
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
-            let caption = visible(&caption);
+            let caption = match &self.services {
+                Some(services) => services.clean_brief(&caption, LONGEST_CAPTION),
+                None => String::new(),
+            };
             updates.send_modify(|update| {
                 update.progress = Some(Progress {
                     done,

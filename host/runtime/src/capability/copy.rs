@@ -99,6 +99,10 @@ async fn run(
         .await
         .ok_or(Error::Cancelled)?;
     let (source, target) = judged??;
+    let _leases = [&source, &target].map(|place| match place {
+        Place::OnVm { lease, .. } => Some(lease.clone()),
+        Place::Here { .. } => None,
+    });
     let options = Options {
         recursive: options.recursive,
         exclude: options.exclude,
@@ -129,7 +133,7 @@ async fn run(
 fn side(ask: &Ask, place: Place) -> Side {
     match place {
         Place::Here { root, path } => Side::Local { root, path },
-        Place::OnVm { files, path } => Side::Vm {
+        Place::OnVm { files, path, .. } => Side::Vm {
             ssh: ask.services.ssh.clone(),
             vm: files.vm(),
             path,

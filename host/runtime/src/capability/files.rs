@@ -18,14 +18,23 @@ use crate::bindings::vers::system::files::{
     CopyOptions, CopyProgress, CopySummary, Host, HostWithStore, Kind, Location, Metadata, Range,
     WriteOptions,
 };
+use crate::connections::Lease;
 use crate::guest::{Ask, Guest, Has};
 
 impl Host for Guest {}
 
 /// A location the policy has granted.
 pub(super) enum Place {
-    Here { root: local::Root, path: String },
-    OnVm { files: remote::Files, path: String },
+    Here {
+        root: local::Root,
+        path: String,
+    },
+    OnVm {
+        files: remote::Files,
+        path: String,
+        /// Its connection counts as long as it is used.
+        lease: Lease,
+    },
 }
 
 /// Judges a location and opens what is needed to reach it.
@@ -39,9 +48,11 @@ pub(super) async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place
                 access,
             })
             .await?;
+            let lease = ask.connections.to_vm(facts.id)?;
             Ok(Place::OnVm {
                 files: ask.services.ssh.files(facts.id),
                 path,
+                lease,
             })
         }
         Location::Local(path) => {
@@ -60,11 +71,17 @@ pub(super) async fn place(ask: &Ask, at: Location, access: Want) -> Result<Place
                 Want::Read => local::Access::ReadOnly,
                 Want::Write => local::Access::ReadWrite,
             };
+            let guarded = ask.services.guarded();
             let root = blocking(move || {
                 if missing {
                     make(&root);
                 }
-                local::Root::open(&root, mode)
+                let root = local::Root::open(&root, mode)?;
+                Ok(match access {
+                    Want::Read => root,
+                    // Looked for anew: what was not there before may be now.
+                    Want::Write => root.guarded(local::Guard::new(guarded.iter())),
+                })
             })
             .await?;
             Ok(Place::Here { root, path })
@@ -188,9 +205,12 @@ fn bytes(
                 .read(&path, offset, length)
                 .map(|chunk| chunk.map_err(Error::from))
                 .boxed(),
-            Some(Place::OnVm { files, path }) => files
+            Some(Place::OnVm { files, path, lease }) => files
                 .read(&path, offset, length)
-                .map(|chunk| chunk.map_err(Error::from))
+                .map(move |chunk| {
+                    let _used = &lease;
+                    chunk.map_err(Error::from)
+                })
                 .boxed(),
             None => futures::stream::empty().boxed(),
         })
@@ -208,9 +228,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let ask = Ask::of(accessor)?;
             match place(&ask, at, Want::Read).await? {
                 Place::Here { root, path } => ask.race(root.stat(&path)).await.map(Metadata::from),
-                Place::OnVm { files, path } => {
-                    ask.race(files.stat(&path)).await.map(Metadata::from)
-                }
+                Place::OnVm {
+                    files,
+                    path,
+                    lease: _lease,
+                } => ask.race(files.stat(&path)).await.map(Metadata::from),
             }
         }
         .await)
@@ -229,7 +251,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                     .into_iter()
                     .map(Metadata::from)
                     .collect()),
-                Place::OnVm { files, path } => Ok(ask
+                Place::OnVm {
+                    files,
+                    path,
+                    lease: _lease,
+                } => Ok(ask
                     .race(files.list(&path))
                     .await?
                     .into_iter()
@@ -284,7 +310,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                     ))
                     .await
                 }
-                Place::OnVm { files, path } => {
+                Place::OnVm {
+                    files,
+                    path,
+                    lease: _lease,
+                } => {
                     let options = remote::WriteOptions {
                         parents: options.parents,
                         mode: options.mode,
@@ -310,7 +340,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let ask = Ask::of(accessor)?;
             match place(&ask, at, Want::Write).await? {
                 Place::Here { root, path } => ask.race(root.remove(&path)).await,
-                Place::OnVm { files, path } => ask.race(files.remove(&path)).await,
+                Place::OnVm {
+                    files,
+                    path,
+                    lease: _lease,
+                } => ask.race(files.remove(&path)).await,
             }
         }
         .await)

@@ -16,6 +16,7 @@ use vers_client::ssh::{self, Follow};
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::platform::shell::{Followed, Line, Position};
+use crate::connections::Lease;
 use crate::guest::Ask;
 use crate::owner::Stoppable;
 
@@ -28,6 +29,7 @@ struct Running {
     follow: Mutex<Option<Follow>>,
     /// It is a process on the VM.
     _room: OwnedSemaphorePermit,
+    _lease: Lease,
 }
 
 impl Stoppable for Running {
@@ -109,6 +111,7 @@ pub(super) fn follow(
         })
         .await?;
         let room = ask.room_for_process()?;
+        let lease = ask.connections.to_vm(facts.id)?;
         let start = match start {
             Position::Offset(offset) => ssh::Position::Offset(offset),
             Position::End => ssh::Position::End,
@@ -121,6 +124,7 @@ pub(super) fn follow(
             ),
             follow: Mutex::new(Some(ask.services.ssh.follow(facts.id, path, start))),
             _room: room,
+            _lease: lease,
         });
         ask.owner.started(&running);
         *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(Lines(running));

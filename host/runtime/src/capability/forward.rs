@@ -13,6 +13,7 @@ use wasmtime::component::Resource;
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::platform::shell::HostForward;
+use crate::connections::Lease;
 use crate::guest::{Ask, Guest};
 use crate::owner::Stoppable;
 
@@ -26,6 +27,7 @@ pub struct Forward(Arc<Open>);
 struct Open {
     what: String,
     forward: vers_client::ssh::Forward,
+    _lease: Lease,
 }
 
 impl Stoppable for Open {
@@ -71,12 +73,14 @@ pub(super) async fn open(
         local,
     })
     .await?;
+    let lease = ask.connections.one()?;
     let forward = ask
         .race(ask.services.ssh.forward_port(facts.id, remote, local))
         .await?;
     let open = Arc::new(Open {
         what: format!("port {remote} of VM {}", facts.id),
         forward,
+        _lease: lease,
     });
     ask.owner.started(&open);
     Ok(Forward(open))

@@ -7,19 +7,23 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
-use pi_vers_policy::{Decision, Grants, Request, SecretUse};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt as _};
+use futures::{Stream, StreamExt};
+use pi_vers_policy::{Request, SecretUse};
 use pi_vers_system::http as egress;
+use pi_vers_system::secrets::Strainer;
 use pi_vers_system::{Error as SystemError, Kind};
 use url::Url;
 use wasmtime::component::{Accessor, FutureReader, HasSelf, StreamReader};
 
 use super::streams;
-use crate::audit::{Auditor, Verdict};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::http::{
     HeaderValue, Host, HostWithStore, Request as WitRequest, Response,
 };
+use crate::connections::Lease;
+use crate::error::Refusal;
 use crate::guest::{Ask, Guest, Has};
 
 impl Host for Guest {}
@@ -30,48 +34,52 @@ struct Judge {
     hop: Mutex<Option<Url>>,
     /// The first hop: judged before the egress began, perhaps by a person.
     first: Url,
-    grants: Arc<Grants>,
-    auditor: Option<Arc<Auditor>>,
-    call: Option<String>,
+    ask: Arc<Ask>,
     method: String,
     secrets: Vec<String>,
 }
 
 impl Judge {
-    fn decide(&self, request: &Request<'_>) -> Result<(), SystemError> {
-        let decision = self.grants.decide(request);
-        if let Some(auditor) = &self.auditor {
-            let verdict = Verdict::of(&decision);
-            auditor.decided(&self.grants, request, &verdict, self.call.as_deref());
+    async fn hop(&self, url: &Url) -> Result<(), Error> {
+        self.ask
+            .permit(&Request::Http {
+                method: &self.method,
+                url,
+            })
+            .await?;
+        for name in &self.secrets {
+            let to = SecretUse::HttpHeader { url };
+            self.ask.permit(&Request::Secret { name, to }).await?;
         }
-        match decision {
-            Decision::Allow => Ok(()),
-            Decision::Deny(denial) => Err(SystemError::new(Kind::Denied, denial.to_string())),
-            Decision::Ask(question) => {
-                Err(SystemError::new(Kind::Denied, question.refused.to_string()))
-            }
-        }
+        Ok(())
     }
 }
 
+/// What the policy or the end of the call says, for the egress to hand back.
+fn judged(why: Error) -> SystemError {
+    let (refusal, message) = super::refusal(why);
+    let kind = match refusal {
+        Refusal::Cancelled => Kind::Cancelled,
+        Refusal::TimedOut => Kind::TimedOut,
+        _ => Kind::Denied,
+    };
+    SystemError::new(kind, message)
+}
+
 impl egress::Judge for Judge {
-    fn url(&self, url: &Url) -> Result<(), SystemError> {
+    /// A redirect to where the policy leaves it open is asked about like the request itself.
+    fn url<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<(), SystemError>> {
         *self.hop.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.clone());
-        if *url == self.first {
-            return Ok(());
+        async move {
+            if *url == self.first {
+                return Ok(());
+            }
+            self.hop(url).await.map_err(judged)
         }
-        self.decide(&Request::Http {
-            method: &self.method,
-            url,
-        })?;
-        self.secrets.iter().try_for_each(|name| {
-            self.decide(&Request::Secret {
-                name,
-                to: SecretUse::HttpHeader { url },
-            })
-        })
+        .boxed()
     }
 
+    /// Nobody is asked about an address: what a name leads to now is nothing a person could know.
     fn address(&self, host: &str, address: IpAddr) -> Result<(), SystemError> {
         let hop = self.hop.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(url) = hop.as_ref().filter(|url| url.host_str() == Some(host)) else {
@@ -80,12 +88,48 @@ impl egress::Judge for Judge {
                 format!("{host} was not judged before its address"),
             ));
         };
-        self.decide(&Request::HttpAddress {
+        let request = Request::HttpAddress {
             method: &self.method,
             url,
             address,
-        })
+        };
+        self.ask.permit_unasked(&request).map_err(judged)
     }
+}
+
+/// The bytes of an answer: without the values of secrets, when it is the answer to a request that carried one. A server may repeat what it
+/// was sent, and the guest may not have it.
+fn answer(
+    source: pi_vers_system::ByteStream,
+    ask: &Ask,
+    lease: Lease,
+    strained: bool,
+) -> impl Stream<Item = Result<Bytes, SystemError>> + Send + 'static + use<> {
+    let strainer = strained.then(|| Strainer::new(ask.services.secrets.clone()));
+    let state = (Some(source), strainer, lease);
+    futures::stream::unfold(state, |(source, mut strainer, lease)| async move {
+        let mut source = source?;
+        let item = loop {
+            match (source.next().await, &mut strainer) {
+                (Some(Ok(chunk)), Some(strainer)) => {
+                    let clean = strainer.push(&chunk);
+                    // All of it may be the beginning of a value.
+                    if !clean.is_empty() {
+                        break Some(Ok(clean));
+                    }
+                }
+                (Some(item), _) => break Some(item),
+                (None, _) => break None,
+            }
+        };
+        match item {
+            Some(item) => Some((item, (Some(source), strainer, lease))),
+            None => {
+                let rest = strainer.as_mut().map(Strainer::finish)?;
+                (!rest.is_empty()).then_some((Ok(rest), (None, strainer, lease)))
+            }
+        }
+    })
 }
 
 impl HostWithStore<Guest> for HasSelf<Guest> {
@@ -98,7 +142,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             .map(|reader| accessor.with(|access| streams::incoming(access, reader)))
             .transpose()?;
         let sent = async {
-            let ask = Ask::of(accessor)?;
+            let ask = Arc::new(Ask::of(accessor)?);
             let url: Url = request
                 .url
                 .parse()
@@ -133,12 +177,12 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                     }
                 });
             }
+            let lease = ask.connections.one()?;
+            let strained = !secrets.is_empty();
             let judge = Judge {
                 hop: Mutex::new(None),
                 first: url,
-                auditor: ask.auditor.clone(),
-                call: ask.owner.call().map(str::to_owned),
-                grants: ask.grants.clone(),
+                ask: ask.clone(),
                 method: request.method.clone(),
                 secrets,
             };
@@ -152,25 +196,32 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             };
             let body = body.map(|body| streams::stream(body).map(Ok).boxed());
             let response = ask.race(way.send(request, body)).await?;
-            Ok((ask, response))
+            Ok((ask, response, lease, strained))
         }
         .await;
         match sent {
             Err(why) => Ok(Err(why)),
-            Ok((ask, response)) => {
+            Ok((ask, response, lease, strained)) => {
+                let clean = |text: String| match strained {
+                    true => ask.services.secrets.redact(&text).into_owned(),
+                    false => text,
+                };
+                let bytes = answer(response.body, &ask, lease, strained);
+                let headers = response.headers.into_iter();
+                let headers = headers.map(|(name, value)| (name, clean(value))).collect();
                 let (stream, done): (StreamReader<u8>, FutureReader<Result<(), Error>>) = accessor
                     .with(|access| {
                         streams::outgoing_checked(
                             access,
                             ask.owner.clone(),
                             async { Ok(()) },
-                            streams::counted(response.body, ask.tally("http")),
+                            streams::counted(bytes, ask.tally("http")),
                         )
                     })?;
                 Ok(Ok(Response {
                     status: response.status,
-                    headers: response.headers,
-                    url: response.url.to_string(),
+                    headers,
+                    url: clean(response.url.to_string()),
                     body: stream,
                     done,
                 }))

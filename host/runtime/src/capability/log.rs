@@ -1,5 +1,6 @@
 //! `vers:harness/log`: lines of a guest, tagged with its name and call, bounded, secrets removed.
 
+use pi_vers_policy::Request;
 use wasmtime::AsContextMut;
 use wasmtime::component::{Access, HasSelf};
 
@@ -22,13 +23,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             .and_then(Iterator::last);
         let guest = access.get();
         let owner = guest.owner_of(oldest);
-        if !owner.may_log(message.len(), guest.limits.log) {
+        if !guest.grants.decide(&Request::Log).is_allowed()
+            || !owner.may_log(message.len(), guest.limits.log)
+        {
             return Ok(());
         }
-        let message = visible(&message);
         let message = match &guest.services {
-            Some(services) => services.secrets.redact(&message).into_owned(),
-            None => message,
+            Some(services) => services.clean(&message),
+            None => visible(&message),
         };
         let (extension, call) = (&*guest.name, owner.what());
         match level {

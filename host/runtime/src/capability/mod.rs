@@ -31,6 +31,7 @@ use crate::engine::Engine;
 use crate::error::{Error, Refusal};
 use crate::guest::{Guest, Has};
 
+pub(crate) use streams::Buffers;
 use vers::harness::types::Error as WitError;
 
 /// Links every interface of the contract, and WASI with nothing behind it.

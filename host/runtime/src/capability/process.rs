@@ -9,13 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use pi_vers_policy::{Request, SecretUse};
 use pi_vers_system::process as local;
 use tokio::io::AsyncWriteExt;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
 use super::streams::{self, Output};
@@ -25,6 +24,7 @@ use crate::bindings::vers::system::process::{
     Program, Signal, Stopped,
 };
 use crate::budget;
+use crate::connections::Lease;
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
 
@@ -48,6 +48,8 @@ pub(super) struct Running {
     place: Place,
     over: OnceLock<()>,
     _room: OwnedSemaphorePermit,
+    /// To the VM it runs on.
+    _lease: Option<Lease>,
 }
 
 pub(super) enum Place {
@@ -56,12 +58,18 @@ pub(super) enum Place {
 }
 
 impl Running {
-    pub(super) fn new(what: String, place: Place, room: OwnedSemaphorePermit) -> Arc<Self> {
+    pub(super) fn new(
+        what: String,
+        place: Place,
+        room: OwnedSemaphorePermit,
+        lease: Option<Lease>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             what,
             place,
             over: OnceLock::new(),
             _room: room,
+            _lease: lease,
         })
     }
 
@@ -148,7 +156,7 @@ pub(super) fn adopt(
 
 /// Pumps what the guest writes into a process until either ends.
 pub(super) fn feed(
-    mut from: mpsc::Receiver<Bytes>,
+    mut from: streams::Incoming,
     mut to: impl tokio::io::AsyncWrite + Send + Unpin + 'static,
 ) {
     tokio::spawn(async move {
@@ -356,7 +364,7 @@ type Started = (Arc<Running>, Option<Output>, Option<Output>);
 async fn start(
     ask: &Ask,
     command: Command,
-    stdin: Option<mpsc::Receiver<Bytes>>,
+    stdin: Option<streams::Incoming>,
 ) -> Result<Started, Error> {
     let room = ask.room_for_process()?;
     let what = name(&command.program);
@@ -418,7 +426,11 @@ async fn start(
         child.take_stdout().map(bytes),
         child.take_stderr().map(bytes),
     );
-    Ok((Running::new(what, Place::Here(child), room), stdout, stderr))
+    Ok((
+        Running::new(what, Place::Here(child), room, None),
+        stdout,
+        stderr,
+    ))
 }
 
 /// The bytes of an output; an error ends it, and `wait` tells of it.

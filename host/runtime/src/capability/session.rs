@@ -12,10 +12,11 @@ use crate::bindings::vers::harness::session::{Delivery as WitDelivery, Host, Hos
 use crate::bindings::vers::harness::types::{
     Content, CustomMessage, Error, FlagValue, ToolError, ToolResult,
 };
-use crate::content::from_guest;
+use crate::content::{Content as Shown, from_guest};
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
 use crate::services::Services;
+use crate::session::{redact, redact_json};
 use crate::types::{self, json};
 
 /// How long a built-in tool has to stop: less than the grace of the call it works for.
@@ -121,6 +122,21 @@ fn variable(services: &Services, name: &str) -> Result<Option<String>, Error> {
     Ok(value)
 }
 
+/// Whether a message is within the limit `output`.
+fn fits(ask: &Ask, content: &[Shown]) -> Result<(), Error> {
+    let size = content
+        .iter()
+        .map(Shown::size)
+        .fold(0, usize::saturating_add);
+    let most = ask.limits.output;
+    if u64::try_from(size).unwrap_or(u64::MAX) > most {
+        return Err(Error::Limit(format!(
+            "a message of {size} bytes is more than the {most} that the limit `output` allows"
+        )));
+    }
+    Ok(())
+}
+
 async fn permitted(accessor: &Accessor<Guest, Has>, verb: SessionVerb) -> Result<Ask, Error> {
     let ask = Ask::of(accessor)?;
     ask.permit(&Request::Session { verb }).await?;
@@ -136,7 +152,15 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendMessage).await?;
-            let message = types::CustomMessage::try_from(message).map_err(Error::Invalid)?;
+            let mut message = types::CustomMessage::try_from(message).map_err(Error::Invalid)?;
+            let secrets = &ask.services.secrets;
+            let texts = message.content.iter_mut().flat_map(Shown::texts_mut);
+            texts.for_each(|text| redact(secrets, text));
+            message
+                .details
+                .iter_mut()
+                .for_each(|details| redact_json(secrets, details));
+            fits(&ask, &message.content)?;
             ask.race(ask.services.harness.send_message(
                 &ask.name,
                 message,
@@ -155,7 +179,10 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendUserMessage).await?;
-            let content = from_guest(content).map_err(Error::Invalid)?;
+            let mut content = from_guest(content).map_err(Error::Invalid)?;
+            let texts = content.iter_mut().flat_map(Shown::texts_mut);
+            texts.for_each(|text| redact(&ask.services.secrets, text));
+            fits(&ask, &content)?;
             ask.race(
                 ask.services
                     .harness
@@ -173,7 +200,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::AppendEntry).await?;
-            let data = json(&data, "the entry").map_err(Error::Invalid)?;
+            let mut data = json(&data, "the entry").map_err(Error::Invalid)?;
+            // It is written to a file that others may read.
+            redact_json(&ask.services.secrets, &mut data);
             ask.race(ask.services.harness.append_entry(&ask.name, &kind, data))
                 .await
         }

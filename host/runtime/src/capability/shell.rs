@@ -32,6 +32,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let facts = facts(&ask, &vm).await?;
             ask.permit(&Request::ShellConnect { vm: facts.vm() })
                 .await?;
+            let _lease = ask.connections.to_vm(facts.id)?;
             ask.race(
                 ask.services
                     .ssh
@@ -74,6 +75,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let room = ask.room_for_process()?;
             let what = format!("{} on VM {}", name(&command.program), facts.id);
             let command = translate(&ask, &facts, command, stdin.is_some()).await?;
+            let lease = ask.connections.to_vm(facts.id)?;
             // Not raced: the call may return only when what was being started is gone.
             let given_up = ask.owner.token();
             let started = ask.services.ssh.spawn_until(facts.id, command, given_up);
@@ -84,7 +86,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let (to, stdout, stderr) =
                 (child.take_stdin(), child.take_stdout(), child.take_stderr());
             Ok((
-                Running::new(what, Place::OnVm(child), room),
+                Running::new(what, Place::OnVm(child), room, Some(lease)),
                 to,
                 stdout,
                 stderr,

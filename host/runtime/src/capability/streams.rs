@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wasmtime::component::{
     Access, ComponentType, Destination, FutureReader, Lift, Lower, Source, StreamConsumer,
     StreamProducer, StreamReader, StreamResult, VecBuffer,
@@ -151,18 +151,60 @@ async fn ended(owner: Arc<Owner>) -> WitError {
     owner.error()
 }
 
-/// What the guest writes, as a stream of the host. Ends when the guest closes its end.
+/// What a guest wrote and the host has not used yet, over all its streams: the limit `stream-buffers`. A guest that writes more waits.
+#[derive(Clone)]
+pub(crate) struct Buffers {
+    bytes: Arc<Semaphore>,
+    /// The most that one step takes: at least one chunk has to fit.
+    step: u32,
+}
+
+impl Buffers {
+    pub(crate) fn new(limit: u64) -> Self {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let limit = limit.clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Self {
+            bytes: Arc::new(Semaphore::new(limit)),
+            step: u32::try_from(limit.min(CHUNK)).unwrap_or(1),
+        }
+    }
+
+    async fn room(self) -> Option<OwnedSemaphorePermit> {
+        self.bytes.acquire_many_owned(self.step).await.ok()
+    }
+}
+
+/// Bytes that a guest wrote, with the room they take.
+type Held = (Bytes, OwnedSemaphorePermit);
+
+/// What the guest writes, piece by piece. Ends when the guest closes its end.
+pub(super) struct Incoming(mpsc::Receiver<Held>);
+
+impl Incoming {
+    /// The next piece; its room is free again.
+    pub(super) async fn recv(&mut self) -> Option<Bytes> {
+        self.0.recv().await.map(|(chunk, _)| chunk)
+    }
+}
+
+/// What the guest writes, for the host to take.
 pub(super) fn incoming(
     mut access: Access<'_, Guest, Has>,
     reader: StreamReader<u8>,
-) -> wasmtime::Result<mpsc::Receiver<Bytes>> {
+) -> wasmtime::Result<Incoming> {
     let (to, from) = mpsc::channel(CHUNKS);
-    reader.pipe(&mut access, Consumer { to, room: None })?;
-    Ok(from)
+    let buffers = access.get().buffers.clone();
+    let consumer = Consumer {
+        to,
+        buffers,
+        room: None,
+    };
+    reader.pipe(&mut access, consumer)?;
+    Ok(Incoming(from))
 }
 
-/// The receiver of [`incoming`] as a stream.
-pub(super) fn stream(from: mpsc::Receiver<Bytes>) -> impl Stream<Item = Bytes> + Send + 'static {
+/// [`Incoming`] as a stream.
+pub(super) fn stream(from: Incoming) -> impl Stream<Item = Bytes> + Send + 'static {
     futures::stream::unfold(from, |mut from| async move {
         from.recv().await.map(|chunk| (chunk, from))
     })
@@ -292,10 +334,12 @@ where
     }
 }
 
-type Room = Result<mpsc::OwnedPermit<Bytes>, mpsc::error::SendError<()>>;
+/// A place in the queue and room for its bytes; `None`: nobody takes them any more.
+type Room = Option<(mpsc::OwnedPermit<Held>, OwnedSemaphorePermit)>;
 
 struct Consumer {
-    to: mpsc::Sender<Bytes>,
+    to: mpsc::Sender<Held>,
+    buffers: Buffers,
     room: Option<Pin<Box<dyn Future<Output = Room> + Send>>>,
 }
 
@@ -311,25 +355,31 @@ impl StreamConsumer<Guest> for Consumer {
         source: Source<'_, u8>,
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
-        let to = self.to.clone();
-        let room = self
-            .room
-            .get_or_insert_with(|| Box::pin(to.reserve_owned()));
+        let (to, buffers) = (self.to.clone(), self.buffers.clone());
+        let room = self.room.get_or_insert_with(|| {
+            Box::pin(async move {
+                // The place first: who waits for it must not keep bytes from others.
+                let place = to.reserve_owned().await.ok()?;
+                Some((place, buffers.room().await?))
+            })
+        });
         match room.as_mut().poll(context) {
             Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Err(_)) => Poll::Ready(Ok(StreamResult::Dropped)),
-            Poll::Ready(Ok(permit)) => {
+            Poll::Ready(None) => Poll::Ready(Ok(StreamResult::Dropped)),
+            Poll::Ready(Some((place, mut bytes_room))) => {
                 self.room = None;
                 let mut direct = source.as_direct(store);
                 let bytes = direct.remaining();
-                let count = bytes.len().min(CHUNK);
+                let count = bytes.len().min(bytes_room.num_permits());
+                // What is not needed is for others.
+                drop(bytes_room.split(bytes_room.num_permits() - count));
                 let chunk = bytes
                     .get(..count)
                     .map_or_else(Bytes::new, Bytes::copy_from_slice);
                 direct.mark_read(count);
                 if !chunk.is_empty() {
-                    permit.send(chunk);
+                    place.send((chunk, bytes_room));
                 }
                 Poll::Ready(Ok(StreamResult::Completed))
             }

@@ -11,13 +11,24 @@ use crate::bindings::vers::harness::ui::{
 };
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{Answer, Dialog};
-use crate::types::{Line, Severity, Span, visible};
+use crate::services::Services;
+use crate::types::{Line, Severity, Span};
 
 /// A dialog that nobody answers counts as dismissed after this long.
 const LONGEST: Duration = Duration::from_secs(60 * 60);
 
-fn line(line: WitLine) -> Line {
-    line.into_iter().map(Span::from).collect()
+/// The longest notice, title or key, in characters.
+const LONGEST_TEXT: usize = 4_000;
+
+/// Lines of a widget, and stretches of a line.
+const MOST_LINES: usize = 200;
+
+fn line(services: &Services, line: WitLine) -> Line {
+    let spans = line.into_iter().take(MOST_LINES).map(|mut span| {
+        span.text = services.clean_brief(&span.text, LONGEST_TEXT);
+        Span::from(span)
+    });
+    spans.collect()
 }
 
 impl Host for Guest {
@@ -29,29 +40,35 @@ impl Host for Guest {
     }
 
     fn set_status(&mut self, key: String, text: Option<WitLine>) -> wasmtime::Result<()> {
-        if self
-            .judge(&Request::Ui {
-                verb: UiVerb::Status,
-            })
-            .is_ok()
+        if self.changes.take()
+            && self
+                .judge(&Request::Ui {
+                    verb: UiVerb::Status,
+                })
+                .is_ok()
             && let Ok(services) = self.services()
         {
-            services
-                .harness
-                .set_status(&self.name, &key, text.map(line));
+            let key = services.clean_brief(&key, LONGEST_TEXT);
+            let text = text.map(|text| line(&services, text));
+            services.harness.set_status(&self.name, &key, text);
         }
         Ok(())
     }
 
     fn set_widget(&mut self, key: String, lines: Option<Vec<WitLine>>) -> wasmtime::Result<()> {
-        if self
-            .judge(&Request::Ui {
-                verb: UiVerb::Widget,
-            })
-            .is_ok()
+        if self.changes.take()
+            && self
+                .judge(&Request::Ui {
+                    verb: UiVerb::Widget,
+                })
+                .is_ok()
             && let Ok(services) = self.services()
         {
-            let lines = lines.map(|lines| lines.into_iter().map(line).collect());
+            let key = services.clean_brief(&key, LONGEST_TEXT);
+            let lines = lines.map(|lines| {
+                let lines = lines.into_iter().take(MOST_LINES);
+                lines.map(|text| line(&services, text)).collect()
+            });
             services.harness.set_widget(&self.name, &key, lines);
         }
         Ok(())
@@ -67,7 +84,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         let request = Request::Ui {
             verb: UiVerb::Notify,
         };
-        if access.get().judge(&request).is_ok()
+        if access.get().notices.take()
+            && access.get().judge(&request).is_ok()
             && let Ok(ask) = Ask::with(&mut access)
         {
             let severity = match severity {
@@ -75,7 +93,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                 WitSeverity::Warning => Severity::Warning,
                 WitSeverity::Error => Severity::Error,
             };
-            let (call, message) = (ask.owner.call(), visible(&message));
+            let message = ask.services.clean_brief(&message, LONGEST_TEXT);
+            let call = ask.owner.call();
             let harness = &ask.services.harness;
             harness.notify_during(&ask.name, call, &message, severity);
         }
@@ -88,7 +107,6 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         options: Vec<String>,
     ) -> wasmtime::Result<Result<Option<u32>, Error>> {
         let count = options.len();
-        let options = options.iter().map(|option| visible(option)).collect();
         Ok(
             ask(accessor, UiVerb::Select, dialog, Dialog::Select(options))
                 .await
@@ -104,17 +122,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         dialog: WitDialog,
         message: String,
     ) -> wasmtime::Result<Result<Option<bool>, Error>> {
-        Ok(ask(
-            accessor,
-            UiVerb::Confirm,
-            dialog,
-            Dialog::Confirm(visible(&message)),
+        Ok(
+            ask(accessor, UiVerb::Confirm, dialog, Dialog::Confirm(message))
+                .await
+                .map(|answer| match answer {
+                    Some(Answer::Yes(yes)) => Some(yes),
+                    _ => None,
+                }),
         )
-        .await
-        .map(|answer| match answer {
-            Some(Answer::Yes(yes)) => Some(yes),
-            _ => None,
-        }))
     }
 
     async fn input(
@@ -122,14 +137,11 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         dialog: WitDialog,
         placeholder: String,
     ) -> wasmtime::Result<Result<Option<String>, Error>> {
-        Ok(ask(
-            accessor,
-            UiVerb::Input,
-            dialog,
-            Dialog::Input(visible(&placeholder)),
+        Ok(
+            ask(accessor, UiVerb::Input, dialog, Dialog::Input(placeholder))
+                .await
+                .map(text),
         )
-        .await
-        .map(text))
     }
 
     async fn edit(
@@ -158,17 +170,25 @@ async fn ask(
 ) -> Result<Option<Answer>, Error> {
     let ask = Ask::of(accessor)?;
     ask.permit(&Request::Ui { verb }).await?;
+    let title = ask.services.clean_brief(&about.title, LONGEST_TEXT);
+    let dialog = match dialog {
+        Dialog::Select(options) => {
+            let clean = |text: &String| ask.services.clean_brief(text, LONGEST_TEXT);
+            Dialog::Select(options.iter().map(clean).collect())
+        }
+        Dialog::Confirm(text) => Dialog::Confirm(ask.services.clean(&text)),
+        Dialog::Input(text) => Dialog::Input(ask.services.clean(&text)),
+        // It comes back to the guest as it is: only what it may not hold is taken out.
+        Dialog::Edit(text) => Dialog::Edit(ask.services.secrets.redact(&text).into_owned()),
+    };
     let timeout = about
         .timeout
         .map_or(LONGEST, Duration::from_millis)
         .min(LONGEST);
-    let answer = ask.services.harness.ask(
-        &ask.name,
-        ask.owner.call(),
-        &visible(&about.title),
-        dialog,
-        Some(timeout),
-    );
+    let answer =
+        ask.services
+            .harness
+            .ask(&ask.name, ask.owner.call(), &title, dialog, Some(timeout));
     ask.owner
         .race(async { tokio::time::timeout(timeout, answer).await.ok().flatten() })
         .await

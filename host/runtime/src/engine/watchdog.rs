@@ -6,7 +6,9 @@
 //! guest when
 //!
 //! - it has run longer than its CPU slice without the actor's loop getting a turn, or
-//! - it has run a quarter of a second so, and some call of the extension is past its deadline.
+//! - it has run a quarter of a second so, and some call of the extension is past its deadline, or
+//! - it has run a quarter of a second so, for a call that was given up meanwhile: who waits for something learns of that by
+//!   the end of the wait, and who only computes never would.
 //!
 //! A guest that computes for long but yields in between is never interrupted: its loop gets turns.
 
@@ -17,8 +19,9 @@ use std::time::{Duration, Instant};
 use wasmtime::{Store, UpdateDeadline};
 
 use super::ticker::TICK;
+use crate::guest::Guest;
 
-/// How long a guest may have hogged its store before an overdue call costs it its life.
+/// How long a guest may have hogged its store before a call that is overdue or given up costs it its life.
 const HOG: Duration = Duration::from_millis(250);
 
 /// Beats whenever the actor's own loop gets a turn.
@@ -64,23 +67,33 @@ impl Overdue {
 }
 
 /// Makes a store's guest interruptible. Call it before anything is instantiated in the store.
-pub(crate) fn watch<T: 'static>(
-    store: &mut Store<T>,
+pub(crate) fn watch(
+    store: &mut Store<Guest>,
     slice: Duration,
     pulse: Arc<Pulse>,
     overdue: Arc<Overdue>,
 ) {
     let mut last = u64::MAX;
     let mut since = Instant::now();
+    // Since when the computing is known to be for a call that was given up.
+    let mut for_nobody: Option<Instant> = None;
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |_| {
+    store.epoch_deadline_callback(move |mut context| {
         let beats = pulse.beats();
         if beats != last {
             last = beats;
             since = Instant::now();
+            for_nobody = None;
+        }
+        // Whose computing it is: another call of the extension that was given up is no reason to end this one.
+        let oldest = context.async_call_stack().ok().and_then(Iterator::last);
+        match context.data().was_given_up(oldest) {
+            true => drop(for_nobody.get_or_insert_with(Instant::now)),
+            false => for_nobody = None,
         }
         let hogged = since.elapsed() + TICK;
-        if hogged > slice || (hogged > HOG.min(slice) && overdue.is_past()) {
+        let in_vain = for_nobody.is_some_and(|at| at.elapsed() > HOG);
+        if hogged > slice || in_vain || (hogged > HOG.min(slice) && overdue.is_past()) {
             return Ok(UpdateDeadline::Interrupt);
         }
         Ok(UpdateDeadline::YieldCustom(

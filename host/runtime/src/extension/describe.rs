@@ -15,13 +15,23 @@ use crate::engine::{Engine, Overdue, Pulse, watch};
 use crate::error::Error;
 use crate::guest::Guest;
 use crate::owner::Owner;
-use crate::types::{ExtensionInfo, fits_name as name};
+use crate::types::{ExtensionInfo, fits_name as name, visible};
 
 /// A description takes microseconds; a guest that takes longer than this is looping.
 const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
 
 /// More tools than this help no model.
 const MOST: usize = 256;
+
+/// The longest description, and the longest schema, in bytes: both are put before a model at each of its turns.
+const LONGEST_DESCRIPTION: usize = 32 << 10;
+const LONGEST_SCHEMA: usize = 256 << 10;
+
+/// The longest text of one line.
+const LONGEST_LINE: usize = 1_000;
+
+/// All texts together.
+const LONGEST: usize = 4 << 20;
 
 pub(super) async fn describe(
     engine: &Engine,
@@ -44,6 +54,8 @@ pub(super) async fn describe(
     );
     let mut store = Store::new(engine.wasm(), guest);
     store.limiter(|guest| &mut guest.limiter);
+    store.set_hostcall_fuel(4 * LONGEST);
+    store.set_max_component_handles(usize::try_from(limits.handles).unwrap_or(usize::MAX));
     watch(
         &mut store,
         DEADLINE,
@@ -73,6 +85,7 @@ pub(super) async fn describe(
 
 fn check(info: &ExtensionInfo) -> Result<(), String> {
     name("the extension's name", &info.name)?;
+    texts(info)?;
     let mut seen = HashSet::new();
     for tool in &info.tools {
         name("a tool's name", &tool.name)?;
@@ -114,6 +127,89 @@ fn check(info: &ExtensionInfo) -> Result<(), String> {
             "it offers {count} of one kind; {MOST} are the most"
         )),
         _ => Ok(()),
+    }
+}
+
+/// What people and models read: bounded, and one line where a list has room for one.
+fn texts(info: &ExtensionInfo) -> Result<(), String> {
+    let mut all = 0;
+    let mut fits = |what: String, text: &str, most: usize, one_line: bool| {
+        all += text.len();
+        if text.len() > most {
+            return Err(format!(
+                "{what} has {} bytes; {most} are the most",
+                text.len()
+            ));
+        }
+        if one_line && text.contains(['\n', '\t']) {
+            return Err(format!("{what} has more than one line, or a tab"));
+        }
+        Ok(())
+    };
+    fits("its version".into(), &info.version, LONGEST_LINE, true)?;
+    fits(
+        "its summary".into(),
+        &info.summary,
+        LONGEST_DESCRIPTION,
+        false,
+    )?;
+    for tool in &info.tools {
+        let of = |what: &str| format!("the {what} of tool {}", tool.name);
+        fits(of("label"), &tool.label, LONGEST_LINE, true)?;
+        fits(
+            of("description"),
+            &tool.description,
+            LONGEST_DESCRIPTION,
+            false,
+        )?;
+        for schema in [Some(&tool.parameters), tool.output.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            fits(of("schema"), &schema.to_string(), LONGEST_SCHEMA, false)?;
+        }
+    }
+    for command in &info.commands {
+        let of = |what: &str| format!("the {what} of command {}", command.name);
+        fits(
+            of("description"),
+            &command.description,
+            LONGEST_DESCRIPTION,
+            false,
+        )?;
+        let arguments = command.arguments.as_deref().unwrap_or_default();
+        fits(of("arguments"), arguments, LONGEST_LINE, true)?;
+    }
+    for flag in &info.flags {
+        let what = format!("the description of flag {}", flag.name);
+        fits(what, &flag.description, LONGEST_DESCRIPTION, false)?;
+    }
+    for shortcut in &info.shortcuts {
+        fits(
+            "a shortcut's description".into(),
+            &shortcut.description,
+            LONGEST_DESCRIPTION,
+            false,
+        )?;
+        let key = &shortcut.key;
+        if key.is_empty() || key.len() > 64 || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let shown: String = visible(key).chars().take(80).collect();
+            return Err(format!("{shown:?} is no key for a shortcut"));
+        }
+    }
+    for (what, names) in [("an event", &info.subscriptions), ("a topic", &info.topics)] {
+        for name in names {
+            if name.is_empty() || name.len() > 200 || pi_vers_policy::visible(name) != *name {
+                let shown: String = visible(name).chars().take(80).collect();
+                return Err(format!("{shown:?} is no name for {what}"));
+            }
+        }
+    }
+    match all > LONGEST {
+        true => Err(format!(
+            "its texts have {all} bytes together; {LONGEST} are the most"
+        )),
+        false => Ok(()),
     }
 }
 

@@ -24,6 +24,10 @@ use schema::Schema;
 /// The largest component that is looked at.
 pub const LARGEST: usize = 128 << 20;
 
+/// How long compiling may take. An interpreter with its library takes seconds; code that is made to be hard to compile would take
+/// hours. The compiler's thread cannot be stopped, but nobody waits for it any longer.
+const COMPILE: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// A loaded extension. Cheap to clone; holds no instance.
 #[derive(Clone)]
 pub struct Extension(Arc<Parts>);
@@ -65,8 +69,13 @@ impl Extension {
                 None => wasmtime::component::Component::from_binary(&engine, &bytes)
                     .map(|component| (component, false)),
             };
-            tokio::task::spawn_blocking(compile)
+            let compiled = tokio::task::spawn_blocking(compile);
+            tokio::time::timeout(COMPILE, compiled)
                 .await
+                .map_err(|_| Error::NotAComponent {
+                    origin: origin.into(),
+                    why: format!("compiling it takes longer than {} s", COMPILE.as_secs()),
+                })?
                 .map_err(|why| Error::Engine(format!("the compiler did not finish: {why}")))?
                 .map_err(|why| Error::NotAComponent {
                     origin: origin.into(),

@@ -189,7 +189,11 @@ impl Session {
             let list = match found {
                 Ok(list) => list,
                 Err(why) => {
-                    tracing::warn!(extension = slot.name(), "no list of it: {}", refused(why));
+                    tracing::warn!(
+                        extension = slot.name(),
+                        "no list of it: {}",
+                        refused(&self.0.services.secrets, why)
+                    );
                     continue;
                 }
             };
@@ -253,7 +257,7 @@ impl Session {
                 found => return Ok(Some((slot, found))),
             };
             if !matches!(error, wit::Error::NotFound(_)) {
-                return Err(refused(error));
+                return Err(refused(&self.0.services.secrets, error));
             }
         }
         Ok(None)

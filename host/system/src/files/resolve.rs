@@ -225,6 +225,7 @@ impl Root {
                 Ok(target) => target,
                 Err(Errno::NOENT) if is_last => return spot(passed, Some(part)),
                 Err(Errno::NOENT) if make => {
+                    self.1.check(dir, Some(&part))?;
                     match mkdirat(dir, &part, Mode::from_raw_mode(0o755)) {
                         Ok(()) | Err(Errno::EXIST) => {}
                         Err(error) => return Err(failed(error)),

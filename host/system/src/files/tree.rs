@@ -8,9 +8,10 @@
 //!
 //! All of this blocks; it is for threads that may.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::resolve::{Last, Relative};
-use super::{FileKind, Root, failed, not_a_file};
+use super::{FileKind, Guard, Root, failed, not_a_file};
 use crate::{Error, Kind};
 
 /// Entries of one directory.
@@ -125,7 +126,7 @@ impl Root {
         let (_, stat) = self.look(&path)?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
             let fd = self.open_beneath(&path, OFlags::RDONLY | OFlags::DIRECTORY)?;
-            let directory = Directory::new(fd, false);
+            let directory = Directory::new(fd, false, Guard::default());
             let found = directory.attributes()?;
             return Ok(Source::Directory(directory, found));
         }
@@ -145,6 +146,7 @@ impl Root {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(&spot.dir, ".", flags, Mode::empty())
             .map_err(|error| failed("opening the directory of", path.as_str(), error))?;
+        self.1.check(&directory, spot.name.as_deref())?;
         let name = match spot.name {
             None => None,
             Some(name) => Some(Name::new(name.as_encoded_bytes()).ok_or_else(|| {
@@ -152,7 +154,7 @@ impl Root {
             })?),
         };
         Ok(Target {
-            directory: Directory::new(directory, true),
+            directory: Directory::new(directory, true, self.1.clone()),
             name,
         })
     }
@@ -163,6 +165,7 @@ impl Root {
 pub struct Directory {
     fd: Arc<OwnedFd>,
     writable: bool,
+    guard: Guard,
 }
 
 const DIRECTORY: OFlags = OFlags::RDONLY
@@ -171,16 +174,20 @@ const DIRECTORY: OFlags = OFlags::RDONLY
     .union(OFlags::CLOEXEC);
 
 impl Directory {
-    fn new(fd: OwnedFd, writable: bool) -> Self {
+    fn new(fd: OwnedFd, writable: bool, guard: Guard) -> Self {
         Self {
             fd: Arc::new(fd),
             writable,
+            guard,
         }
     }
 
     fn must_be_writable(&self, name: &Name) -> Result<(), Error> {
         if self.writable {
-            return Ok(());
+            // The directory itself was looked at when it was entered.
+            return self
+                .guard
+                .check_name(&self.fd, OsStr::from_bytes(name.as_bytes()));
         }
         let message = format!("`{}` is opened for reading only", name.shown());
         Err(Error::new(Kind::Denied, message))
@@ -234,7 +241,12 @@ impl Directory {
     /// `Conflict` if it is something else, such as a link.
     pub fn open(&self, name: &Name) -> Result<Self, Error> {
         match openat(&self.fd, name.as_c(), DIRECTORY, Mode::empty()) {
-            Ok(fd) => Ok(Self::new(fd, self.writable)),
+            Ok(fd) => {
+                if self.writable {
+                    self.guard.check_entered(&fd)?;
+                }
+                Ok(Self::new(fd, self.writable, self.guard.clone()))
+            }
             Err(Errno::LOOP | Errno::NOTDIR) => {
                 let message = format!("`{}` is no directory", name.shown().escape_debug());
                 Err(Error::new(Kind::Conflict, message))

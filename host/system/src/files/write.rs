@@ -76,6 +76,7 @@ impl Draft {
         }
         let Spot { dir, name } = root.walk(path, Last::Follow, options.parents)?;
         let name = name.ok_or_else(|| failed(Errno::ISDIR))?;
+        root.1.check(&dir, Some(&name))?;
         // A descriptor that can be synced and locked.
         let dir = openat(
             &dir,
