@@ -19,6 +19,7 @@ use crate::guest::Guest;
 use crate::harness::Harness;
 use crate::services::{Message, Services};
 use crate::session::Session;
+use crate::stand_in::StandIn;
 use crate::types::FlagValue;
 
 /// A host. Cheap to clone.
@@ -35,6 +36,7 @@ struct Inner {
     fleet: Fleet,
     secrets: Arc<Secrets>,
     audit: Option<Arc<dyn Audit>>,
+    stand_in: Option<Arc<dyn StandIn>>,
     state: PathBuf,
 }
 
@@ -55,6 +57,7 @@ pub struct HostBuilder {
     settings: Option<Settings>,
     secrets: Option<Arc<Secrets>>,
     audit: Option<Arc<dyn Audit>>,
+    stand_in: Option<Arc<dyn StandIn>>,
 }
 
 impl std::fmt::Debug for HostBuilder {
@@ -110,6 +113,13 @@ impl HostBuilder {
         self
     }
 
+    /// What takes the world's place: for tests of extensions. Without it: the world.
+    #[must_use]
+    pub fn stand_in(mut self, stand_in: Arc<dyn StandIn>) -> Self {
+        self.stand_in = Some(stand_in);
+        self
+    }
+
     /// Builds the host. Connects nowhere and runs nothing yet.
     ///
     /// # Errors
@@ -149,6 +159,7 @@ impl HostBuilder {
             fleet,
             secrets,
             audit: self.audit,
+            stand_in: self.stand_in,
             state,
         })))
     }
@@ -254,12 +265,14 @@ impl Host {
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
     ) -> (Services, mpsc::Receiver<Message>) {
         let inner = &self.0;
-        Services::new(
+        let (mut services, messages) = Services::new(
             harness,
             (inner.api.clone(), inner.ssh.clone(), inner.fleet.clone()),
             (inner.secrets.clone(), inner.audit.clone()),
             inner.state.clone(),
             flags,
-        )
+        );
+        services.stand_in = inner.stand_in.clone();
+        (services, messages)
     }
 }

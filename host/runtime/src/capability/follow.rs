@@ -108,6 +108,7 @@ pub(super) fn follow(
             path: &path,
         })
         .await?;
+        super::stand_in::none_for(&ask, "following a file")?;
         let room = ask.room_for_process()?;
         let start = match start {
             Position::Offset(offset) => ssh::Position::Offset(offset),

@@ -18,6 +18,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
+use super::stand_in::{self, Played, Started};
 use super::streams::{self, Output};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::process::{
@@ -53,6 +54,7 @@ pub(super) struct Running {
 pub(super) enum Place {
     Here(local::Child),
     OnVm(vers_client::Child),
+    Played(Played),
 }
 
 impl Running {
@@ -83,6 +85,7 @@ impl Running {
                     vers_client::Exit::Code(code) => Exit::Code(code),
                     vers_client::Exit::Signal(name) => Exit::Signal(name),
                 }),
+            Place::Played(played) => played.wait().await,
         };
         let _ = self.over.set(());
         exit
@@ -104,6 +107,7 @@ impl Running {
                     left: report.left,
                 })
             }
+            Place::Played(played) => Ok(played.halt()),
         }
     }
 }
@@ -189,6 +193,7 @@ impl HostChild for Guest {
             .and_then(|running| match &running.place {
                 Place::Here(child) => Some(child.id()),
                 Place::OnVm(child) => child.id(),
+                Place::Played(_) => None,
             }))
     }
 
@@ -204,6 +209,7 @@ impl HostChild for Guest {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
+                Place::Played(played) => drop(played),
             }
         }
         Ok(())
@@ -298,6 +304,10 @@ impl HostChildWithStore<Guest> for HasSelf<Guest> {
                 match &running.place {
                     Place::Here(child) => child.signal(here(signal)).map_err(Error::from),
                     Place::OnVm(child) => child.signal(on_vm(signal)).await.map_err(Error::from),
+                    Place::Played(played) => {
+                        played.signal(signal);
+                        Ok(())
+                    }
                 }
             })
             .await)
@@ -352,8 +362,6 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     }
 }
 
-type Started = (Arc<Running>, Option<Output>, Option<Output>);
-
 async fn start(
     ask: &Ask,
     command: Command,
@@ -362,6 +370,7 @@ async fn start(
     let room = ask.room_for_process()?;
     let what = name(&command.program);
     let directory = directory(ask, command.working_directory.as_deref())?;
+    let asked = stand_in::of(&command);
     // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
     let argv = match command.program {
         Program::Argv(argv) => argv,
@@ -370,7 +379,10 @@ async fn start(
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
-    let program = local::resolve_program(program, &ask.services.path())?;
+    let program = match ask.services.stand_in {
+        Some(_) => stand_in::program(program)?,
+        None => local::resolve_program(program, &ask.services.path())?,
+    };
     let names: Vec<&str> = command
         .env
         .iter()
@@ -401,6 +413,9 @@ async fn start(
         };
         env.retain(|(name, _)| *name != variable.name);
         env.push((variable.name.clone(), value));
+    }
+    if let Some(stand_in) = &ask.services.stand_in {
+        return stand_in::spawn_here(stand_in, argv, asked, stdin, (what, room));
     }
     let mut full = vec![program.to_string_lossy().into_owned()];
     full.extend(arguments.iter().cloned());
