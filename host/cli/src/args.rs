@@ -110,6 +110,17 @@ Examples:
   pi-vers build
   pi-vers build ../hello --json")]
     Build(crate::author::Build),
+    /// Run an extension's test scripts against fakes: nothing is run, sent or made
+    #[command(after_help = "\
+Builds the project first. Each script is JSON, one object a line: how the world is, calls, and what is expected of them. Ends with 1
+if one fails. docs/authoring.md has all kinds of lines.
+
+Examples:
+  pi-vers test
+  pi-vers test tests/greet.jsonl
+  pi-vers test ../hello --local --json
+  pi-vers test hello.wasm scripts/a.jsonl --policy policy.toml")]
+    Test(crate::author::Test),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"

@@ -89,6 +89,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::New(options) => author::new(&terminal, &options),
         Command::Build(options) => author::build(terminal, options).await,
+        Command::Test(options) => Box::pin(author::test(terminal, options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Policy(command) => policy::command(terminal, command).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,

@@ -8,6 +8,7 @@ mod name;
 mod new;
 mod sdk;
 mod templates;
+mod test;
 
 use std::path::PathBuf;
 
@@ -15,6 +16,7 @@ use clap::Args;
 
 pub(crate) use build::build;
 pub(crate) use new::new;
+pub(crate) use test::{Test, test};
 
 #[derive(Debug, Args)]
 pub(crate) struct New {
