@@ -15,6 +15,9 @@ use std::{env, fs};
 
 use sha2::{Digest as _, Sha256};
 
+#[path = "build/embed.rs"]
+mod embed;
+
 const TARGET: &str = "wasm32-wasip2";
 const GRANTS: &str = "policy/shipped.toml";
 
@@ -35,6 +38,7 @@ fn build() -> Result<(), String> {
         format!("the extensions' sources are missing beside host/ ({why}): check out the whole repository")
     })?;
     watch(&here, &extensions)?;
+    embed::write(&here, &out)?;
 
     let grants_file = here.join(GRANTS);
     let mut grants = read(&grants_file)?;
@@ -95,7 +99,9 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), String> {
 /// Everything a guest is made from. The guests' own target directory is not: it changes with every build.
 fn watch(here: &Path, extensions: &Path) -> Result<(), String> {
     let wit = here.join("../../wit");
-    let mut paths = vec![here.join("build.rs"), here.join("policy"), wit];
+    let own = ["build.rs", "build", "policy", "templates"].map(|name| here.join(name));
+    let mut paths = Vec::from(own);
+    paths.push(wit);
     let entries = fs::read_dir(extensions)
         .map_err(|why| format!("cannot list {}: {why}", extensions.display()))?;
     for entry in entries.flatten() {

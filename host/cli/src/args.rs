@@ -97,6 +97,30 @@ Examples:
         after_help = "docs/core.md has the methods.\n\nExample:\n  echo '{\"id\":1,\"method\":\"listVms\"}' | pi-vers core"
     )]
     Core(Core),
+    /// Begin a new extension: a project that builds and passes its tests
+    #[command(
+        after_help = "Example:\n  pi-vers new hello --lang rust && cd hello && pi-vers test\n\ndocs/authoring.md goes on from there."
+    )]
+    New(crate::author::New),
+    /// Build the extension of a project, and show what it imports
+    #[command(after_help = "\
+Runs the command that pi-vers.toml names, as you would, and puts the component to build/NAME.wasm.
+
+Examples:
+  pi-vers build
+  pi-vers build ../hello --json")]
+    Build(crate::author::Build),
+    /// Run an extension's test scripts against fakes: nothing is run, sent or made
+    #[command(after_help = "\
+Builds the project first. Each script is JSON, one object a line: how the world is, calls, and what is expected of them. Ends with 1
+if one fails. docs/authoring.md has all kinds of lines.
+
+Examples:
+  pi-vers test
+  pi-vers test tests/greet.jsonl
+  pi-vers test ../hello --local --json
+  pi-vers test hello.wasm scripts/a.jsonl --policy policy.toml")]
+    Test(crate::author::Test),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"

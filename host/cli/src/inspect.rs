@@ -169,6 +169,23 @@ fn summarised(interfaces: &[String]) -> Vec<(String, &'static str)> {
     lines
 }
 
+/// What it imports, a line each, in words.
+pub(crate) fn import_lines(extension: &Extension) -> Vec<String> {
+    aligned(summarised(&extension.anatomy().imports))
+}
+
+fn aligned(lines: Vec<(String, &'static str)>) -> Vec<String> {
+    let width = lines
+        .iter()
+        .map(|(name, _)| name.chars().count())
+        .max()
+        .unwrap_or_default();
+    let lines = lines
+        .into_iter()
+        .map(|(name, words)| format!("{name:width$}  {words}"));
+    lines.collect()
+}
+
 fn print(terminal: &Terminal, extension: &Extension, lookup: &Lookup, policy: &Path) {
     let (info, anatomy) = (extension.info(), extension.anatomy());
     let heading = |text: &str| terminal.line(terminal.styled(Style::Bold, text));
@@ -182,14 +199,8 @@ fn print(terminal: &Terminal, extension: &Extension, lookup: &Lookup, policy: &P
         ("Exports: what it has", &anatomy.exports),
     ] {
         heading(title);
-        let lines = summarised(interfaces);
-        let width = lines
-            .iter()
-            .map(|(name, _)| name.chars().count())
-            .max()
-            .unwrap_or_default();
-        for (name, words) in lines {
-            terminal.line(format!("  {name:width$}  {words}"));
+        for line in aligned(summarised(interfaces)) {
+            terminal.line(format!("  {line}"));
         }
     }
     heading("Offers");

@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod author;
 mod bridge;
 mod call;
 mod clients;
@@ -86,6 +87,9 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         },
         Command::Hook(hook) => hook::hook(hook).await,
         Command::Core(options) => Box::pin(core::core(options)).await,
+        Command::New(options) => author::new(&terminal, &options),
+        Command::Build(options) => author::build(terminal, options).await,
+        Command::Test(options) => Box::pin(author::test(terminal, options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Policy(command) => policy::command(terminal, command).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,

@@ -38,6 +38,9 @@ const ASKABLE: [&str; 14] = [
     "store",
 ];
 
+/// A project's file also says how it is built and tested and which extensions it wants: others read that.
+const PROJECT: [&str; 5] = ["extension", "project", "build", "test", "extensions"];
+
 const KEYS: [&str; 19] = [
     "digest",
     "vms",
@@ -87,7 +90,8 @@ fn read(text: &str, origin: &str, project: bool) -> Result<Policy> {
         )
     })?;
     let mut policy = Policy::at_origin(origin);
-    known_keys(whole.get_ref(), &["extension"], "the policy")?;
+    let known = if project { &PROJECT[..] } else { &["extension"] };
+    known_keys(whole.get_ref(), known, "the policy")?;
     let Some(extensions) = whole.get_ref().get("extension") else {
         return Ok(policy);
     };

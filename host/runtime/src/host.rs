@@ -19,6 +19,7 @@ use crate::guest::Guest;
 use crate::harness::Harness;
 use crate::services::{Message, Services};
 use crate::session::Session;
+use crate::stand_in::StandIn;
 use crate::types::FlagValue;
 
 /// A host. Cheap to clone.
@@ -35,6 +36,7 @@ struct Inner {
     fleet: Fleet,
     secrets: Arc<Secrets>,
     audit: Option<Arc<dyn Audit>>,
+    stand_in: Option<Arc<dyn StandIn>>,
     state: PathBuf,
     /// Where no extension writes, whatever it is granted.
     guarded: Arc<[PathBuf]>,
@@ -58,6 +60,7 @@ pub struct HostBuilder {
     secrets: Option<Arc<Secrets>>,
     audit: Option<Arc<dyn Audit>>,
     guarded: Vec<PathBuf>,
+    stand_in: Option<Arc<dyn StandIn>>,
 }
 
 impl std::fmt::Debug for HostBuilder {
@@ -121,6 +124,13 @@ impl HostBuilder {
         self
     }
 
+    /// What takes the world's place: for tests of extensions. Without it: the world.
+    #[must_use]
+    pub fn stand_in(mut self, stand_in: Arc<dyn StandIn>) -> Self {
+        self.stand_in = Some(stand_in);
+        self
+    }
+
     /// Builds the host. Connects nowhere and runs nothing yet.
     ///
     /// # Errors
@@ -163,6 +173,7 @@ impl HostBuilder {
             fleet,
             secrets,
             audit: self.audit,
+            stand_in: self.stand_in,
             state,
             guarded: guarded.into(),
         })))
@@ -269,12 +280,14 @@ impl Host {
         flags: HashMap<String, BTreeMap<String, FlagValue>>,
     ) -> (Services, mpsc::Receiver<Message>) {
         let inner = &self.0;
-        Services::new(
+        let (mut services, messages) = Services::new(
             harness,
             (inner.api.clone(), inner.ssh.clone(), inner.fleet.clone()),
             (inner.secrets.clone(), inner.audit.clone()),
             (inner.state.clone(), inner.guarded.clone()),
             flags,
-        )
+        );
+        services.stand_in = inner.stand_in.clone();
+        (services, messages)
     }
 }

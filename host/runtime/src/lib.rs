@@ -42,6 +42,7 @@ mod rate;
 mod services;
 mod session;
 mod slot;
+mod stand_in;
 mod types;
 
 pub use audit::{Audit, AuditFile, AuditFileError, AuditRecord};
@@ -57,6 +58,10 @@ pub use publications::{
     Conversation, Prompt, PromptArgument, PromptMessage, Resource, ResourceTemplate, Speaker,
 };
 pub use session::{Call, CallOptions, Canceller, Cause, Offer, Session};
+pub use stand_in::{
+    Refused, StandIn, StandInCommand, StandInEnd, StandInRequest, StandInResponse, StandInRun,
+    StandInValue,
+};
 pub use types::{
     Command, Completion, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints, Line,
     Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update, visible,

@@ -17,6 +17,7 @@ use crate::audit::{Audit, Auditor};
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::budget::Budget;
 use crate::harness::Harness;
+use crate::stand_in::StandIn;
 use crate::types::FlagValue;
 
 /// Variables that every process started here gets, if the host has them: where things are and which
@@ -44,6 +45,8 @@ pub(crate) struct Services {
     pub(crate) fleet: Fleet,
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) bus: Bus,
+    /// Takes the world's place in a test.
+    pub(crate) stand_in: Option<Arc<dyn StandIn>>,
     audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
     /// Where no extension writes.
@@ -76,6 +79,7 @@ impl Services {
             ssh,
             fleet,
             secrets,
+            stand_in: None,
             audit,
             state,
             guarded,

@@ -5,13 +5,13 @@
 //! ends with it. A line that is none ends it, too, and with a failure.
 
 mod dispatch;
-mod events;
+pub(crate) mod events;
 mod frames;
 mod harness;
 mod ready;
 mod requests;
 mod stage;
-mod values;
+pub(crate) mod values;
 
 use std::path::Path;
 use std::sync::Arc;

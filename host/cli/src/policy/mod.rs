@@ -8,7 +8,7 @@ mod check;
 mod diff;
 mod explain;
 mod grant;
-mod section;
+pub(crate) mod section;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -66,6 +66,23 @@ pub(super) fn with(
     Ok(document.to_string())
 }
 
+/// The same rules for these bytes: each section bound to them, whatever it was bound to.
+///
+/// # Errors
+/// What is wrong with the text, in words.
+pub(crate) fn bound(text: &str, digest: &Digest) -> Result<String, String> {
+    let mut document: DocumentMut = text.parse().map_err(said)?;
+    let sections = document
+        .get_mut("extension")
+        .and_then(Item::as_table_like_mut);
+    for (_, section) in sections.into_iter().flat_map(|all| all.iter_mut()) {
+        if let Some(section) = section.as_table_like_mut() {
+            put(section, "digest", Value::from(digest.to_string()));
+        }
+    }
+    Ok(document.to_string())
+}
+
 /// What a new section begins with.
 fn first(name: &str, base: Option<&str>) -> Result<Table, String> {
     let mut table = match base {

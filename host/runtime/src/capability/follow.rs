@@ -110,6 +110,7 @@ pub(super) fn follow(
             path: &path,
         })
         .await?;
+        super::stand_in::none_for(&ask, "following a file")?;
         let room = ask.room_for_process()?;
         let lease = ask.connections.to_vm(facts.id)?;
         let start = match start {

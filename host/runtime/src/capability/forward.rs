@@ -73,6 +73,7 @@ pub(super) async fn open(
         local,
     })
     .await?;
+    super::stand_in::none_for(ask, "a forwarded port")?;
     let lease = ask.connections.one()?;
     let forward = ask
         .race(ask.services.ssh.forward_port(facts.id, remote, local))

@@ -17,7 +17,7 @@ use pi_vers_system::{Error as SystemError, Kind};
 use url::Url;
 use wasmtime::component::{Accessor, FutureReader, HasSelf, StreamReader};
 
-use super::streams;
+use super::{stand_in, streams};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::http::{
     HeaderValue, Host, HostWithStore, Request as WitRequest, Response,
@@ -154,7 +154,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             .await?;
             let (mut headers, mut secrets) =
                 (Vec::with_capacity(request.headers.len()), Vec::new());
+            let mut told = Vec::new();
             for header in request.headers {
+                told.push((header.name.clone(), stand_in::value(&header.value)));
                 headers.push(match header.value {
                     HeaderValue::Plain(value) => egress::Header {
                         name: header.name,
@@ -194,8 +196,16 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
                 headers,
                 timeout,
             };
-            let body = body.map(|body| streams::stream(body).map(Ok).boxed());
-            let response = ask.race(way.send(request, body)).await?;
+            let response = match &ask.services.stand_in {
+                Some(played) => {
+                    ask.race(stand_in::send(played, &request, told, body))
+                        .await?
+                }
+                None => {
+                    let body = body.map(|body| streams::stream(body).map(Ok).boxed());
+                    ask.race(way.send(request, body)).await?
+                }
+            };
             Ok((ask, response, lease, strained))
         }
         .await;

@@ -18,6 +18,7 @@ mod log;
 pub(crate) mod process;
 mod session;
 mod shell;
+mod stand_in;
 mod store;
 mod streams;
 mod timers;

@@ -17,6 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
+use super::stand_in::{self, Played, Started};
 use super::streams::{self, Output};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::process::{
@@ -55,6 +56,7 @@ pub(super) struct Running {
 pub(super) enum Place {
     Here(local::Child),
     OnVm(vers_client::Child),
+    Played(Played),
 }
 
 impl Running {
@@ -91,6 +93,7 @@ impl Running {
                     vers_client::Exit::Code(code) => Exit::Code(code),
                     vers_client::Exit::Signal(name) => Exit::Signal(name),
                 }),
+            Place::Played(played) => played.wait().await,
         };
         let _ = self.over.set(());
         exit
@@ -112,6 +115,7 @@ impl Running {
                     left: report.left,
                 })
             }
+            Place::Played(played) => Ok(played.halt()),
         }
     }
 }
@@ -196,6 +200,7 @@ impl HostChild for Guest {
             .and_then(|running| match &running.place {
                 Place::Here(child) => Some(child.id()),
                 Place::OnVm(child) => child.id(),
+                Place::Played(_) => None,
             }))
     }
 
@@ -211,6 +216,7 @@ impl HostChild for Guest {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
+                Place::Played(played) => drop(played),
             }
         }
         Ok(())
@@ -305,6 +311,10 @@ impl HostChildWithStore<Guest> for HasSelf<Guest> {
                 match &running.place {
                     Place::Here(child) => child.signal(here(signal)).map_err(Error::from),
                     Place::OnVm(child) => child.signal(on_vm(signal)).await.map_err(Error::from),
+                    Place::Played(played) => {
+                        played.signal(signal);
+                        Ok(())
+                    }
                 }
             })
             .await)
@@ -359,8 +369,6 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     }
 }
 
-type Started = (Arc<Running>, Option<Output>, Option<Output>);
-
 async fn start(
     ask: &Ask,
     command: Command,
@@ -369,6 +377,7 @@ async fn start(
     let room = ask.room_for_process()?;
     let what = name(&command.program);
     let directory = directory(ask, command.working_directory.as_deref())?;
+    let asked = stand_in::of(&command);
     // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
     let argv = match command.program {
         Program::Argv(argv) => argv,
@@ -377,7 +386,10 @@ async fn start(
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
-    let program = local::resolve_program(program, &ask.services.path())?;
+    let program = match ask.services.stand_in {
+        Some(_) => stand_in::program(program)?,
+        None => local::resolve_program(program, &ask.services.path())?,
+    };
     let names: Vec<&str> = command
         .env
         .iter()
@@ -408,6 +420,9 @@ async fn start(
         };
         env.retain(|(name, _)| *name != variable.name);
         env.push((variable.name.clone(), value));
+    }
+    if let Some(stand_in) = &ask.services.stand_in {
+        return stand_in::spawn_here(stand_in, argv, asked, stdin, (what, room));
     }
     let mut full = vec![program.to_string_lossy().into_owned()];
     full.extend(arguments.iter().cloned());

@@ -12,7 +12,7 @@ use wasmtime::component::{Access, Accessor, FutureReader, HasSelf, Resource, Str
 use super::forward::{self, Forward};
 use super::process::{Child, Place, Running, adopt, feed, name};
 use super::vms::{Facts, facts};
-use super::{follow, streams};
+use super::{follow, stand_in, streams};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::platform::shell::{Followed, Host, HostWithStore, Position};
 use crate::bindings::vers::system::process::{Command, EnvValue, OutputMode, Program};
@@ -32,6 +32,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let facts = facts(&ask, &vm).await?;
             ask.permit(&Request::ShellConnect { vm: facts.vm() })
                 .await?;
+            if ask.services.stand_in.is_some() {
+                return stand_in::running(&ask, facts.id).await;
+            }
             let _lease = ask.connections.to_vm(facts.id)?;
             ask.race(
                 ask.services
@@ -70,6 +73,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             Ok(ask) => ask,
             Err(denied) => return Ok(Err(denied)),
         };
+        if let Some(played) = &ask.services.stand_in {
+            return stand_in::spawn_on_vm(accessor, &ask, played, &vm, command, stdin).await;
+        }
         let started = async {
             let facts = facts(&ask, &vm).await?;
             let room = ask.room_for_process()?;
@@ -145,7 +151,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
 }
 
 /// Asks the policy about a command and puts secrets where they belong.
-async fn translate(
+pub(super) async fn translate(
     ask: &Ask,
     facts: &Facts,
     command: Command,
