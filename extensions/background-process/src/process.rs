@@ -5,15 +5,16 @@
 //! nobody looks. It ends with the process, and with the session at the latest.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
 use futures::future::{Either, join, select};
+use pi_vers_sdk::bell::Bell;
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::shell::Forward;
+use pi_vers_sdk::stream::StreamReader;
 use pi_vers_sdk::system::process::{Child, Exit, Stopped};
-use pi_vers_sdk::wit_bindgen::{self, StreamReader};
-use pi_vers_sdk::{Error, outcome, stream};
+use pi_vers_sdk::{Error, outcome, stream, task};
 
 use crate::ready::Pattern;
 use crate::ring::Ring;
@@ -69,7 +70,7 @@ struct Now {
     ended: Option<Ended>,
     readiness: Readiness,
     forward: Option<Forward>,
-    waiting: Vec<oneshot::Sender<()>>,
+    news: Bell,
 }
 
 /// Whether a process has said that it is ready.
@@ -107,7 +108,7 @@ impl Process {
                 ..Now::default()
             }),
         });
-        wit_bindgen::spawn_local(process.clone().look_after(stdout, stderr));
+        task::spawn(process.clone().look_after(stdout, stderr));
         Ok(process)
     }
 
@@ -159,7 +160,7 @@ impl Process {
         now.ended = Some(ended);
         // Nobody answers behind it any more.
         now.forward = None;
-        now.tell();
+        now.news.ring();
     }
 
     /// How it ended; none while it runs.
@@ -257,17 +258,11 @@ impl Process {
         let late = timers::sleep(patience);
         futures::pin_mut!(late);
         loop {
-            let news = {
-                let mut now = self.now.borrow_mut();
-                if holds(&now) {
-                    return Ok(());
-                }
-                let (tell, news) = oneshot::channel();
-                now.waiting.retain(|waiting| !waiting.is_canceled());
-                now.waiting.push(tell);
-                news
-            };
-            if let Either::Right((passed, _)) = select(news, late.as_mut()).await {
+            let news = self.now.borrow().news.next();
+            if holds(&self.now.borrow()) {
+                return Ok(());
+            }
+            if let Either::Right((passed, _)) = select(pin!(news), late.as_mut()).await {
                 return passed;
             }
         }
@@ -297,14 +292,7 @@ impl Now {
             }
         });
         if ready {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        for waiting in self.waiting.drain(..) {
-            // Whoever waited may have given up.
-            let _ = waiting.send(());
+            self.news.ring();
         }
     }
 }

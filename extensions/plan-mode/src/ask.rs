@@ -12,7 +12,7 @@ use futures::future::{Either, select};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
 use pi_vers_sdk::harness::ui::{self, Dialog};
-use pi_vers_sdk::{Error, outcome, wit_bindgen};
+use pi_vers_sdk::{Error, outcome, task};
 
 use crate::state::{self, change, get, warn};
 use crate::{messages, mode, show, todos};
@@ -41,7 +41,7 @@ pub(crate) fn begin() {
     }
     let (send, receive) = mpsc::channel(WAITING);
     JOBS.with_borrow_mut(|jobs| *jobs = Some(send));
-    wit_bindgen::spawn_local(work(receive));
+    task::spawn(work(receive));
 }
 
 fn give(job: Job) {

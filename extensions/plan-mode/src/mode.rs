@@ -2,7 +2,7 @@
 
 use pi_vers_sdk::harness::session;
 use pi_vers_sdk::harness::ui::{self, Severity};
-use pi_vers_sdk::{Error, Reason, outcome, wit_bindgen};
+use pi_vers_sdk::{Error, Reason, outcome, task};
 
 use crate::state::{self, Branch, State, change, get, warn};
 use crate::{ask, branch, show, tools};
@@ -154,7 +154,7 @@ pub(crate) async fn start(_reason: Reason) {
         state::persist().await;
     }
     // Not here: making a VM takes its time, and other extensions may still be starting.
-    wit_bindgen::spawn_local(async move {
+    task::spawn(async move {
         // A stale one was left behind when the session, or this extension alone, was torn down.
         if !same && let Some(old) = live.or(stale) {
             branch::discard(&old).await;

@@ -1,7 +1,7 @@
 //! `read`, `write` and `edit` on the active VM.
 
 use pi_vers_sdk::system::files::{self, Kind, Metadata, WriteOptions};
-use pi_vers_sdk::wit_bindgen::StreamReader;
+use pi_vers_sdk::stream::StreamReader;
 use pi_vers_sdk::{
     Content, Error, Image, ToolCall, ToolError, ToolResult, args, call, digest, outcome, stream,
 };

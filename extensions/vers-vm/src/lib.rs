@@ -41,7 +41,7 @@ mod vm_tools;
 
 use pi_vers_sdk::{
     Answer, Completion, Error, Event, Extension, ExtensionInfo, Reason, ToolCall, ToolError,
-    ToolResult, active_vm, wit_bindgen,
+    ToolResult, active_vm, task,
 };
 
 /// The extension.
@@ -68,10 +68,10 @@ impl Extension for VersVm {
     async fn handle(event: Event) -> Answer {
         // Not here: the VM may have to be asked, and the events after this one wait.
         if let Some(question) = active_vm::question(&event) {
-            wit_bindgen::spawn_local(session::answer(question.token));
+            task::spawn(session::answer(question.token));
         }
         if let Some(loan) = active_vm::loan(&event) {
-            wit_bindgen::spawn_local(session::lend(loan));
+            task::spawn(session::lend(loan));
         }
         Answer::Proceed
     }

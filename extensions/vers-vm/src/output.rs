@@ -10,7 +10,7 @@ use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::printable::Printable;
 use pi_vers_sdk::system::files;
 use pi_vers_sdk::text::Decoder;
-use pi_vers_sdk::wit_bindgen::{self, StreamReader, StreamWriter};
+use pi_vers_sdk::stream::{StreamReader, StreamWriter};
 use pi_vers_sdk::{Error, ToolCall, call, outcome, stream};
 use serde_json::{Value, json};
 
@@ -180,7 +180,7 @@ impl Log {
         let (writer, reader) = stream::pipe();
         let (tell, told) = oneshot::channel();
         let at = remote::at(&self.vm, &self.path);
-        wit_bindgen::spawn_local(async move {
+        task::spawn(async move {
             // Nobody listens any more when the call was given up.
             let _ = tell.send(files::write(at, reader, remote::private()).await);
         });

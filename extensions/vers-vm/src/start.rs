@@ -5,7 +5,7 @@ use pi_vers_sdk::harness::session::{self as harness, Delivery};
 use pi_vers_sdk::harness::types::{Content, CustomMessage};
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms::{self, State, Vm};
-use pi_vers_sdk::{Error, Reason, outcome, wit_bindgen};
+use pi_vers_sdk::{Error, Reason, outcome, task};
 
 use crate::{session, status};
 
@@ -20,7 +20,7 @@ pub(crate) async fn start(reason: Reason) {
     match session::active() {
         // Before any call: none shall act on this machine that was meant for the VM, or the other way round.
         Some(vm) => check(&vm).await,
-        None => wit_bindgen::spawn_local(count(reason)),
+        None => task::spawn(count(reason)),
     }
 }
 
