@@ -5,7 +5,6 @@
 //! nobody looks. It ends with the process, and with the session at the latest.
 
 use std::cell::RefCell;
-use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::{Either, join, select};
@@ -262,7 +261,7 @@ impl Process {
             if holds(&self.now.borrow()) {
                 return Ok(());
             }
-            if let Either::Right((passed, _)) = select(pin!(news), late.as_mut()).await {
+            if let Either::Right((passed, _)) = select(news, late.as_mut()).await {
                 return passed;
             }
         }

@@ -8,7 +8,7 @@ use crate::state::{self, Branch, State, change, get, warn};
 use crate::{ask, branch, show, tools};
 
 /// `/plan`, `/plan branch`.
-pub(crate) async fn command(arguments: &str) -> Result<(), Error> {
+pub(crate) async fn command(arguments: String) -> Result<(), Error> {
     match arguments.trim() {
         "" if get(|state| state.enabled) => leave_by_hand().await,
         "" => enter(state::flag("plan-branch")).await,
@@ -115,7 +115,7 @@ async fn set(names: Vec<String>) {
 }
 
 /// The session starts, or another one is opened in the same instance. Safe to run more than once.
-pub(crate) async fn start(_reason: Reason) {
+pub(crate) async fn start(_reason: Reason) -> Result<(), Error> {
     ask::begin();
     ask::dismiss();
     let recorded = state::recorded().await;
@@ -163,6 +163,7 @@ pub(crate) async fn start(_reason: Reason) {
             branch::begin().await;
         }
     });
+    Ok(())
 }
 
 /// The session ends: nothing of it stays behind.

@@ -1,7 +1,10 @@
 //! Waking all who wait for a change.
 
 use std::cell::RefCell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
+use futures::FutureExt as _;
 use futures::channel::oneshot;
 
 /// Wakes everybody who waits for its next ring. What has changed they look up themselves:
@@ -39,21 +42,31 @@ impl Bell {
     }
 
     /// Listens from now on, and resolves with the next ring, or when the bell is gone. Dropped, nobody listens.
-    pub fn next(&self) -> impl Future<Output = ()> + use<> {
+    pub fn next(&self) -> Ring {
         let (ring, rung) = oneshot::channel();
         let mut waiting = self.0.borrow_mut();
         waiting.retain(|other| !other.is_canceled());
         waiting.push(ring);
-        async move {
-            let _ = rung.await;
-        }
+        Ring(rung)
+    }
+}
+
+/// The next ring of a [`Bell`].
+#[derive(Debug)]
+pub struct Ring(oneshot::Receiver<()>);
+
+impl Future for Ring {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        // A bell that is gone rings no more: then there is nothing to wait for.
+        self.0.poll_unpin(context).map(drop)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::FutureExt as _;
 
     #[test]
     fn a_ring_wakes_all_who_listened_before_and_nobody_else() {

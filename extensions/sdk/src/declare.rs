@@ -447,6 +447,14 @@ fn plain(schema: &mut Value) {
             {
                 object.remove("format");
             }
+            // What is misspelt shall not be lost in silence.
+            if object.get("properties").is_some_and(Value::is_object)
+                && object.get("type").is_some_and(|kind| kind == "object")
+            {
+                object
+                    .entry("additionalProperties")
+                    .or_insert(Value::Bool(false));
+            }
             // What a type is, is told where it is used.
             if let Some(Value::Object(items)) = object.get_mut("items")
                 && items.get("type").is_some_and(|kind| kind == "object")

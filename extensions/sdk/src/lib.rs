@@ -67,6 +67,7 @@ pub mod outcome;
 pub mod printable;
 mod publisher;
 pub mod schema;
+pub mod show;
 pub mod stream;
 pub mod task;
 #[cfg(not(target_family = "wasm"))]
