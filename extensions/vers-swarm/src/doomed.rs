@@ -6,8 +6,8 @@
 use std::cell::Cell;
 
 use pi_vers_sdk::bell::Bell;
-use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms;
 use pi_vers_sdk::show::warning;
 use pi_vers_sdk::{Error, background, outcome};

@@ -1,10 +1,10 @@
 //! Who else is told of agents: the bus, and the fleet's control plane where there is one.
 
-use pi_vers_sdk::show::unwatched as warn;
 use pi_vers_sdk::agent::{self, Role, labels};
 use pi_vers_sdk::background;
 use pi_vers_sdk::harness::{bus, session, timers};
 use pi_vers_sdk::platform::fleet::{self, Member};
+use pi_vers_sdk::show::unwatched as warn;
 use serde_json::json;
 
 use crate::worker::Worker;
