@@ -17,7 +17,6 @@ pub mod ready;
 pub mod ring;
 pub mod words;
 
-mod describe;
 mod look;
 mod place;
 mod process;
@@ -25,38 +24,82 @@ mod signals;
 mod start;
 mod table;
 
-use pi_vers_sdk::{
-    Answer, Error, Event, Extension, ExtensionInfo, ToolCall, ToolError, ToolResult, active_vm,
-};
+use pi_vers_sdk::declare::{Declaration, tool};
+use pi_vers_sdk::{Answer, active_vm};
 
-/// The extension.
-struct BackgroundProcess;
-
-impl Extension for BackgroundProcess {
-    fn describe() -> ExtensionInfo {
-        describe::describe()
-    }
-
-    async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-        match call.tool().as_str() {
-            "bg_start" => start::run(&call).await,
-            "bg_stop" => look::stop(&call).await,
-            "bg_list" => Ok(look::list()),
-            "bg_logs" => look::logs(&call),
-            tool => Err(ToolError::Capability(Error::NotFound(format!(
-                "There is no tool {tool}."
-            )))),
-        }
-    }
-
-    async fn stop() {
-        table::clear().await;
-    }
-
-    async fn handle(event: Event) -> Answer {
+fn extension() -> Declaration {
+    Declaration::new(
+        "background-process",
+        env!("CARGO_PKG_VERSION"),
+        env!("CARGO_PKG_DESCRIPTION"),
+    )
+    .tool(
+        tool(
+            "bg_start",
+            "Start Background Process",
+            "Start a command that runs on in the background, such as a server, a watcher or a long build, and return at once with its \
+             first output. It runs where bash does: on the active Vers VM if there is one, else on the local machine. It runs until it ends, \
+             bg_stop is called or the session ends; its output is kept for bg_logs. Starting an id again stops the old process first. With \
+             waitFor the call returns as soon as the output shows that the process is ready, or earlier and says so.",
+        )
+        .destructive()
+        .open_world()
+        .long_running(),
+        start::run,
+    )
+    .tool(
+        tool(
+            "bg_stop",
+            "Stop Background Process",
+            "Stop a background process and everything it started. It gets the signal, and is killed if that does not end it.",
+        )
+        .destructive()
+        .idempotent(),
+        look::stop,
+    )
+    .tool(
+        tool(
+            "bg_list",
+            "List Background Processes",
+            "List the background processes: whether each runs or how it ended, process ID, uptime, command.",
+        )
+        .read_only()
+        .idempotent(),
+        look::list,
+    )
+    .tool(
+        tool(
+            "bg_logs",
+            "Background Process Logs",
+            "Show the newest output of a background process. The newest 2000 lines (256 KB) of each stream are kept, also after its end.",
+        )
+        .read_only()
+        .idempotent(),
+        look::logs,
+    )
+    .stop(table::clear)
+    .events(&[], &[active_vm::TOPIC], async |event| {
         active_vm::heard(&event);
         Answer::Proceed
-    }
+    })
 }
 
-pi_vers_sdk::export!(BackgroundProcess);
+pi_vers_sdk::extension!(extension);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_parameters_are_those_users_know_and_some_more() {
+        assert_eq!(
+            extension().signatures(),
+            [
+                "bg_start id command cwd waitMs waitFor on forwardPort env",
+                "bg_stop id signal",
+                "bg_list",
+                "bg_logs id last stream",
+            ]
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! `bg_list`, `bg_logs` and `bg_stop`
 
-use pi_vers_sdk::{ToolCall, ToolError, ToolResult, args, call, outcome};
+use pi_vers_sdk::declare::{JsonSchema, Nothing, schemars};
+use pi_vers_sdk::{ToolCall, ToolError, ToolResult, outcome};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
@@ -17,32 +18,33 @@ const LINES: u64 = 50;
 /// Bytes of output in one answer: what a model reads of a command's output, too.
 const MAX_TEXT: usize = 50 * 1024;
 
-#[derive(Deserialize)]
-struct Stop {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Stop {
+    /// Unique name for this process
+    #[schemars(length(min = 1, max = 100))]
     id: String,
+    /// Signal to send first (default: SIGTERM)
     signal: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Logs {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Logs {
+    /// Unique name for this process
+    #[schemars(length(min = 1, max = 100))]
     id: String,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Number of lines (default: 50)
+    #[schemars(range(min = 1, max = 2_000))]
     last: Option<u64>,
-    #[serde(default)]
-    stream: Which,
+    /// 'stdout', 'stderr', or 'both' (default: both)
+    stream: Option<Which>,
 }
 
-#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
 #[serde(rename_all = "lowercase")]
 enum Which {
     Stdout,
     Stderr,
-    #[default]
     Both,
-}
-
-fn arguments<T: serde::de::DeserializeOwned>(call: &ToolCall) -> Result<T, ToolError> {
-    call::arguments(call).map_err(ToolError::Capability)
 }
 
 fn find(id: &str) -> Result<Rc<Process>, ToolError> {
@@ -55,7 +57,7 @@ fn find(id: &str) -> Result<Rc<Process>, ToolError> {
 }
 
 /// `bg_list`
-pub(crate) fn list() -> ToolResult {
+pub(crate) async fn list(_call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     let all = table::all();
     let line = |process: &Rc<Process>| {
         let facts = &process.facts;
@@ -86,16 +88,18 @@ pub(crate) fn list() -> ToolResult {
         .iter()
         .map(|process| Value::Object(details(process, false)))
         .collect();
-    outcome::text_with(text, &json!({ "count": all.len(), "processes": processes }))
+    Ok(outcome::text_with(
+        text,
+        &json!({ "count": all.len(), "processes": processes }),
+    ))
 }
 
 /// `bg_logs`
-pub(crate) fn logs(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Logs = arguments(call)?;
+pub(crate) async fn logs(_call: &ToolCall, args: Logs) -> Result<ToolResult, ToolError> {
     let process = find(&args.id)?;
     let last = args.last.unwrap_or(LINES);
     let most = usize::try_from(last).unwrap_or(usize::MAX);
-    let outputs: &[(&str, Stream)] = match args.stream {
+    let outputs: &[(&str, Stream)] = match args.stream.unwrap_or(Which::Both) {
         Which::Stdout => &[("stdout", Stream::Stdout)],
         Which::Stderr => &[("stderr", Stream::Stderr)],
         Which::Both => &[("stdout", Stream::Stdout), ("stderr", Stream::Stderr)],
@@ -122,8 +126,7 @@ pub(crate) fn logs(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `bg_stop`
-pub(crate) async fn stop(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Stop = arguments(call)?;
+pub(crate) async fn stop(_call: &ToolCall, args: Stop) -> Result<ToolResult, ToolError> {
     let (signal, name) =
         signals::parse(args.signal.as_deref().unwrap_or("SIGTERM")).map_err(outcome::failed)?;
     let process = find(&args.id)?;

@@ -1,13 +1,15 @@
 //! Where a process shall run: where `bash` would, unless the call says otherwise.
 
 use pi_vers_sdk::active_vm::{self, ActiveVm};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::session;
 use pi_vers_sdk::{Error, ToolError, outcome};
+use serde::Deserialize;
 
 use crate::process::Place;
 
 /// What a call says about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum On {
     Vm,

@@ -7,13 +7,13 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
 use futures::future::{Either, join, select};
+use pi_vers_sdk::bell::Bell;
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::shell::Forward;
+use pi_vers_sdk::stream::StreamReader;
 use pi_vers_sdk::system::process::{Child, Exit, Stopped};
-use pi_vers_sdk::wit_bindgen::{self, StreamReader};
-use pi_vers_sdk::{Error, outcome, stream};
+use pi_vers_sdk::{Error, outcome, stream, task};
 
 use crate::ready::Pattern;
 use crate::ring::Ring;
@@ -69,7 +69,7 @@ struct Now {
     ended: Option<Ended>,
     readiness: Readiness,
     forward: Option<Forward>,
-    waiting: Vec<oneshot::Sender<()>>,
+    news: Bell,
 }
 
 /// Whether a process has said that it is ready.
@@ -107,7 +107,7 @@ impl Process {
                 ..Now::default()
             }),
         });
-        wit_bindgen::spawn_local(process.clone().look_after(stdout, stderr));
+        task::spawn(process.clone().look_after(stdout, stderr));
         Ok(process)
     }
 
@@ -159,7 +159,7 @@ impl Process {
         now.ended = Some(ended);
         // Nobody answers behind it any more.
         now.forward = None;
-        now.tell();
+        now.news.ring();
     }
 
     /// How it ended; none while it runs.
@@ -257,16 +257,10 @@ impl Process {
         let late = timers::sleep(patience);
         futures::pin_mut!(late);
         loop {
-            let news = {
-                let mut now = self.now.borrow_mut();
-                if holds(&now) {
-                    return Ok(());
-                }
-                let (tell, news) = oneshot::channel();
-                now.waiting.retain(|waiting| !waiting.is_canceled());
-                now.waiting.push(tell);
-                news
-            };
+            let news = self.now.borrow().news.next();
+            if holds(&self.now.borrow()) {
+                return Ok(());
+            }
             if let Either::Right((passed, _)) = select(news, late.as_mut()).await {
                 return passed;
             }
@@ -297,14 +291,7 @@ impl Now {
             }
         });
         if ready {
-            self.tell();
-        }
-    }
-
-    fn tell(&mut self) {
-        for waiting in self.waiting.drain(..) {
-            // Whoever waited may have given up.
-            let _ = waiting.send(());
+            self.news.ring();
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::system::process::{self, Child, Command, EnvValue, EnvVar, OutputMode, Program};
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome, vm};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome, vm};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -32,25 +33,34 @@ const SHOWN_BYTES: usize = 16 * 1024;
 /// the background: `server &` is the background process, not a shell that has ended.
 const WRAPPER: &str = r#"trap wait EXIT; __pi_vers_script=$1; shift; eval "$__pi_vers_script""#;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Args {
+pub(crate) struct Args {
+    /// Unique name for this process
+    #[schemars(length(min = 1, max = 100))]
     id: String,
+    /// Shell command to run
+    #[schemars(length(min = 1))]
     command: String,
+    /// Working directory (default: that of bash)
     cwd: Option<String>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// How long to watch the new process before returning, in milliseconds (default: 2000; with waitFor 30000)
+    #[schemars(range(max = LONGEST_WAIT))]
     wait_ms: Option<u64>,
+    /// Text or regular expression; the process is ready when a line of its output holds it
+    #[schemars(length(min = 1, max = 1000))]
     wait_for: Option<String>,
+    /// Where to run it (default: where bash runs)
     on: Option<On>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Port the process listens on, on the VM: makes it reachable on the local machine; the result names the URL
+    #[schemars(range(min = 1, max = 65_535))]
     forward_port: Option<u64>,
-    #[serde(default)]
-    env: BTreeMap<String, String>,
+    /// Environment variables
+    env: Option<BTreeMap<String, String>>,
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
     let wanted = Wanted::of(&args).map_err(outcome::failed)?;
     let spot = place::find(args.on, args.cwd.as_deref()).await?;
     if wanted.port.is_some() && spot.place == Place::Local {
@@ -238,6 +248,7 @@ fn command(args: &Args, shell: &str, directory: Option<&str>) -> Command {
         env: args
             .env
             .iter()
+            .flatten()
             .map(|(name, value)| EnvVar {
                 name: name.clone(),
                 value: EnvValue::Plain(value.clone()),

@@ -4,12 +4,10 @@
 //! takes turns, so that two calls at once never leave two processes of one name.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
 
 use futures::future::join_all;
-use futures::lock::{Mutex, OwnedMutexGuard};
+use pi_vers_sdk::turns::{Turn, Turns};
 
 use crate::process::Process;
 
@@ -18,21 +16,12 @@ pub(crate) const MOST: usize = 64;
 
 thread_local! {
     static PROCESSES: RefCell<Vec<Rc<Process>>> = const { RefCell::new(Vec::new()) };
-    static TURNS: RefCell<HashMap<String, Weak<Mutex<()>>>> = RefCell::default();
+    static TURNS: Turns = Turns::new();
 }
 
-/// Waits until no other call starts a process of this id. It is the caller's turn as long as it holds the guard.
-pub(crate) async fn turn(id: &str) -> OwnedMutexGuard<()> {
-    let turn = TURNS.with_borrow_mut(|turns| {
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.entry(id.into()).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let turn = Arc::new(Mutex::new(()));
-            *known = Arc::downgrade(&turn);
-            turn
-        })
-    });
-    turn.lock_owned().await
+/// Waits until no other call starts a process of this id. It is the caller's turn as long as it holds this.
+pub(crate) async fn turn(id: &str) -> Turn {
+    TURNS.with(|turns| turns.take(id)).await
 }
 
 /// The process of this id.

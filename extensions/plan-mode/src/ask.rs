@@ -10,9 +10,10 @@ use futures::StreamExt as _;
 use futures::channel::mpsc;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::session::{self, Delivery};
-use pi_vers_sdk::harness::types::{Content, CustomMessage};
-use pi_vers_sdk::harness::ui::{self, Dialog};
-use pi_vers_sdk::{Error, outcome, wit_bindgen};
+use pi_vers_sdk::harness::types::Content;
+use pi_vers_sdk::harness::ui;
+use pi_vers_sdk::show::{dialog, message};
+use pi_vers_sdk::{Error, outcome, task};
 
 use crate::state::{self, change, get, warn};
 use crate::{messages, mode, show, todos};
@@ -41,7 +42,7 @@ pub(crate) fn begin() {
     }
     let (send, receive) = mpsc::channel(WAITING);
     JOBS.with_borrow_mut(|jobs| *jobs = Some(send));
-    wit_bindgen::spawn_local(work(receive));
+    task::spawn(work(receive));
 }
 
 fn give(job: Job) {
@@ -175,27 +176,14 @@ async fn question(answered: &Cell<bool>) -> Result<(), Error> {
     Ok(())
 }
 
-fn dialog(title: &str) -> Dialog {
-    Dialog {
-        title: title.into(),
-        timeout: None,
-    }
-}
-
 /// Adds a message that the user sees.
 async fn send(kind: &str, text: String, trigger: bool) {
-    let message = CustomMessage {
-        kind: kind.into(),
-        content: vec![Content::Text(text)],
-        display: true,
-        details: None,
-    };
     let delivery = if trigger {
         Delivery::FollowUp
     } else {
         Delivery::Steer
     };
-    if let Err(error) = session::send_message(message, delivery, trigger).await {
+    if let Err(error) = session::send_message(message(kind, text), delivery, trigger).await {
         warn(&format!(
             "A message could not be sent: {}",
             outcome::explain(&error)

@@ -1,6 +1,7 @@
 //! Events of the harness.
 
-use pi_vers_sdk::harness::types::{Content, CustomMessage};
+use pi_vers_sdk::harness::types::CustomMessage;
+use pi_vers_sdk::show::message;
 use pi_vers_sdk::{Answer, Event, active_vm};
 use serde_json::Value;
 
@@ -68,10 +69,8 @@ fn context() -> Option<CustomMessage> {
         (state.executing && !left.is_empty()).then(|| (messages::EXECUTING_KIND, executing(&left)))
     })?;
     Some(CustomMessage {
-        kind: kind.into(),
-        content: vec![Content::Text(text)],
         display: false,
-        details: None,
+        ..message(kind, text)
     })
 }
 

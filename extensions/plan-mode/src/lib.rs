@@ -20,70 +20,74 @@ pub mod tools;
 
 mod ask;
 mod branch;
-mod describe;
 mod events;
 mod mode;
 mod show;
 mod state;
 
+use pi_vers_sdk::declare::Declaration;
 use pi_vers_sdk::harness::ui::{self, Severity};
-use pi_vers_sdk::{
-    Answer, Completion, Error, Event, Extension, ExtensionInfo, Reason, ToolCall, ToolError,
-    ToolResult,
-};
+use pi_vers_sdk::{Completion, Error, FlagValue, active_vm};
 
-/// The extension.
-struct PlanMode;
-
-impl Extension for PlanMode {
-    fn describe() -> ExtensionInfo {
-        describe::describe()
-    }
-
-    async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-        Err(ToolError::Capability(Error::NotFound(format!(
-            "There is no tool {}.",
-            call.tool()
-        ))))
-    }
-
-    async fn start(reason: Reason) -> Result<(), Error> {
-        mode::start(reason).await;
-        Ok(())
-    }
-
-    async fn stop() {
-        mode::stop().await;
-    }
-
-    async fn command(name: String, arguments: String) -> Result<(), Error> {
-        match name.as_str() {
-            "plan" => mode::command(&arguments).await,
-            "todos" => {
-                show_todos();
-                Ok(())
-            }
-            name => Err(Error::NotFound(format!("There is no command {name}."))),
-        }
-    }
-
-    async fn complete(name: String, prefix: String) -> Vec<Completion> {
-        let fits = name == "plan" && "branch".starts_with(prefix.trim());
+fn extension() -> Declaration {
+    Declaration::new(
+        "plan-mode",
+        env!("CARGO_PKG_VERSION"),
+        env!("CARGO_PKG_DESCRIPTION"),
+    )
+    .command(
+        "plan",
+        "Toggle plan mode (read-only exploration)",
+        Some("[branch]"),
+        mode::command,
+    )
+    .completed_by(async |prefix: String| {
         let branch = Completion {
             value: "branch".into(),
             label: "branch".into(),
             description: Some("on a throw-away branch of the active VM".into()),
         };
+        let fits = "branch".starts_with(prefix.trim());
         fits.then_some(branch).into_iter().collect()
-    }
-
-    async fn handle(event: Event) -> Answer {
-        events::handle(event).await
-    }
+    })
+    .command("todos", "Show current plan todo list", None, async |_| {
+        show_todos()
+    })
+    .shortcut("ctrl+alt+p", "Toggle plan mode", "plan")
+    .flag(
+        "plan",
+        "Start in plan mode (read-only exploration)",
+        FlagValue::Boolean(false),
+    )
+    .flag(
+        "plan-branch",
+        "Plan on a throw-away branch of the active VM, where anything may run",
+        FlagValue::Boolean(false),
+    )
+    .flag(
+        "plan-tools",
+        "Names of further tools that only read and may run in plan mode, separated by commas",
+        FlagValue::Text(String::new()),
+    )
+    .start(mode::start)
+    .stop(mode::stop)
+    .events(
+        &[
+            "tool-call",
+            "context",
+            "before-agent-start",
+            "turn-end",
+            "agent-end",
+        ],
+        &[active_vm::TOPIC],
+        events::handle,
+    )
 }
 
+pi_vers_sdk::extension!(extension);
+
 /// `/todos`
-fn show_todos() {
+fn show_todos() -> Result<(), Error> {
     let lines: Vec<String> = state::get(|state| {
         let lines = state.todos.iter().enumerate();
         let mark = |done| if done { "✓" } else { "○" };
@@ -97,6 +101,5 @@ fn show_todos() {
         format!("Plan Progress:\n{}", lines.join("\n"))
     };
     ui::notify(&text, Severity::Info);
+    Ok(())
 }
-
-pi_vers_sdk::export!(PlanMode);

@@ -2,13 +2,13 @@
 
 use pi_vers_sdk::harness::session;
 use pi_vers_sdk::harness::ui::{self, Severity};
-use pi_vers_sdk::{Error, Reason, outcome, wit_bindgen};
+use pi_vers_sdk::{Error, Reason, outcome, task};
 
 use crate::state::{self, Branch, State, change, get, warn};
 use crate::{ask, branch, show, tools};
 
 /// `/plan`, `/plan branch`.
-pub(crate) async fn command(arguments: &str) -> Result<(), Error> {
+pub(crate) async fn command(arguments: String) -> Result<(), Error> {
     match arguments.trim() {
         "" if get(|state| state.enabled) => leave_by_hand().await,
         "" => enter(state::flag("plan-branch")).await,
@@ -115,7 +115,7 @@ async fn set(names: Vec<String>) {
 }
 
 /// The session starts, or another one is opened in the same instance. Safe to run more than once.
-pub(crate) async fn start(_reason: Reason) {
+pub(crate) async fn start(_reason: Reason) -> Result<(), Error> {
     ask::begin();
     ask::dismiss();
     let recorded = state::recorded().await;
@@ -154,7 +154,7 @@ pub(crate) async fn start(_reason: Reason) {
         state::persist().await;
     }
     // Not here: making a VM takes its time, and other extensions may still be starting.
-    wit_bindgen::spawn_local(async move {
+    task::spawn(async move {
         // A stale one was left behind when the session, or this extension alone, was torn down.
         if !same && let Some(old) = live.or(stale) {
             branch::discard(&old).await;
@@ -163,6 +163,7 @@ pub(crate) async fn start(_reason: Reason) {
             branch::begin().await;
         }
     });
+    Ok(())
 }
 
 /// The session ends: nothing of it stays behind.

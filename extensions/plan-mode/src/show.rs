@@ -2,20 +2,12 @@
 
 use pi_vers_sdk::harness::types::{Role, Span};
 use pi_vers_sdk::harness::ui;
+use pi_vers_sdk::show::span;
 
 use crate::state::{branch, get};
 
 const STATUS: &str = "plan-mode";
 const WIDGET: &str = "plan-todos";
-
-fn span(text: impl Into<String>, role: Role) -> Span {
-    Span {
-        text: text.into(),
-        role,
-        bold: false,
-        strikethrough: false,
-    }
-}
 
 /// Shows how things are.
 pub(crate) fn show() {

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-use pi_vers_sdk::harness::{log, session};
+use pi_vers_sdk::harness::session;
 use pi_vers_sdk::{FlagValue, args, outcome};
 use serde::{Deserialize, Serialize};
 
@@ -82,9 +82,7 @@ pub(crate) async fn recorded() -> Option<State> {
     }
 }
 
-pub(crate) fn warn(message: &str) {
-    log::write(log::Level::Warn, message);
-}
+pub(crate) use pi_vers_sdk::show::warning as warn;
 
 /// Whether a flag is set.
 pub(crate) fn flag(name: &str) -> bool {

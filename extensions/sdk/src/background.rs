@@ -12,7 +12,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::abortable;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 
-use crate::{Error, ToolCall, call};
+use crate::{Error, ToolCall, call, task};
 
 type Work = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -32,7 +32,7 @@ pub fn open() {
     }) else {
         return;
     };
-    wit_bindgen::spawn_local(async move {
+    task::spawn(async move {
         let mut running = FuturesUnordered::new();
         loop {
             futures::select! {
@@ -57,7 +57,7 @@ pub fn spawn(work: impl Future<Output = ()> + 'static) {
         None => Some(Box::pin(work) as Work),
     });
     if let Some(work) = left {
-        wit_bindgen::spawn_local(work);
+        task::spawn(work);
     }
 }
 

@@ -1,12 +1,11 @@
 //! An extension declared in one place: each tool beside the function that runs it, its schema made from the function's own type.
 //!
 //! ```
-//! use pi_vers_sdk::declare::{Declaration, JsonSchema, tool};
+//! use pi_vers_sdk::declare::{Declaration, JsonSchema, schemars, tool};
 //! use pi_vers_sdk::{ToolCall, ToolError};
 //! use serde::Deserialize;
 //!
 //! #[derive(Deserialize, JsonSchema)]
-//! #[schemars(crate = "pi_vers_sdk::declare::schemars")]
 //! struct Greeting {
 //!     /// Who is greeted
 //!     name: String,
@@ -315,6 +314,19 @@ impl Declaration {
         self
     }
 
+    /// Each tool's name and those of its parameters, separated by spaces: what a test holds on to, because callers know them.
+    #[must_use]
+    pub fn signatures(&self) -> Vec<String> {
+        let signature = |tool: &Tool| {
+            let schema: Value = serde_json::from_str(&tool.parameters).unwrap_or_default();
+            let names = schema.get("properties").and_then(Value::as_object);
+            let names = names.into_iter().flat_map(|names| names.keys().cloned());
+            let all: Vec<String> = std::iter::once(tool.name.clone()).chain(names).collect();
+            all.join(" ")
+        };
+        self.info.tools.iter().map(signature).collect()
+    }
+
     /// What the extension offers.
     #[must_use]
     pub fn info(&self) -> &ExtensionInfo {
@@ -435,6 +447,20 @@ fn plain(schema: &mut Value) {
             {
                 object.remove("format");
             }
+            // What is misspelt shall not be lost in silence.
+            if object.get("properties").is_some_and(Value::is_object)
+                && object.get("type").is_some_and(|kind| kind == "object")
+            {
+                object
+                    .entry("additionalProperties")
+                    .or_insert(Value::Bool(false));
+            }
+            // What a type is, is told where it is used.
+            if let Some(Value::Object(items)) = object.get_mut("items")
+                && items.get("type").is_some_and(|kind| kind == "object")
+            {
+                items.remove("description");
+            }
             object.values_mut().for_each(plain);
         }
         Value::Array(all) => all.iter_mut().for_each(plain),
@@ -511,9 +537,9 @@ macro_rules! extension {
         struct DeclaredExtension;
 
         impl DeclaredExtension {
-            fn get() -> $crate::declare::Declaration {
+            fn get() -> std::rc::Rc<$crate::declare::Declaration> {
                 std::thread_local! {
-                    static DECLARED: $crate::declare::Declaration = $declare();
+                    static DECLARED: std::rc::Rc<$crate::declare::Declaration> = std::rc::Rc::new($declare());
                 }
                 DECLARED.with(Clone::clone)
             }

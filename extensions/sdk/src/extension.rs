@@ -4,6 +4,7 @@
 //! only offers tools says nothing of sessions, commands and events. Its component still exports
 //! those interfaces, with the defaults: the host asks `describe` what there is to call.
 
+#[cfg(target_family = "wasm")]
 use crate::bindings::exports::vers::harness::{commands, description, events, lifecycle, tools};
 use crate::{
     Answer, Completion, Error, Event, ExtensionInfo, Reason, ToolCall, ToolError, ToolResult,
@@ -47,18 +48,21 @@ pub trait Extension: 'static {
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<E: Extension> description::Guest for E {
     fn describe() -> ExtensionInfo {
         E::describe()
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<E: Extension> tools::Guest for E {
-    async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-        E::run(call).await
+    async fn run(call: crate::contract::Call) -> Result<ToolResult, ToolError> {
+        E::run(call.into()).await
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<E: Extension> lifecycle::Guest for E {
     async fn start(reason: Reason) -> Result<(), Error> {
         E::start(reason).await
@@ -68,6 +72,7 @@ impl<E: Extension> lifecycle::Guest for E {
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<E: Extension> commands::Guest for E {
     async fn run(name: String, arguments: String) -> Result<(), Error> {
         E::command(name, arguments).await
@@ -77,6 +82,7 @@ impl<E: Extension> commands::Guest for E {
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<E: Extension> events::Guest for E {
     async fn handle(event: Event) -> Answer {
         E::handle(event).await

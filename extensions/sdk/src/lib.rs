@@ -48,7 +48,7 @@
 //! Three rules of the platform, because breaking them is easy in Rust:
 //! * Never block: `std::thread::sleep` and the like stop every call of the extension. Use
 //!   [`harness::timers::sleep`].
-//! * A long computation stops the other calls too; put [`wit_bindgen::yield_async`] into its loop.
+//! * A long computation stops the other calls too; put [`task::yield_now`] into its loop.
 //! * What a call, a command or an event leaves behind ends with it. Work that shall go on, such as asking the user after
 //!   an event, belongs into a background task that [`Extension::start`] spawned.
 
@@ -56,8 +56,10 @@ pub mod active_vm;
 pub mod agent;
 pub mod args;
 pub mod background;
+pub mod bell;
 pub mod call;
 pub mod client;
+mod contract;
 pub mod declare;
 pub mod digest;
 mod extension;
@@ -65,8 +67,13 @@ pub mod outcome;
 pub mod printable;
 mod publisher;
 pub mod schema;
+pub mod show;
 pub mod stream;
+pub mod task;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 pub mod text;
+pub mod turns;
 pub mod vm;
 
 /// The contract's bindings, generated: one module for each package and interface of the WIT.
@@ -116,12 +123,7 @@ pub mod publications {
     });
 }
 
-/// What extension and harness say to each other: `types`, `call`, `session`, `ui`, `timers`, `log`, `bus`.
-pub use bindings::vers::harness;
-/// The Vers platform: `vms`, `shell`, `fleet`.
-pub use bindings::vers::platform;
-/// The machine and its surroundings: `process`, `files`, `http`, `store`.
-pub use bindings::vers::system;
+pub use contract::{harness, platform, system};
 
 pub use bindings::exports::vers::harness::commands::Completion;
 pub use bindings::exports::vers::harness::description::{
@@ -129,11 +131,11 @@ pub use bindings::exports::vers::harness::description::{
 };
 pub use bindings::exports::vers::harness::events::{Answer, Event};
 pub use bindings::exports::vers::harness::lifecycle::Reason;
-pub use bindings::vers::harness::call::ToolCall;
 pub use bindings::vers::harness::types::{
     Audio, Content, CustomMessage, Error, FlagValue, Image, ResourceBody, ResourceContents,
     ResourceLink, ToolError, ToolResult,
 };
+pub use call::ToolCall;
 pub use extension::Extension;
 pub use publications::exports::vers::harness::prompts::{
     Argument, Conversation, Message, Prompt, Speaker,

@@ -34,6 +34,31 @@ pub fn text_with(text: impl Into<String>, details: &Value) -> ToolResult {
     }
 }
 
+/// A result of a value that fits the tool's `output` schema: for programs as it is, for the model as JSON. `ToolSpec::output` declares it.
+#[must_use]
+pub fn structured(value: &impl serde::Serialize) -> ToolResult {
+    // What has a schema has names that are texts, and is JSON.
+    let value = serde_json::to_string(value).unwrap_or_default();
+    ToolResult {
+        content: vec![Content::Text(value.clone())],
+        details: None,
+        structured: Some(value),
+    }
+}
+
+/// The text of these blocks, one after the other; what is no text is named in brackets.
+#[must_use]
+pub fn text_of(content: &[Content]) -> String {
+    let text = |block: &Content| match block {
+        Content::Text(text) => text.clone(),
+        Content::Image(image) => format!("[{}]", image.media_type),
+        Content::Audio(audio) => format!("[{}]", audio.media_type),
+        Content::Resource(resource) => format!("[{}]", resource.uri),
+        Content::Link(link) => format!("[{}]", link.uri),
+    };
+    content.iter().map(text).collect::<Vec<_>>().join("\n")
+}
+
 /// A failure that the model reads.
 #[must_use]
 pub fn failed(message: impl Into<String>) -> ToolError {

@@ -3,6 +3,7 @@
 //! It is apart because few extensions publish anything, and the host asks every component that exports the
 //! interfaces for its lists.
 
+#[cfg(target_family = "wasm")]
 use crate::publications::exports::vers::harness::{prompts, resources};
 use crate::{Conversation, Error, Prompt, Resource, ResourceContents, ResourceTemplate};
 
@@ -62,6 +63,7 @@ pub trait Publisher: 'static {
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<P: Publisher> resources::Guest for P {
     async fn list() -> Result<Vec<Resource>, Error> {
         P::resources().await
@@ -76,6 +78,7 @@ impl<P: Publisher> resources::Guest for P {
     }
 }
 
+#[cfg(target_family = "wasm")]
 impl<P: Publisher> prompts::Guest for P {
     async fn list() -> Result<Vec<Prompt>, Error> {
         P::prompts().await

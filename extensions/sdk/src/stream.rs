@@ -1,9 +1,13 @@
 //! Byte streams: every read has a bound.
 
-use wit_bindgen::{StreamReader, StreamResult, StreamWriter};
+use crate::{Error, contract};
 
-use crate::Error;
-use crate::bindings::wit_stream;
+#[cfg(not(target_family = "wasm"))]
+pub use crate::testing::contract::{FutureReader, StreamReader, StreamWriter};
+/// How a read or a write of a stream went.
+pub use wit_bindgen::StreamResult;
+#[cfg(target_family = "wasm")]
+pub use wit_bindgen::{FutureReader, StreamReader, StreamWriter};
 
 /// How much is read at a time, in bytes.
 pub const CHUNK: usize = 64 * 1024;
@@ -43,7 +47,7 @@ pub async fn read_to_end(mut stream: StreamReader<u8>, limit: usize) -> Result<V
 /// A new stream: what is written to the one end is read from the other.
 #[must_use]
 pub fn pipe() -> (StreamWriter<u8>, StreamReader<u8>) {
-    wit_stream::new()
+    contract::pipe()
 }
 
 /// Gives `bytes` to `consume` as a stream and feeds it until the consumer has it all or lets go.

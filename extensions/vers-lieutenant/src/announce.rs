@@ -13,7 +13,8 @@ use futures::future::{Either, select};
 use pi_vers_sdk::agent::{Bookmark, Outcome, Run};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::{bus, timers};
-use pi_vers_sdk::{Content, CustomMessage, background};
+use pi_vers_sdk::show::message;
+use pi_vers_sdk::{CustomMessage, background};
 use serde_json::json;
 
 use crate::history::{MOST, Past};
@@ -177,10 +178,8 @@ async fn tell_of(lieutenant: &Rc<Lieutenant>, number: u64) -> bool {
         facts.insert("lines".into(), panel::message(&heading, error, &content));
     }
     let message = CustomMessage {
-        kind: COMPLETED.into(),
-        content: vec![Content::Text(content)],
-        display: true,
         details: Some(facts.to_string()),
+        ..message(COMPLETED, content)
     };
     match session::send_message(message, Delivery::FollowUp, true).await {
         Ok(()) => true,

@@ -11,7 +11,7 @@ use pi_vers_sdk::FlagValue;
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::harness::{session, timers};
 
-use crate::describe::IDLE;
+use crate::IDLE;
 use crate::idle::{self, Due};
 use crate::keep::{self, warn};
 use crate::record::Phase;

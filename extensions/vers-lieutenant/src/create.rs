@@ -13,12 +13,13 @@ use std::rc::Rc;
 
 use futures::future::{Either, select};
 use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Kind, Launch, Role, labels};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::{bus, session, timers, ui};
 use pi_vers_sdk::platform::fleet::{self, Member};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, Origin};
 use pi_vers_sdk::system::store;
-use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, background, call, outcome};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -40,16 +41,22 @@ const NEWS: u64 = 10_000;
 /// The bus's topic of new lieutenants.
 const CREATED: &str = "vers:lt_created";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Args {
+pub(crate) struct Args {
+    /// Short name, e.g. infra: letters, digits, '-', '_' or '.'
     name: String,
+    /// What it is responsible for; becomes the lieutenant's system prompt context
+    #[schemars(length(min = 1, max = 50_000))]
     role: String,
+    /// Commit to start its VM from (default: the golden commit of the fleet)
     commit_id: Option<String>,
+    /// Key for its model (default: the LLM_PROXY_KEY of the host)
     llm_proxy_key: Option<String>,
+    /// Model, e.g. claude-opus-4-6-thinking, the default
     model: Option<String>,
-    #[serde(default)]
-    local: bool,
+    /// Run it on this machine, without a VM (default: false)
+    local: Option<bool>,
 }
 
 /// A variable of the host's environment; none where it is not set or not granted.
@@ -74,15 +81,14 @@ pub(crate) fn missed() -> Vec<String> {
 }
 
 /// `vers_lt_create`
-pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-    let call = &Rc::new(call);
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
+    let is_local = args.local == Some(true);
     name::check(&args.name).map_err(outcome::failed)?;
     let cannot =
         |error| outcome::ended(&format!("Cannot create lieutenant '{}'", args.name), error);
     start::loaded(call).await.map_err(cannot)?;
     let reserved = table::reserve(&args.name).ok_or_else(|| outcome::failed(exists(&args.name)))?;
-    let directory = match args.local {
+    let directory = match is_local {
         true => Some(directory(&args.name).map_err(cannot)?),
         false => None,
     };
@@ -125,7 +131,7 @@ pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
     let one = Lieutenant::put(record, Some(text));
     drop(reserved);
     MISSED.with_borrow_mut(|all| all.retain(|(name, _)| *name != args.name));
-    if args.local {
+    if is_local {
         let made = here(call, &args, &one).await;
         return settled(call, &one, made).await;
     }
@@ -188,13 +194,7 @@ fn miss(name: String, done: Result<ToolResult, ToolError>) {
     let why = match done {
         Ok(_) | Err(ToolError::Cancelled) => return,
         Err(ToolError::Capability(error)) => outcome::explain(&error),
-        Err(ToolError::Failed(result)) => {
-            let texts = result.content.into_iter().filter_map(|block| match block {
-                Content::Text(text) => Some(text),
-                _ => None,
-            });
-            texts.collect::<Vec<_>>().join(" ")
-        }
+        Err(ToolError::Failed(result)) => outcome::text_of(&result.content),
     };
     ui::notify(&why, ui::Severity::Warning);
     MISSED.with_borrow_mut(|all| all.push((name, why)));

@@ -3,18 +3,20 @@
 //! A VM costs as long as it is there. So what is to be deleted stays on the list, in the store too, until the platform has said that it is gone,
 //! and is tried again: by this session, and by the next.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::pin::pin;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
 use futures::future::{join_all, select};
+use pi_vers_sdk::bell::Bell;
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::{bus, timers};
 use pi_vers_sdk::platform::{fleet, shell, vms};
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, outcome};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::power::{Whom, not_now};
+use crate::power::not_now;
 use crate::record::Phase;
 use crate::table::{self, Lieutenant};
 use crate::words::{self, elsewhere};
@@ -27,12 +29,18 @@ const PAUSES: (u64, u64) = (1_000, 60_000);
 
 thread_local! {
     static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
-    static WAITING: RefCell<Vec<oneshot::Sender<()>>> = RefCell::default();
+    static CLEANED: Bell = const { Bell::new() };
+}
+
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Args {
+    /// Name of the lieutenant, or * for all of this session
+    name: String,
 }
 
 /// `vers_lt_destroy`
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let Whom { name } = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
+    let name = args.name;
     if name != "*" {
         let one = send::find(call, &name).await?;
         let details = json!({ "name": name, "vmId": one.record().place() });
@@ -209,10 +217,7 @@ pub(crate) fn doom(one: &Rc<Lieutenant>) {
         }
         UNDER_WAY.set(UNDER_WAY.get() - 1);
         if UNDER_WAY.get() == 0 {
-            let waiting = WAITING.with_borrow_mut(std::mem::take);
-            for one in waiting {
-                let _ = one.send(());
-            }
+            CLEANED.with(Bell::ring);
         }
     });
 }
@@ -222,7 +227,5 @@ pub(crate) async fn cleaned(patience: u64) {
     if UNDER_WAY.get() == 0 {
         return;
     }
-    let (send, receive) = oneshot::channel();
-    WAITING.with_borrow_mut(|waiting| waiting.push(send));
-    select(receive, pin!(timers::sleep(patience))).await;
+    select(CLEANED.with(Bell::next), pin!(timers::sleep(patience))).await;
 }

@@ -4,10 +4,10 @@
 //! not is named.
 
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 use futures::future::join_all;
 use pi_vers_sdk::agent::{self, Kind, labels};
+use pi_vers_sdk::declare::Nothing;
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::vms::State;
 use pi_vers_sdk::platform::{fleet, vms};
@@ -31,13 +31,12 @@ struct Candidate {
 }
 
 /// `vers_lt_discover`
-pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-    let call = Rc::new(call);
+pub(crate) async fn run(call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     let work = {
         let call = call.clone();
         async move { discover(&call).await }
     };
-    match background::regardless(&call, work).await {
+    match background::regardless(call, work).await {
         Ok(Some(done)) => done,
         Ok(None) => Ok(outcome::text_with(
             "Still looking: some VMs take long to answer. It goes on by itself, and lieutenants that answer are connected. Call vers_lt_status to \

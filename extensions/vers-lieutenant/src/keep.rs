@@ -11,7 +11,7 @@ use std::rc::Rc;
 use pi_vers_sdk::harness::log::{self, Level};
 use pi_vers_sdk::harness::{session, timers};
 use pi_vers_sdk::system::store;
-use pi_vers_sdk::{Error, background, outcome};
+use pi_vers_sdk::{Error, background};
 
 use crate::history::{self, Past};
 use crate::lease::{self, Claim, Instance, Lease, claim};
@@ -39,10 +39,7 @@ pub(crate) fn me() -> Instance {
     })
 }
 
-/// Writes a line into the log.
-pub(crate) fn warn(what: &str, error: &Error) {
-    log::write(Level::Warn, &format!("{what}: {}", outcome::explain(error)));
-}
+pub(crate) use pi_vers_sdk::show::failure as warn;
 
 /// How writing a record went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

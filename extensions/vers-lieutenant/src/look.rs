@@ -3,8 +3,9 @@
 use std::pin::pin;
 
 use futures::future::{Either, select};
+use pi_vers_sdk::declare::{JsonSchema, Nothing, schemars};
 use pi_vers_sdk::harness::timers;
-use pi_vers_sdk::{ToolCall, ToolError, ToolResult, args, call, outcome};
+use pi_vers_sdk::{ToolCall, ToolError, ToolResult, outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -14,18 +15,20 @@ use crate::{create, history, keep, send, show, start, table, words};
 /// How long lieutenants that are being reached are waited for before their status is told, in milliseconds.
 const PATIENCE: u64 = 5_000;
 
-#[derive(Deserialize)]
-struct Read {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Read {
+    /// Name of the lieutenant
     name: String,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Only the last so many characters
+    #[schemars(range(min = 1))]
     tail: Option<u64>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// So many earlier responses too (at most 20)
+    #[schemars(range(max = 20))]
     history: Option<u64>,
 }
 
 /// `vers_lt_read`
-pub(crate) async fn read(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Read = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn read(call: &ToolCall, args: Read) -> Result<ToolResult, ToolError> {
     let one = send::look_up(call, &args.name).await?;
     let record = one.record();
     let status = one.view(|view| words::status(&view));
@@ -65,7 +68,7 @@ pub(crate) async fn read(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_lt_status`
-pub(crate) async fn status(call: &ToolCall) -> Result<ToolResult, ToolError> {
+pub(crate) async fn status(call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     start::loaded(call)
         .await
         .map_err(|error| outcome::ended("Cannot tell which lieutenants there are", error))?;
@@ -77,9 +80,7 @@ pub(crate) async fn status(call: &ToolCall) -> Result<ToolResult, ToolError> {
                 if one.phase() != Phase::Connecting {
                     break;
                 }
-                if changed.await.is_err() {
-                    break;
-                }
+                changed.await;
             }
         }
     });

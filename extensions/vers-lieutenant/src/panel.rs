@@ -1,6 +1,7 @@
 //! The widget, and messages as users see them.
 
 use pi_vers_sdk::harness::types::{Role, Span};
+use pi_vers_sdk::show::span;
 use serde_json::{Value, json};
 
 use crate::record::Phase;
@@ -10,17 +11,6 @@ use crate::words::{View, first, one_line, status};
 pub const WIDGET: &str = "vers-lt";
 /// Most lieutenants in the widget; more are counted.
 const MOST: usize = 12;
-
-/// A stretch of text.
-#[must_use]
-pub fn span(text: impl Into<String>, role: Role) -> Span {
-    Span {
-        text: text.into(),
-        role,
-        bold: false,
-        strikethrough: false,
-    }
-}
 
 fn look(phase: Phase) -> Role {
     match phase {

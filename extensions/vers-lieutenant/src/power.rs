@@ -6,12 +6,14 @@
 use std::rc::Rc;
 
 use pi_vers_sdk::agent::{self, Kind};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::session::{self, Delivery};
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, State};
+use pi_vers_sdk::show::message;
 use pi_vers_sdk::{
-    Content, CustomMessage, Error, ToolCall, ToolError, ToolResult, background, call, outcome,
+    CustomMessage, Error, ToolCall, ToolError, ToolResult, background, call, outcome,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -21,8 +23,10 @@ use crate::table::{self, Lieutenant};
 use crate::time::length;
 use crate::{create, follow, keep, send};
 
-#[derive(Deserialize)]
+/// Whom a call is about.
+#[derive(Deserialize, JsonSchema)]
 pub(crate) struct Whom {
+    /// Name of the lieutenant
     pub(crate) name: String,
 }
 
@@ -34,8 +38,8 @@ fn told(one: &Lieutenant, text: String) -> ToolResult {
 }
 
 /// `vers_lt_pause`
-pub(crate) async fn pause(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let Whom { name } = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn pause(call: &ToolCall, whom: Whom) -> Result<ToolResult, ToolError> {
+    let name = whom.name;
     let one = send::find(call, &name).await?;
     let _turn = send::turn(call, &name).await?;
     let record = one.record();
@@ -108,10 +112,9 @@ pub(crate) async fn pause_idle(one: &Rc<Lieutenant>, lease: u64) {
     );
     ui::notify(&text, Severity::Info);
     let message = CustomMessage {
-        kind: "vers:lt_paused".into(),
-        content: vec![Content::Text(text)],
         display: false,
         details: Some(json!({ "lieutenant": name, "vmId": vm }).to_string()),
+        ..message("vers:lt_paused", text)
     };
     if let Err(error) = session::send_message(message, Delivery::NextTurn, false).await {
         keep::warn("The session cannot be told of a pause", &error);
@@ -119,9 +122,8 @@ pub(crate) async fn pause_idle(one: &Rc<Lieutenant>, lease: u64) {
 }
 
 /// `vers_lt_resume`: answers before its caller is gone, and goes on.
-pub(crate) async fn resume(call: ToolCall) -> Result<ToolResult, ToolError> {
-    let call = &Rc::new(call);
-    let Whom { name } = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn resume(call: &ToolCall, whom: Whom) -> Result<ToolResult, ToolError> {
+    let name = whom.name;
     let one = send::find(call, &name).await?;
     let turn = send::turn(call, &name).await?;
     let work = {

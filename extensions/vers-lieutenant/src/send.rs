@@ -4,9 +4,10 @@ use std::pin::pin;
 use std::rc::Rc;
 
 use futures::future::{Either, select};
-use futures::lock::OwnedMutexGuard;
 use pi_vers_sdk::agent::{Agent, Delivery, Failure, Kind, Status};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::turns::Turn;
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
 use serde::Deserialize;
 use serde_json::json;
@@ -19,18 +20,20 @@ use crate::{follow, keep, power, start};
 /// How long a lieutenant that is being reached is waited for, in milliseconds.
 const PATIENCE: u64 = 30_000;
 
-#[derive(Deserialize)]
-struct Args {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Args {
+    /// Name of the lieutenant
     name: String,
+    /// The task or message
+    #[schemars(length(min = 1, max = 1_000_000))]
     message: String,
-    #[serde(default)]
-    mode: Mode,
+    /// prompt: a new task (default). steer: interrupts what it does. followUp: after what it does
+    mode: Option<Mode>,
 }
 
-#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
 #[serde(rename_all = "camelCase")]
 enum Mode {
-    #[default]
     Prompt,
     Steer,
     FollowUp,
@@ -57,22 +60,21 @@ pub(crate) async fn look_up(call: &ToolCall, name: &str) -> Result<Rc<Lieutenant
 }
 
 /// Waits until it is this call's turn with the lieutenant of this name.
-pub(crate) async fn turn(call: &ToolCall, name: &str) -> Result<OwnedMutexGuard<()>, ToolError> {
+pub(crate) async fn turn(call: &ToolCall, name: &str) -> Result<Turn, ToolError> {
     call::until_cancelled(call, async { Ok(table::turn(name).await) })
         .await
         .map_err(ToolError::Capability)
 }
 
 /// `vers_lt_send`
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
     let name = args.name.as_str();
     let one = find(call, name).await?;
     let _turn = turn(call, name).await?;
     let agent = agent(call, &one).await?;
     // What interrupts or follows a run is a task of its own where there is none.
     let idle = agent.status() == Status::Idle;
-    let (delivery, mode, remark) = match args.mode {
+    let (delivery, mode, remark) = match args.mode.unwrap_or(Mode::Prompt) {
         Mode::Prompt => (Delivery::Prompt, "prompt", None),
         Mode::Steer | Mode::FollowUp if idle => {
             let remark = "it was idle, so it begins with this now";

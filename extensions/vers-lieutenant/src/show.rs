@@ -1,5 +1,6 @@
 //! The widget, drawn when something is different.
 
+use pi_vers_sdk::Error;
 use pi_vers_sdk::harness::ui::{self, Severity};
 
 use crate::panel::{self, WIDGET};
@@ -48,6 +49,7 @@ pub(crate) fn all() -> String {
 }
 
 /// `/lieutenants`
-pub(crate) fn command() {
+pub(crate) async fn command(_: String) -> Result<(), Error> {
     ui::notify(&all(), Severity::Info);
+    Ok(())
 }

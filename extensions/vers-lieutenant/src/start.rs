@@ -3,14 +3,14 @@
 //! Nothing here delays the start of the session: all is reached side by side, in the background. Calls that come before the
 //! store has been read wait for it ([`loaded`]).
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
 use futures::future::join_all;
+use pi_vers_sdk::bell::Bell;
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::vms::{self, State};
-use pi_vers_sdk::{Error, ToolCall, background, call};
+use pi_vers_sdk::{Error, Reason, ToolCall, background, call};
 
 use crate::keep::{self, Found, Kept, warn};
 use crate::lease::Claim;
@@ -30,32 +30,30 @@ thread_local! {
     static STARTED: Cell<bool> = const { Cell::new(false) };
     static STOPPING: Cell<bool> = const { Cell::new(false) };
     static LOADED: Cell<bool> = const { Cell::new(false) };
-    static WAITING: RefCell<Vec<oneshot::Sender<()>>> = RefCell::default();
+    /// Rings when the store has been read, or could not be.
+    static LOOKED: Bell = const { Bell::new() };
 }
 
 /// The session starts.
-pub(crate) fn start() {
+pub(crate) async fn start(_reason: Reason) -> Result<(), Error> {
     background::open();
     // It may be told more than once.
     if STARTED.replace(true) {
-        return;
+        return Ok(());
     }
     background::spawn(async {
         while let Err(error) = take_over().await {
             warn("The lieutenants of before cannot be read", &error);
-            let waiting = WAITING.with_borrow_mut(std::mem::take);
-            drop(waiting);
+            LOOKED.with(Bell::ring);
             if timers::sleep(AGAIN).await.is_err() {
                 return;
             }
         }
         LOADED.set(true);
-        let waiting = WAITING.with_borrow_mut(std::mem::take);
-        for one in waiting {
-            let _ = one.send(());
-        }
+        LOOKED.with(Bell::ring);
         clock::run().await;
     });
+    Ok(())
 }
 
 /// Waits until it is known which lieutenants there are; at most until the store could not be read once more.
@@ -66,16 +64,11 @@ pub(crate) async fn loaded(call: &ToolCall) -> Result<(), Error> {
     if LOADED.get() {
         return Ok(());
     }
-    let (send, receive) = oneshot::channel();
-    WAITING.with_borrow_mut(|waiting| waiting.push(send));
-    call::until_cancelled(call, async {
-        receive.await.map_err(|_| {
-            Error::Unavailable(
-                "the store with the lieutenants cannot be read; the log says why".into(),
-            )
-        })
+    let looked = LOOKED.with(Bell::next);
+    call::until_cancelled(call, async { Ok(looked.await) }).await?;
+    LOADED.get().then_some(()).ok_or_else(|| {
+        Error::Unavailable("the store with the lieutenants cannot be read; the log says why".into())
     })
-    .await
 }
 
 /// Reads which lieutenants there are, and takes over those that nobody looks after.

@@ -3,14 +3,15 @@
 //! What changes one takes turns with what else changes it: [`turn`]. A name that is being made is taken already: [`reserve`].
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::{Arc, Weak};
 
-use futures::channel::{mpsc, oneshot};
-use futures::lock::{Mutex, OwnedMutexGuard};
+use futures::channel::mpsc;
+use futures::lock::Mutex;
 use pi_vers_sdk::agent::{Agent, Status};
+use pi_vers_sdk::bell::{Bell, Ring};
 use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::turns::{Turn, Turns};
 
 use crate::announce::Untold;
 use crate::record::{Phase, Record};
@@ -22,6 +23,8 @@ pub(crate) struct Lieutenant {
     /// What it is called.
     pub(crate) name: String,
     live: RefCell<Live>,
+    /// Rings with every change.
+    bell: Bell,
     /// Held by who writes its record.
     pub(crate) writing: Mutex<()>,
     /// The record as the store has it, as far as is known.
@@ -47,13 +50,12 @@ struct Live {
     warned: Option<u64>,
     /// What it said in the last run that ended.
     last: String,
-    waiting: Vec<oneshot::Sender<()>>,
 }
 
 thread_local! {
     static ALL: RefCell<BTreeMap<String, Rc<Lieutenant>>> = RefCell::default();
     static RESERVED: RefCell<BTreeSet<String>> = RefCell::default();
-    static TURNS: RefCell<HashMap<String, Weak<Mutex<()>>>> = RefCell::default();
+    static TURNS: Turns = Turns::new();
     static TERMS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -72,8 +74,8 @@ impl Lieutenant {
                 idle: timers::now(),
                 warned: None,
                 last: String::new(),
-                waiting: Vec::new(),
             }),
+            bell: Bell::new(),
             writing: Mutex::new(()),
             stored: RefCell::new(stored),
             news: Untold::default(),
@@ -91,14 +93,8 @@ impl Lieutenant {
 
     /// Changes its record in memory, and tells who waits for a change.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Record)) {
-        let waiting = {
-            let mut live = self.live.borrow_mut();
-            change(&mut live.record);
-            std::mem::take(&mut live.waiting)
-        };
-        for one in waiting {
-            let _ = one.send(());
-        }
+        change(&mut self.live.borrow_mut().record);
+        self.bell.ring();
         changed();
     }
 
@@ -230,12 +226,8 @@ impl Lieutenant {
     }
 
     /// Resolves with the next change.
-    pub(crate) fn changed(&self) -> oneshot::Receiver<()> {
-        let (send, receive) = oneshot::channel();
-        let mut live = self.live.borrow_mut();
-        live.waiting.retain(|one| !one.is_canceled());
-        live.waiting.push(send);
-        receive
+    pub(crate) fn changed(&self) -> Ring {
+        self.bell.next()
     }
 
     /// How it is now: as its agent says, where it is connected.
@@ -343,15 +335,6 @@ pub(crate) fn reserve(name: &str) -> Option<Reserved> {
 }
 
 /// Waits until no other call changes the lieutenant of this name.
-pub(crate) async fn turn(name: &str) -> OwnedMutexGuard<()> {
-    let turn = TURNS.with_borrow_mut(|turns| {
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.entry(name.into()).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let turn = Arc::new(Mutex::new(()));
-            *known = Arc::downgrade(&turn);
-            turn
-        })
-    });
-    turn.lock_owned().await
+pub(crate) async fn turn(name: &str) -> Turn {
+    TURNS.with(|turns| turns.take(name)).await
 }

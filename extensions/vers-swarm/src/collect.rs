@@ -3,6 +3,7 @@
 //! A bundle holds commits, and work that was not committed would be lost with the VM. So changes and new files that are there go in
 //! as a commit of their own, under `refs/pi-vers/uncommitted`, made with an index of its own: the repository is left as it was.
 
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::system::files::{self, CopyOptions, Location, WriteOptions};
 use pi_vers_sdk::system::process::{Command, Exit, OutputMode, Program};
@@ -50,18 +51,26 @@ printf '%s\n' "$out/bundle"
 "#;
 
 /// What a call asks for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct Collect {
-    /// Paths on each VM.
-    pub files: Vec<String>,
-    /// A directory of a repository on each VM.
+    /// Files or directories on each VM (absolute, or below the home directory)
+    #[schemars(inner(length(min = 1)))]
+    pub files: Option<Vec<String>>,
+    /// Directory of a git repository on each VM: all its branches, and what is not committed, as <name>.bundle
+    #[schemars(length(min = 1))]
     pub bundle: Option<String>,
-    /// The directory here.
+    /// Directory here, below the working directory (default: swarm-results); each agent gets one in it
+    #[schemars(length(min = 1))]
     pub to: Option<String>,
 }
 
 impl Collect {
+    /// The files and directories that are asked for.
+    #[must_use]
+    pub fn files(&self) -> &[String] {
+        self.files.as_deref().unwrap_or_default()
+    }
+
     /// Whether it can be done.
     ///
     /// # Errors
@@ -74,13 +83,13 @@ impl Collect {
                 "collect.to is {to:?}: write a directory below the working directory, without '..'."
             ));
         }
-        if self.files.len() > MOST_PATHS {
+        if self.files().len() > MOST_PATHS {
             return Err(format!(
                 "collect.files has {} paths, and {MOST_PATHS} are the most. Name the directory they are in.",
-                self.files.len()
+                self.files().len()
             ));
         }
-        for path in self.files.iter().chain(&self.bundle) {
+        for path in self.files().iter().chain(&self.bundle) {
             if path.trim_matches(['/', '.', '~']).is_empty() || climbs(path) || path.contains('\0')
             {
                 return Err(format!(
@@ -171,7 +180,7 @@ pub(crate) async fn save(
         }
     }
     let mut copied = Vec::new();
-    for path in &collect.files {
+    for path in collect.files() {
         let target = below(&directory, path);
         match copy(source.vm, on_vm(path), &target, source.is_there).await {
             Ok(()) => copied.push(Value::from(target)),
@@ -287,7 +296,7 @@ mod tests {
 
     fn wanted(files: &[&str], to: Option<&str>) -> Collect {
         Collect {
-            files: files.iter().map(|path| (*path).to_owned()).collect(),
+            files: Some(files.iter().map(|path| (*path).to_owned()).collect()),
             bundle: None,
             to: to.map(str::to_owned),
         }

@@ -8,9 +8,11 @@ use std::rc::Rc;
 
 use futures::StreamExt as _;
 use pi_vers_sdk::agent::{self, Failure, Kind, labels};
-use pi_vers_sdk::harness::{log, session, timers};
+use pi_vers_sdk::declare::Nothing;
+use pi_vers_sdk::harness::{session, timers};
 use pi_vers_sdk::platform::fleet;
 use pi_vers_sdk::platform::vms::{self, State as VmState, Vm};
+use pi_vers_sdk::show::{failure, warning};
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, outcome};
 use serde_json::{Value, json};
 
@@ -29,12 +31,9 @@ pub(crate) async fn take_up() {
         Ok(records) => records,
         Err(error) => {
             let why = outcome::explain(&error);
-            log::write(
-                log::Level::Warn,
-                &format!(
-                    "What was known of this session's agents cannot be read: {why}. vers_swarm_discover finds them"
-                ),
-            );
+            warning(&format!(
+                "What was known of this session's agents cannot be read: {why}. vers_swarm_discover finds them"
+            ));
             return;
         }
     };
@@ -95,7 +94,7 @@ async fn give_up(worker: &Rc<Worker>, failure: &Failure) {
 }
 
 /// `vers_swarm_discover`
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
+pub(crate) async fn run(call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     match background::regardless(call, discover()).await {
         Ok(Some(done)) => done,
         Ok(None) => Ok(outcome::text_with(
@@ -168,11 +167,7 @@ async fn members() -> HashMap<String, String> {
             .map(|member| (member.vm, member.name))
             .collect(),
         Err(error) => {
-            let why = outcome::explain(&error);
-            log::write(
-                log::Level::Warn,
-                &format!("The fleet's members cannot be listed: {why}"),
-            );
+            failure("The fleet's members cannot be listed", &error);
             HashMap::new()
         }
     }
@@ -296,14 +291,8 @@ impl Found {
         worker.note(|record| record.session = session::id());
         let labels = vec![(labels::SESSION.to_owned(), session::id())];
         if let Err(error) = vms::set_labels(self.vm.id.clone(), labels).await {
-            let why = outcome::explain(&error);
-            log::write(
-                log::Level::Warn,
-                &format!(
-                    "The label of VM {} still names another session: {why}",
-                    self.vm.id
-                ),
-            );
+            let what = format!("The label of VM {} still names another session", self.vm.id);
+            failure(&what, &error);
         }
     }
 }

@@ -3,12 +3,13 @@
 //! A VM that is made is deleted again unless somebody says that it is kept: whatever becomes of the call that made it. A call that
 //! was given up can do nothing more itself, so the deletion is handed to the background, and the session's end waits for it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 
-use futures::channel::oneshot;
+use pi_vers_sdk::bell::Bell;
+use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::harness::ui::{self, Severity};
-use pi_vers_sdk::harness::{log, timers};
 use pi_vers_sdk::platform::vms;
+use pi_vers_sdk::show::warning;
 use pi_vers_sdk::{Error, background, outcome};
 
 /// How often a deletion is tried.
@@ -18,7 +19,7 @@ const BACKOFF: u64 = 1_000;
 
 thread_local! {
     static DELETING: Cell<usize> = const { Cell::new(0) };
-    static WAITING: RefCell<Vec<oneshot::Sender<()>>> = const { RefCell::new(Vec::new()) };
+    static DELETED: Bell = const { Bell::new() };
 }
 
 /// A new VM. Dropped, it is deleted.
@@ -99,9 +100,7 @@ async fn insist(vm: String) {
     }
     DELETING.set(DELETING.get().saturating_sub(1));
     if DELETING.get() == 0 {
-        for waiting in WAITING.take() {
-            let _ = waiting.send(());
-        }
+        DELETED.with(Bell::ring);
     }
 }
 
@@ -109,15 +108,13 @@ fn left(vm: &str, why: &str) {
     let text = format!(
         "VM {vm}, which nobody uses, could not be deleted: {why}. `pi-vers fleet gc` or vers_vm_delete deletes it."
     );
-    log::write(log::Level::Warn, &text);
+    warning(&text);
     ui::notify(&text, Severity::Warning);
 }
 
 /// Waits until all that is to be deleted is.
 pub(crate) async fn all_deleted() {
     while DELETING.get() > 0 {
-        let (tell, told) = oneshot::channel();
-        WAITING.with_borrow_mut(|waiting| waiting.push(tell));
-        let _ = told.await;
+        DELETED.with(Bell::next).await;
     }
 }

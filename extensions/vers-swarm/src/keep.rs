@@ -3,10 +3,10 @@
 use std::rc::Rc;
 
 use pi_vers_sdk::Error;
-use pi_vers_sdk::harness::{log, session, timers};
+use pi_vers_sdk::harness::{session, timers};
+use pi_vers_sdk::show::{unwatched as warn, warning};
 use pi_vers_sdk::system::store;
 
-use crate::notes::warn;
 use crate::record::{PREFIX, Record};
 use crate::worker::Worker;
 
@@ -73,7 +73,7 @@ pub(crate) async fn ours() -> Result<Vec<Record>, Error> {
                 warn("An old record was not deleted", store::delete(key).await);
             }
             Ok(_) => {}
-            Err(why) => log::write(log::Level::Warn, &format!("An unreadable record: {why}")),
+            Err(why) => warning(&format!("An unreadable record: {why}")),
         }
     }
     records.sort_by(|a, b| (a.created, &a.label).cmp(&(b.created, &b.label)));

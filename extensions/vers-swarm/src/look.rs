@@ -1,23 +1,26 @@
 //! `vers_swarm_status` and `vers_swarm_read`
 
+use pi_vers_sdk::declare::{JsonSchema, Nothing, schemars};
 use pi_vers_sdk::harness::timers;
-use pi_vers_sdk::{ToolCall, ToolError, ToolResult, args, call, outcome};
+use pi_vers_sdk::{ToolCall, ToolError, ToolResult, outcome};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::wait::saw;
 use crate::{spawn, swarm, words};
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Read {
+pub(crate) struct Read {
+    /// Agent label/ID
     agent_id: String,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Number of characters from the end (default: as much as fits)
+    #[schemars(range(min = 1))]
     tail: Option<u64>,
 }
 
 /// `vers_swarm_status`
-pub(crate) fn status() -> ToolResult {
+pub(crate) async fn status(_call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     let views = swarm::views();
     let mut text = words::summary(&views);
     let mut details = words::status(&views);
@@ -28,12 +31,11 @@ pub(crate) fn status() -> ToolResult {
             details.insert("failed".into(), missed.into());
         }
     }
-    outcome::text_with(text, &details)
+    Ok(outcome::text_with(text, &details))
 }
 
 /// `vers_swarm_read`
-pub(crate) async fn read(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Read = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn read(_call: &ToolCall, args: Read) -> Result<ToolResult, ToolError> {
     let worker = swarm::find(&args.agent_id).map_err(outcome::failed)?;
     let view = worker.view();
     let tail = args

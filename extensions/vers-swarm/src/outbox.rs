@@ -8,17 +8,17 @@ use std::rc::Rc;
 
 use pi_vers_sdk::background;
 use pi_vers_sdk::harness::session::{self, Delivery};
-use pi_vers_sdk::harness::types::{Content, CustomMessage};
+use pi_vers_sdk::harness::types::CustomMessage;
 use pi_vers_sdk::harness::{bus, timers};
 use pi_vers_sdk::platform::shell::{self, Followed, Position};
 use pi_vers_sdk::printable::Printable;
+use pi_vers_sdk::show::{self, unwatched as warn};
 use pi_vers_sdk::system::files::{self, Location};
 use serde_json::json;
 
 use crate::bound::first;
 use crate::keep;
 use crate::mail::{Mail, Note};
-use crate::notes::warn;
 use crate::worker::Worker;
 
 /// Where agents write.
@@ -120,9 +120,7 @@ fn message(text: String, notes: &[Note]) -> CustomMessage {
         .map(|note| json!({ "agentId": note.from, "message": note.text }))
         .collect();
     CustomMessage {
-        kind: TOPIC.into(),
-        content: vec![Content::Text(text)],
-        display: true,
         details: Some(json!({ "messages": messages }).to_string()),
+        ..show::message(TOPIC, text)
     }
 }

@@ -4,9 +4,9 @@ use pi_vers_sdk::agent::{self, Role, labels};
 use pi_vers_sdk::background;
 use pi_vers_sdk::harness::{bus, session, timers};
 use pi_vers_sdk::platform::fleet::{self, Member};
+use pi_vers_sdk::show::unwatched as warn;
 use serde_json::json;
 
-use crate::notes::warn;
 use crate::worker::Worker;
 
 /// What our agents are, in labels and registries.

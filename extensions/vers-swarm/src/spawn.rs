@@ -13,11 +13,12 @@ use std::rc::Rc;
 use futures::StreamExt as _;
 use futures::future::{Either, select};
 use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Launch, Role};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::{session, timers, ui};
 use pi_vers_sdk::platform::fleet::{self, Golden};
 use pi_vers_sdk::platform::{shell, vms};
 use pi_vers_sdk::{
-    Content, Error, FlagValue, ToolCall, ToolError, ToolResult, args, background, call, outcome,
+    Content, Error, FlagValue, ToolCall, ToolError, ToolResult, background, call, outcome,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -42,15 +43,19 @@ const NEWS: u64 = 5_000;
 /// The flag that says when VMs may be deleted by `pi-vers fleet gc`, in hours; 0 is never.
 pub(crate) const EXPIRES: &str = "vers-swarm-expires";
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Args {
+pub(crate) struct Args {
+    /// Commit to start the VMs from (default: the golden commit, which is built if there is none)
     commit_id: Option<String>,
-    #[serde(deserialize_with = "args::whole")]
-    count: Option<u64>,
-    #[serde(default)]
-    labels: Vec<String>,
+    /// Number of agents to spawn
+    #[schemars(range(min = 1, max = 100))]
+    count: u64,
+    /// Labels for the agents, unique in the session (default: agent-1, agent-2, …, counting on)
+    labels: Option<Vec<String>>,
+    /// Key for the model (default: LLM_PROXY_KEY of pi-vers)
     llm_proxy_key: Option<String>,
+    /// Model of the agents, as model or provider/model
     model: Option<String>,
 }
 
@@ -94,10 +99,9 @@ pub(crate) fn missed() -> Vec<String> {
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-    let call = &Rc::new(call);
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
-    let count = usize::try_from(args.count.unwrap_or(1)).unwrap_or(usize::MAX);
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
+    let count = usize::try_from(args.count).unwrap_or(usize::MAX);
+    let labels = args.labels.unwrap_or_default();
     let key = args.llm_proxy_key.filter(|key| !key.trim().is_empty());
     if key.is_none()
         && !session::has_secret("LLM_PROXY_KEY")
@@ -108,7 +112,7 @@ pub(crate) async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
         ));
     }
     let plan = sync::plan().map_err(outcome::failed)?;
-    let reserved = Reserved(swarm::reserve(count, &args.labels).map_err(outcome::failed)?);
+    let reserved = Reserved(swarm::reserve(count, &labels).map_err(outcome::failed)?);
     MISSED.take();
     let going_on = goes_on(&reserved);
     let work = {
@@ -184,7 +188,7 @@ fn miss(done: Result<ToolResult, ToolError>) {
     let missed = match &done {
         Ok(result) => failed(result),
         Err(ToolError::Failed(result)) => match failed(result) {
-            lines if lines.is_empty() => texts(result),
+            lines if lines.is_empty() => vec![outcome::text_of(&result.content)],
             lines => lines,
         },
         Err(ToolError::Capability(error)) => vec![outcome::explain(error)],
@@ -195,14 +199,6 @@ fn miss(done: Result<ToolResult, ToolError>) {
     }
     MISSED.with_borrow_mut(|all| all.extend(missed));
     swarm::changed();
-}
-
-fn texts(result: &ToolResult) -> Vec<String> {
-    let texts = result.content.iter().filter_map(|block| match block {
-        Content::Text(text) => Some(text.clone()),
-        _ => None,
-    });
-    texts.collect()
 }
 
 /// Labels that were taken. Dropped, those that no agent got are free again.

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use futures::channel::oneshot;
+use pi_vers_sdk::bell::{Bell, Ring};
 
 use crate::names;
 use crate::widget;
@@ -15,7 +15,7 @@ use crate::worker::Worker;
 
 thread_local! {
     static WORKERS: RefCell<Vec<Rc<Worker>>> = const { RefCell::new(Vec::new()) };
-    static WAITING: RefCell<Vec<oneshot::Sender<()>>> = const { RefCell::new(Vec::new()) };
+    static CHANGE: Bell = const { Bell::new() };
 }
 
 /// All of them, oldest first.
@@ -94,20 +94,12 @@ pub(crate) fn remove(worker: &Rc<Worker>) {
 
 /// Something changed: whoever waits looks again, and the user sees it.
 pub(crate) fn changed() {
-    for waiting in WAITING.take() {
-        // Whoever waited may have given up.
-        let _ = waiting.send(());
-    }
+    CHANGE.with(Bell::ring);
     let rows: Vec<_> = all().iter().map(|worker| worker.row()).collect();
     widget::show(&rows);
 }
 
 /// Resolves at the next change.
-pub(crate) fn next_change() -> oneshot::Receiver<()> {
-    let (tell, told) = oneshot::channel();
-    WAITING.with_borrow_mut(|waiting| {
-        waiting.retain(|waiting| !waiting.is_canceled());
-        waiting.push(tell);
-    });
-    told
+pub(crate) fn next_change() -> Ring {
+    CHANGE.with(Bell::next)
 }

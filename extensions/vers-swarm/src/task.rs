@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use pi_vers_sdk::agent::{Agent, Delivery, Failure, Kind};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
 use serde::Deserialize;
 use serde_json::json;
@@ -17,23 +18,26 @@ pub(crate) const REACHING: u64 = 60_000;
 /// Characters of a task in the answer.
 const SHOWN: usize = 100;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Task {
+pub(crate) struct Task {
+    /// Agent label/ID
     agent_id: String,
+    /// The task prompt to send to the agent
     task: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Message {
+pub(crate) struct Message {
+    /// Agent label/ID
     agent_id: String,
+    /// What to tell it
     message: String,
 }
 
 /// `vers_swarm_task`
-pub(crate) async fn task(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Task = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn task(call: &ToolCall, args: Task) -> Result<ToolResult, ToolError> {
     let worker = swarm::find(&args.agent_id).map_err(outcome::failed)?;
     if args.task.trim().is_empty() {
         return Err(outcome::failed("The task is empty."));
@@ -72,8 +76,7 @@ pub(crate) async fn task(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_swarm_message`
-pub(crate) async fn message(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Message = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn message(call: &ToolCall, args: Message) -> Result<ToolResult, ToolError> {
     let worker = swarm::find(&args.agent_id).map_err(outcome::failed)?;
     if args.message.trim().is_empty() {
         return Err(outcome::failed("The message is empty."));

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use futures::StreamExt as _;
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -18,11 +19,18 @@ use crate::task::REACHING;
 use crate::worker::Worker;
 use crate::{doomed, keep, registry, swarm};
 
-#[derive(Deserialize)]
-struct Args {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Args {
+    /// What to save first; what the agents said always is
     collect: Option<Collect>,
-    #[serde(default)]
-    force: bool,
+    /// Also throw away what nobody has collected (default: false)
+    force: Option<bool>,
+}
+
+impl Args {
+    fn is_forced(&self) -> bool {
+        self.force == Some(true)
+    }
 }
 
 /// What became of one agent.
@@ -34,8 +42,7 @@ struct Gone {
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
     if let Some(collect) = &args.collect {
         collect.check().map_err(outcome::failed)?;
     }
@@ -52,7 +59,7 @@ pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
     if settled.await.iter().any(Result::is_err) {
         return Err(ToolError::Cancelled);
     }
-    if !args.force {
+    if !args.is_forced() {
         refuse(&workers, args.collect.is_some())?;
     }
     let each = workers.iter().map(|worker| Box::pin(one(worker, &args)));
@@ -139,7 +146,7 @@ async fn one(worker: &Rc<Worker>, args: &Args) -> Gone {
                     gone.details
                         .insert("missing".into(), missing.clone().into());
                     let missing = missing.join("; ");
-                    if !args.force {
+                    if !args.is_forced() {
                         gone.line = format!(
                             "{label}: VM {vm} kept — not collected: {missing}. Leave it out of collect, or give force: true"
                         );

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use futures::future::{Either, select};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
 use serde::Deserialize;
@@ -18,19 +19,20 @@ use crate::{keep, swarm};
 /// Seconds, unless the call says otherwise.
 const DEFAULT: f64 = 300.0;
 /// The longest wait, in seconds: a call has no more.
-pub(crate) const LONGEST: f64 = 82_800.0;
+const LONGEST: f64 = 82_800.0;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Args {
-    #[serde(default)]
+pub(crate) struct Args {
+    /// Agents to wait for (default: all)
     agent_ids: Option<Vec<String>>,
+    /// Longest wait in seconds (default: 300; 0 looks and returns at once)
+    #[schemars(range(min = 0, max = LONGEST))]
     timeout_seconds: Option<f64>,
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(call: &ToolCall, args: Args) -> Result<ToolResult, ToolError> {
     let workers = chosen(args.agent_ids.as_deref())?;
     if workers.is_empty() {
         return Ok(outcome::text_with(

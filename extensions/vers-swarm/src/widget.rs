@@ -2,6 +2,7 @@
 
 use pi_vers_sdk::harness::types::{Role, Span};
 use pi_vers_sdk::harness::ui;
+use pi_vers_sdk::show::span;
 
 use crate::bound::one_line;
 use crate::state::Phase;
@@ -54,13 +55,4 @@ fn line(row: &Row) -> Vec<Span> {
         spans.push(span(format!(" — {}", one_line(task, 40)), Role::Dim));
     }
     spans
-}
-
-fn span(text: String, role: Role) -> Span {
-    Span {
-        text,
-        role,
-        bold: false,
-        strikethrough: false,
-    }
 }

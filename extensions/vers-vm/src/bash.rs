@@ -1,11 +1,12 @@
 //! `bash` on the active VM. How a command runs there is told in [`crate::wrapper`].
 
 use futures::future::{Either, select};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::system::files;
 use pi_vers_sdk::system::process::{Child, Command, Exit, OutputMode, Program};
-use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, call, digest, outcome, stream};
+use pi_vers_sdk::{Content, Error, ToolCall, ToolError, ToolResult, digest, outcome, stream};
 use serde::Deserialize;
 
 use crate::limits::MAX_ARGUMENT;
@@ -21,9 +22,12 @@ const MOST_LOOKS: u32 = 8;
 /// Longest timeout, in seconds: 30 days.
 const LONGEST_TIMEOUT: f64 = 2_592_000.0;
 
-#[derive(Deserialize)]
-struct Args {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Args {
+    /// Bash command to execute
     command: String,
+    /// Timeout in seconds (0: none; default on a VM: --vers-ssh-timeout, 120)
+    #[schemars(range(min = 0))]
     timeout: Option<f64>,
 }
 
@@ -35,26 +39,19 @@ struct Timeout {
 }
 
 /// Runs one call.
-pub(crate) async fn run(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: Args = call::arguments(call).map_err(ToolError::Capability)?;
+pub(crate) async fn run(
+    call: &ToolCall,
+    vm: &str,
+    args: Args,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
     if args.command.contains('\0') {
         return Err(outcome::failed(
             "The command contains a NUL character, which no shell takes.",
         ));
     }
     let timeout = Timeout::of(args.timeout)?;
-    let mut notices = Notices::default();
-    let result = run_script(call, vm, &args.command, timeout, &mut notices).await;
-    notices.lead(result)
-}
-
-async fn run_script(
-    call: &ToolCall,
-    vm: &str,
-    script: &str,
-    timeout: Timeout,
-    notices: &mut Notices,
-) -> Result<ToolResult, ToolError> {
+    let script = args.command.as_str();
     let key = digest::short_name(&call.id(), 16);
     let names = session::names();
     let staged = (script.len() > MAX_ARGUMENT).then(|| names.staged(&key));

@@ -1,7 +1,8 @@
 //! `/vers`: VMs at a glance, for a person.
 
-use pi_vers_sdk::harness::ui::{self, Dialog, Severity};
+use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms::{self, State, Vm};
+use pi_vers_sdk::show::dialog;
 use pi_vers_sdk::system::process::Exit;
 use pi_vers_sdk::{Completion, Error, outcome};
 
@@ -36,7 +37,7 @@ enum Action {
 }
 
 /// Runs the command; what goes wrong is a notice.
-pub(crate) async fn run(arguments: &str) -> Result<(), Error> {
+pub(crate) async fn run(arguments: String) -> Result<(), Error> {
     match show(arguments.trim()).await {
         Err(Error::Cancelled) => Err(Error::Cancelled),
         Err(error) => {
@@ -135,8 +136,7 @@ async fn act(action: Action, vm: &str) -> Result<(), Error> {
             "Resumed.".into()
         }
         Action::Delete => {
-            if ui::confirm(dialog("Delete VM".into()), format!("Delete {vm}?")).await? != Some(true)
-            {
+            if ui::confirm(dialog("Delete VM"), format!("Delete {vm}?")).await? != Some(true) {
                 return Ok(());
             }
             delete_vm(vm).await?;
@@ -148,23 +148,16 @@ async fn act(action: Action, vm: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn dialog(title: String) -> Dialog {
-    Dialog {
-        title,
-        timeout: None,
-    }
-}
-
 async fn select(title: String, options: Vec<String>) -> Result<Option<usize>, Error> {
     let chosen = ui::select(dialog(title), options).await?;
     Ok(chosen.and_then(|at| usize::try_from(at).ok()))
 }
 
 /// VMs whose ids begin so.
-pub(crate) async fn complete(prefix: &str) -> Vec<Completion> {
+pub(crate) async fn complete(prefix: String) -> Vec<Completion> {
     let vms = vms::list().await.unwrap_or_default();
     vms.into_iter()
-        .filter(|vm| vm.id.starts_with(prefix))
+        .filter(|vm| vm.id.starts_with(&prefix))
         .map(|vm| Completion {
             label: format!("{} [{}]", vm.id, word(vm.state)),
             description: Some(format!("created {}", vm.created_at)),

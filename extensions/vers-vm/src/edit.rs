@@ -8,15 +8,16 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use memchr::memmem;
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use serde::Deserialize;
 
 /// One replacement.
-#[derive(Debug, Clone, Deserialize, PartialEq, Eq)]
+#[derive(Debug, Clone, Deserialize, JsonSchema, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Edit {
-    /// Must occur exactly once.
+    /// Exact text to find; must occur once in the original file
     pub old_text: String,
-    /// Takes its place.
+    /// New text to replace it with
     pub new_text: String,
 }
 

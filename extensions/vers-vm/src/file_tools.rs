@@ -1,9 +1,10 @@
 //! `read`, `write` and `edit` on the active VM.
 
+use pi_vers_sdk::declare::{JsonSchema, schemars};
+use pi_vers_sdk::stream::StreamReader;
 use pi_vers_sdk::system::files::{self, Kind, Metadata, WriteOptions};
-use pi_vers_sdk::wit_bindgen::StreamReader;
 use pi_vers_sdk::{
-    Content, Error, Image, ToolCall, ToolError, ToolResult, args, call, digest, outcome, stream,
+    Content, Error, Image, ToolCall, ToolError, ToolResult, digest, outcome, stream,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -17,29 +18,37 @@ use crate::{diff, media, paths, session, turns};
 /// How much of a file is looked at to tell what it is, in bytes.
 const HEAD: usize = 8192;
 
-#[derive(Deserialize)]
-struct Read {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Read {
+    /// Path to the file to read (relative or absolute)
     path: String,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Line number to start reading from (1-indexed)
+    #[schemars(range(min = 1))]
     offset: Option<u64>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Maximum number of lines to read
+    #[schemars(range(min = 1))]
     limit: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Write {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Write {
+    /// Path to the file to write (relative or absolute)
     path: String,
+    /// Content to write to the file, byte for byte
     content: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct EditArgs {
+pub(crate) struct EditArgs {
+    /// Path to the file to edit (relative or absolute)
     path: String,
+    /// Exact text to find and replace (must match exactly)
     old_text: Option<String>,
+    /// New text to replace the old text with
     new_text: Option<String>,
-    #[serde(default)]
-    edits: Vec<Edit>,
+    /// Several replacements, instead of oldText and newText
+    edits: Option<Vec<Edit>>,
 }
 
 /// The path as the host takes it.
@@ -69,14 +78,13 @@ fn ended(verb: &str, path: &str, vm: &str, error: Error) -> ToolError {
 }
 
 /// `read`
-pub(crate) async fn read(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: Read = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = read_at(&args, vm, &mut notices).await;
-    notices.lead(result)
-}
-
-async fn read_at(args: &Read, vm: &str, notices: &mut Notices) -> Result<ToolResult, ToolError> {
+pub(crate) async fn read(
+    _call: &ToolCall,
+    vm: &str,
+    args: Read,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
+    let args = &args;
     let (path, shown) = (resolve(vm, &args.path, notices).await?, &args.path);
     let found = attempt(vm, notices, async || files::stat(at(vm, &path)).await)
         .await
@@ -212,14 +220,12 @@ fn present(seen: Seen, args: &Read, bytes: u64) -> Result<ToolResult, ToolError>
 }
 
 /// `write`
-pub(crate) async fn write(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: Write = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = write_at(&args, vm, &mut notices).await;
-    notices.lead(result)
-}
-
-async fn write_at(args: &Write, vm: &str, notices: &mut Notices) -> Result<ToolResult, ToolError> {
+pub(crate) async fn write(
+    _call: &ToolCall,
+    vm: &str,
+    args: Write,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
     let shown = &args.path;
     if let Some(why) = paths::not_a_file(shown) {
         return Err(outcome::failed(format!(
@@ -274,21 +280,19 @@ async fn why_not_written(verb: &str, vm: &str, path: &str, shown: &str, error: E
 }
 
 /// `edit`
-pub(crate) async fn edit(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: EditArgs = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = edit_at(args, vm, &mut notices).await;
-    notices.lead(result)
-}
-
-async fn edit_at(args: EditArgs, vm: &str, notices: &mut Notices) -> Result<ToolResult, ToolError> {
+pub(crate) async fn edit(
+    _call: &ToolCall,
+    vm: &str,
+    args: EditArgs,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
     let shown = args.path;
     if let Some(why) = paths::not_a_file(&shown) {
         return Err(outcome::failed(format!(
             "Cannot edit {shown}: {why}. Give the path of a file."
         )));
     }
-    let mut edits = args.edits;
+    let mut edits = args.edits.unwrap_or_default();
     let several = !edits.is_empty();
     match (args.old_text, args.new_text) {
         (Some(old_text), Some(new_text)) => edits.push(Edit { old_text, new_text }),

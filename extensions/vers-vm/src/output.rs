@@ -8,10 +8,10 @@ use futures::channel::oneshot;
 use futures::future::{Either, select};
 use pi_vers_sdk::harness::timers;
 use pi_vers_sdk::printable::Printable;
+use pi_vers_sdk::stream::{StreamReader, StreamWriter};
 use pi_vers_sdk::system::files;
 use pi_vers_sdk::text::Decoder;
-use pi_vers_sdk::wit_bindgen::{self, StreamReader, StreamWriter};
-use pi_vers_sdk::{Error, ToolCall, call, outcome, stream};
+use pi_vers_sdk::{Error, ToolCall, call, outcome, stream, task};
 use serde_json::{Value, json};
 
 use crate::limits::{MAX_LOG, size};
@@ -180,7 +180,7 @@ impl Log {
         let (writer, reader) = stream::pipe();
         let (tell, told) = oneshot::channel();
         let at = remote::at(&self.vm, &self.path);
-        wit_bindgen::spawn_local(async move {
+        task::spawn(async move {
             // Nobody listens any more when the call was given up.
             let _ = tell.send(files::write(at, reader, remote::private()).await);
         });

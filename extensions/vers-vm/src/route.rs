@@ -1,51 +1,31 @@
-//! Which code runs a call.
+//! Where a tool of the harness acts that this extension stands in for: on the active VM, or where it always did.
 
 use pi_vers_sdk::harness::session as harness;
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, outcome};
 
-use crate::{bash, file_tools, search_tools, session, vm_tools};
+use crate::remote::Notices;
+use crate::session;
 
-/// Runs one call.
-pub(crate) async fn run(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let tool = call.tool();
-    match tool.as_str() {
-        "vers_vms" => vm_tools::list().await,
-        "vers_vm_create" => vm_tools::create(call).await,
-        "vers_vm_delete" => vm_tools::delete(call).await,
-        "vers_vm_branch" => vm_tools::branch(call).await,
-        "vers_vm_commit" => vm_tools::commit(call).await,
-        "vers_vm_restore" => vm_tools::restore(call).await,
-        "vers_vm_state" => vm_tools::set_state(call).await,
-        "vers_vm_use" => vm_tools::activate(call).await,
-        "vers_vm_local" => vm_tools::local().await,
-        _ => match session::active() {
-            Some(vm) => on_vm(call, &tool, &vm).await,
-            None => built_in(call, &tool).await,
-        },
+/// Runs this on the active VM. Without one nothing of this extension stands between the model and the harness's own tool.
+pub(crate) fn routed<A: 'static>(
+    run: impl AsyncFn(&ToolCall, &str, A, &mut Notices) -> Result<ToolResult, ToolError> + 'static,
+) -> impl AsyncFn(&ToolCall, A) -> Result<ToolResult, ToolError> + 'static {
+    async move |call: &ToolCall, args: A| {
+        let Some(vm) = session::active() else {
+            return built_in(call).await;
+        };
+        let mut notices = Notices::default();
+        let result = run(call, &vm, args, &mut notices).await;
+        notices.lead(result)
     }
 }
 
-async fn on_vm(call: &ToolCall, tool: &str, vm: &str) -> Result<ToolResult, ToolError> {
-    match tool {
-        "bash" => bash::run(call, vm).await,
-        "read" => file_tools::read(call, vm).await,
-        "edit" => file_tools::edit(call, vm).await,
-        "write" => file_tools::write(call, vm).await,
-        "grep" => search_tools::grep(call, vm).await,
-        "find" => search_tools::find(call, vm).await,
-        "ls" => search_tools::ls(call, vm).await,
-        _ => Err(ToolError::Capability(Error::NotFound(format!(
-            "There is no tool {tool}."
-        )))),
-    }
-}
-
-/// Without an active VM nothing of this extension stands between the model and the harness's own tool.
-async fn built_in(call: &ToolCall, tool: &str) -> Result<ToolResult, ToolError> {
+async fn built_in(call: &ToolCall) -> Result<ToolResult, ToolError> {
     harness::run_built_in(call).await.map_err(|error| match error {
         ToolError::Capability(Error::NotFound(_)) => outcome::failed(format!(
-            "No VM is active, and this harness has no {tool} of its own. Choose a VM with vers_vm_use (vers_vms lists them, vers_vm_create \
-             makes one)."
+            "No VM is active, and this harness has no {} of its own. Choose a VM with vers_vm_use (vers_vms lists them, vers_vm_create \
+             makes one).",
+            call.tool()
         )),
         error => error,
     })

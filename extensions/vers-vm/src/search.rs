@@ -4,32 +4,30 @@
 //! Perl expressions, which are close to that, then with extended ones. All print `path NUL number : text`, so a file name can
 //! hold anything but NUL. Patterns and paths stand behind `--` (or, for `find`, can't begin with `-`), and no shell is involved.
 
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use serde::Deserialize;
 
 use crate::limits::{MAX_BYTES, MAX_MATCH, size};
 use crate::paths::argument;
 
 /// Parameters of `grep`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Query {
-    /// Expression, or text if `literal`.
+    /// Search pattern (regex or literal string)
     pub pattern: String,
-    /// Where; the working directory if none.
+    /// Directory or file to search (default: current directory)
     pub path: Option<String>,
-    /// Only files that match.
+    /// Filter files by glob pattern, e.g. '*.ts' or '**/*.spec.ts'
     pub glob: Option<String>,
-    /// Whether case is ignored.
-    #[serde(default)]
-    pub ignore_case: bool,
-    /// Whether the pattern is plain text.
-    #[serde(default)]
-    pub literal: bool,
-    /// Lines around each match.
-    #[serde(default, deserialize_with = "pi_vers_sdk::args::whole")]
+    /// Case-insensitive search (default: false)
+    pub ignore_case: Option<bool>,
+    /// Treat pattern as literal string instead of regex (default: false)
+    pub literal: Option<bool>,
+    /// Number of lines to show before and after each match (default: 0)
     pub context: Option<u64>,
-    /// Most matches.
-    #[serde(default, deserialize_with = "pi_vers_sdk::args::whole")]
+    /// Maximum number of matches to return (default: 100)
+    #[schemars(range(min = 1))]
     pub limit: Option<u64>,
 }
 
@@ -75,15 +73,15 @@ pub fn grep(dialect: Dialect, query: &Query, path: &str) -> Vec<String> {
     } else {
         add(&["grep", "-rnHIZ", "--color=never", "--exclude-dir=.git"]);
         add(&[match dialect {
-            _ if query.literal => "-F",
+            _ if query.literal == Some(true) => "-F",
             Dialect::Perl => "-P",
             _ => "-E",
         }]);
     }
-    if query.ignore_case {
+    if query.ignore_case == Some(true) {
         add(&["-i"]);
     }
-    if query.literal && dialect == Dialect::Ripgrep {
+    if query.literal == Some(true) && dialect == Dialect::Ripgrep {
         add(&["--fixed-strings"]);
     }
     if let Some(lines @ 1..) = query.context {

@@ -1,10 +1,11 @@
 //! `grep`, `find` and `ls` on the active VM.
 
 use futures::future::{Either, select};
+use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::system::files::{self, Kind, Metadata};
 use pi_vers_sdk::system::process::{Command, EnvValue, EnvVar, Exit, OutputMode, Program};
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome, stream};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, outcome, stream};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -25,18 +26,23 @@ const MOST_COMPLAINTS: usize = 4096;
 /// Longest path that `find` takes from a program, in bytes.
 const LONGEST_PATH: usize = 16 * 1024;
 
-#[derive(Deserialize)]
-struct Find {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Find {
+    /// Glob pattern to match files, e.g. '*.ts', '**/*.json', or 'src/**/*.spec.ts'
     pattern: String,
+    /// Directory to search in (default: current directory)
     path: Option<String>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Maximum number of results (default: 1000)
+    #[schemars(range(min = 1))]
     limit: Option<u64>,
 }
 
-#[derive(Deserialize)]
-struct Ls {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Ls {
+    /// Directory to list (default: current directory)
     path: Option<String>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Maximum number of entries to return (default: 500)
+    #[schemars(range(min = 1))]
     limit: Option<u64>,
 }
 
@@ -145,11 +151,13 @@ fn ended(tool: &str, vm: &str, error: Error) -> ToolError {
 }
 
 /// `grep`
-pub(crate) async fn grep(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let query: Query = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = grep_at(&query, vm, &mut notices).await;
-    notices.lead(result)
+pub(crate) async fn grep(
+    _call: &ToolCall,
+    vm: &str,
+    query: Query,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
+    grep_at(&query, vm, notices).await
 }
 
 /// Matches as they are collected.
@@ -276,11 +284,13 @@ fn parse_glob(glob: Option<&str>) -> Result<Option<Glob>, ToolError> {
 }
 
 /// `find`
-pub(crate) async fn find(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: Find = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = find_at(&args, vm, &mut notices).await;
-    notices.lead(result)
+pub(crate) async fn find(
+    _call: &ToolCall,
+    vm: &str,
+    args: Find,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
+    find_at(&args, vm, notices).await
 }
 
 async fn find_at(args: &Find, vm: &str, notices: &mut Notices) -> Result<ToolResult, ToolError> {
@@ -371,11 +381,13 @@ fn listed(mut names: Vec<String>, limit: u64) -> ToolResult {
 }
 
 /// `ls`
-pub(crate) async fn ls(call: &ToolCall, vm: &str) -> Result<ToolResult, ToolError> {
-    let args: Ls = call::arguments(call).map_err(ToolError::Capability)?;
-    let mut notices = Notices::default();
-    let result = ls_at(&args, vm, &mut notices).await;
-    notices.lead(result)
+pub(crate) async fn ls(
+    _call: &ToolCall,
+    vm: &str,
+    args: Ls,
+    notices: &mut Notices,
+) -> Result<ToolResult, ToolError> {
+    ls_at(&args, vm, notices).await
 }
 
 async fn ls_at(args: &Ls, vm: &str, notices: &mut Notices) -> Result<ToolResult, ToolError> {

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use futures::future::{Either, select};
 use pi_vers_sdk::active_vm::{self, ActiveVm, Loan};
-use pi_vers_sdk::harness::{log, session, timers, types};
+use pi_vers_sdk::harness::{session, timers, types};
+use pi_vers_sdk::show::failure;
 use pi_vers_sdk::{Error, FlagValue, args, digest, outcome};
 use serde::{Deserialize, Serialize};
 
@@ -65,10 +66,9 @@ pub(crate) async fn activate(vm: Option<String>) {
     tell();
     let entry = serde_json::to_string(&Entry { vm_id: vm }).unwrap_or_default();
     if let Err(error) = session::append_entry(ENTRY.into(), entry).await {
-        let why = outcome::explain(&error);
-        log::write(
-            log::Level::Warn,
-            &format!("The choice of VM will not survive a restart of the session: {why}"),
+        failure(
+            "The choice of VM will not survive a restart of the session",
+            &error,
         );
     }
 }
@@ -135,11 +135,7 @@ pub(crate) async fn recorded() -> Option<String> {
     let entries = match session::entries(Some(ENTRY.into())).await {
         Ok(entries) => entries,
         Err(error) => {
-            let why = outcome::explain(&error);
-            log::write(
-                log::Level::Warn,
-                &format!("Cannot read which VM was active: {why}"),
-            );
+            failure("Cannot read which VM was active", &error);
             return None;
         }
     };

@@ -1,11 +1,10 @@
 //! The start of a session: the choice of VM is taken up, and the status line says how things are.
 
-use pi_vers_sdk::harness::log;
 use pi_vers_sdk::harness::session::{self as harness, Delivery};
-use pi_vers_sdk::harness::types::{Content, CustomMessage};
 use pi_vers_sdk::harness::ui::{self, Severity};
 use pi_vers_sdk::platform::vms::{self, State, Vm};
-use pi_vers_sdk::{Error, Reason, outcome, wit_bindgen};
+use pi_vers_sdk::show::{failure, message};
+use pi_vers_sdk::{Error, Reason, outcome, task};
 
 use crate::{session, status};
 
@@ -13,15 +12,16 @@ use crate::{session, status};
 const PATIENCE: u64 = 5_000;
 
 /// Takes up the session's VM. Safe to run more than once.
-pub(crate) async fn start(reason: Reason) {
+pub(crate) async fn start(reason: Reason) -> Result<(), Error> {
     session::set_active(session::recorded().await);
     status::show();
     session::tell();
     match session::active() {
         // Before any call: none shall act on this machine that was meant for the VM, or the other way round.
         Some(vm) => check(&vm).await,
-        None => wit_bindgen::spawn_local(count(reason)),
+        None => task::spawn(count(reason)),
     }
+    Ok(())
 }
 
 /// Drops the session's VM if it is gone, and tells the user and the model.
@@ -41,17 +41,9 @@ async fn check(vm: &str) {
         "VM {vm}, which was active in this session, {gone}. Tools act on the local machine again."
     );
     ui::notify(&text, Severity::Warning);
-    let message = CustomMessage {
-        kind: "vers-vm".into(),
-        content: vec![Content::Text(text)],
-        display: true,
-        details: None,
-    };
+    let message = message("vers-vm", text);
     if let Err(error) = harness::send_message(message, Delivery::NextTurn, false).await {
-        log::write(
-            log::Level::Warn,
-            &format!("The model could not be told: {}", outcome::explain(&error)),
-        );
+        failure("The model could not be told", &error);
     }
 }
 

@@ -6,32 +6,18 @@
 //!
 //! Two names of one file that differ by more than `.` and `//` are not known to be one.
 
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::{Arc, Weak};
-
-use futures::lock::{Mutex, OwnedMutexGuard};
-
-/// By VM and path; one that nobody waits for or holds is gone.
-type Turns = HashMap<(String, String), Weak<Mutex<()>>>;
+use pi_vers_sdk::turns::{Turn, Turns};
 
 thread_local! {
-    static TURNS: RefCell<Turns> = RefCell::default();
+    /// By VM and path.
+    static TURNS: Turns = Turns::new();
 }
 
 /// Waits until no other call of the session changes the file at this path. It is the caller's turn as long as it holds the
 /// guard.
-pub(crate) async fn take(vm: &str, path: &str) -> OwnedMutexGuard<()> {
-    let turn = TURNS.with_borrow_mut(|turns| {
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        let known = turns.entry((vm.into(), plain(path))).or_default();
-        known.upgrade().unwrap_or_else(|| {
-            let turn = Arc::new(Mutex::new(()));
-            *known = Arc::downgrade(&turn);
-            turn
-        })
-    });
-    turn.lock_owned().await
+pub(crate) async fn take(vm: &str, path: &str) -> Turn {
+    let name = format!("{vm}:{}", plain(path));
+    TURNS.with(|turns| turns.take(&name)).await
 }
 
 fn plain(path: &str) -> String {

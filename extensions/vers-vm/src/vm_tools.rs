@@ -1,9 +1,10 @@
 //! The tools that manage VMs. Their texts carry whole ids: a model completes a shortened one from its fancy.
 
+use pi_vers_sdk::declare::{JsonSchema, Nothing, schemars};
 use pi_vers_sdk::platform::shell;
 use pi_vers_sdk::platform::vms::{self, Origin, State, Vm, VmConfig};
 use pi_vers_sdk::vm::{self, resolve};
-use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, args, call, outcome};
+use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, call, outcome};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,53 +13,61 @@ use crate::{remote, session};
 /// How long a running VM may take to answer, in milliseconds.
 const PATIENCE: u64 = 30_000;
 
-#[derive(Deserialize)]
-struct Create {
-    #[serde(default, deserialize_with = "args::whole")]
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Create {
+    /// Number of vCPUs
+    #[schemars(range(min = 1))]
     vcpu_count: Option<u64>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// RAM in MiB
+    #[schemars(range(min = 1))]
     mem_size_mib: Option<u64>,
-    #[serde(default, deserialize_with = "args::whole")]
+    /// Disk size in MiB
+    #[schemars(range(min = 1))]
     fs_size_mib: Option<u64>,
-    #[serde(default)]
-    wait_boot: bool,
+    /// Wait until the VM runs (default: false)
+    wait_boot: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct OneVm {
+pub(crate) struct OneVm {
+    /// Id of the VM; the beginning of one is enough where only one VM's id begins so
+    #[schemars(length(min = 1))]
     vm_id: String,
 }
 
-#[derive(Deserialize)]
-struct Commit {
+#[derive(Deserialize, JsonSchema)]
+pub(crate) struct Commit {
+    /// Id of the VM; the beginning of one is enough where only one VM's id begins so
     #[serde(rename = "vmId")]
+    #[schemars(length(min = 1))]
     vm_id: String,
-    #[serde(default)]
-    keep_paused: bool,
+    /// Leave the VM paused afterwards (default: false)
+    keep_paused: Option<bool>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Restore {
+pub(crate) struct Restore {
+    /// Id of the commit
+    #[schemars(length(min = 1))]
     commit_id: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SetState {
+pub(crate) struct SetState {
+    /// Id of the VM; the beginning of one is enough where only one VM's id begins so
+    #[schemars(length(min = 1))]
     vm_id: String,
+    /// The state to set
     state: WantedState,
 }
 
-#[derive(Deserialize, Clone, Copy)]
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
 enum WantedState {
     Paused,
     Running,
-}
-
-fn arguments<T: serde::de::DeserializeOwned>(call: &ToolCall) -> Result<T, ToolError> {
-    call::arguments(call).map_err(ToolError::Capability)
 }
 
 /// The state in the platform's words.
@@ -89,7 +98,7 @@ fn body(vm: &Vm) -> Value {
 }
 
 /// `vers_vms`
-pub(crate) async fn list() -> Result<ToolResult, ToolError> {
+pub(crate) async fn list(_call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     let vms = vms::list()
         .await
         .map_err(|e| outcome::ended("Cannot list VMs", e))?;
@@ -118,8 +127,8 @@ pub(crate) async fn list() -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_vm_create`
-pub(crate) async fn create(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Create = arguments(call)?;
+pub(crate) async fn create(call: &ToolCall, args: Create) -> Result<ToolResult, ToolError> {
+    let wait_boot = args.wait_boot == Some(true);
     let number = |name: &str, value: Option<u64>| {
         value
             .map(|v| {
@@ -134,8 +143,8 @@ pub(crate) async fn create(call: &ToolCall) -> Result<ToolResult, ToolError> {
         labels: Vec::new(),
     };
     // Who may not wait until it has booted shall know its id before that.
-    let in_a_hurry = args.wait_boot && call.patience().is_some();
-    let id = vms::create(config, args.wait_boot && !in_a_hurry)
+    let in_a_hurry = wait_boot && call.patience().is_some();
+    let id = vms::create(config, wait_boot && !in_a_hurry)
         .await
         .map_err(|e| outcome::ended("Cannot create a VM", e))?;
     let mut text = format!("VM created: {id}");
@@ -157,8 +166,7 @@ pub(crate) async fn create(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_vm_delete`
-pub(crate) async fn delete(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: OneVm = arguments(call)?;
+pub(crate) async fn delete(_call: &ToolCall, args: OneVm) -> Result<ToolResult, ToolError> {
     let id = resolve(&args.vm_id).await?;
     delete_vm(&id)
         .await
@@ -180,8 +188,7 @@ pub(crate) async fn delete_vm(id: &str) -> Result<(), Error> {
 }
 
 /// `vers_vm_branch`
-pub(crate) async fn branch(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: OneVm = arguments(call)?;
+pub(crate) async fn branch(_call: &ToolCall, args: OneVm) -> Result<ToolResult, ToolError> {
     let id = resolve(&args.vm_id).await?;
     let new = branch_vm(&id)
         .await
@@ -201,10 +208,9 @@ pub(crate) async fn branch_vm(id: &str) -> Result<String, Error> {
 }
 
 /// `vers_vm_commit`
-pub(crate) async fn commit(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Commit = arguments(call)?;
+pub(crate) async fn commit(_call: &ToolCall, args: Commit) -> Result<ToolResult, ToolError> {
     let id = resolve(&args.vm_id).await?;
-    let commit = vms::commit(id.clone(), args.keep_paused)
+    let commit = vms::commit(id.clone(), args.keep_paused == Some(true))
         .await
         .map_err(|e| outcome::ended(&format!("Cannot commit VM {id}"), e))?;
     Ok(outcome::text_with(
@@ -214,8 +220,7 @@ pub(crate) async fn commit(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_vm_restore`
-pub(crate) async fn restore(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: Restore = arguments(call)?;
+pub(crate) async fn restore(_call: &ToolCall, args: Restore) -> Result<ToolResult, ToolError> {
     let commit = args.commit_id.trim();
     let id = vms::restore(Origin::Commit(commit.into()))
         .await
@@ -227,8 +232,7 @@ pub(crate) async fn restore(call: &ToolCall) -> Result<ToolResult, ToolError> {
 }
 
 /// `vers_vm_state`
-pub(crate) async fn set_state(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: SetState = arguments(call)?;
+pub(crate) async fn set_state(_call: &ToolCall, args: SetState) -> Result<ToolResult, ToolError> {
     let id = resolve(&args.vm_id).await?;
     let (state, word) = match args.state {
         WantedState::Paused => (State::Paused, "Paused"),
@@ -244,8 +248,7 @@ pub(crate) async fn set_state(call: &ToolCall) -> Result<ToolResult, ToolError> 
 }
 
 /// `vers_vm_use`
-pub(crate) async fn activate(call: &ToolCall) -> Result<ToolResult, ToolError> {
-    let args: OneVm = arguments(call)?;
+pub(crate) async fn activate(call: &ToolCall, args: OneVm) -> Result<ToolResult, ToolError> {
     let id = resolve(&args.vm_id).await?;
     let reached = call::patiently(call, reach(&id)).await;
     let reached = reached.map_err(|error| match error {
@@ -298,7 +301,7 @@ pub(crate) async fn reach(id: &str) -> Result<Option<String>, Error> {
 }
 
 /// `vers_vm_local`
-pub(crate) async fn local() -> Result<ToolResult, ToolError> {
+pub(crate) async fn local(_call: &ToolCall, _: Nothing) -> Result<ToolResult, ToolError> {
     let Some(vm) = session::active() else {
         return Ok(outcome::text_with("Already in local mode.", &json!({})));
     };

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::harness::timers;
 use crate::platform::shell::{self, Followed, Position};
-use crate::wit_bindgen::StreamResult;
+use crate::stream::StreamResult;
 use crate::{Error, background, stream};
 
 use super::dialogs;

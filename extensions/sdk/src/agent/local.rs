@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 
 use futures::lock::Mutex;
 
+use crate::stream::{StreamReader, StreamWriter};
 use crate::system::files::{self, Location, WriteOptions};
 use crate::system::process::{self, Child, Command, EnvVar, Exit, OutputMode, Program};
 use crate::text::Decoder;
-use crate::wit_bindgen::{StreamReader, StreamWriter};
 use crate::{Error, stream};
 
 use super::failure::{Failure, Kind};
