@@ -1,7 +1,7 @@
 //! The doors between the prelude and the host.
 
 use boa_engine::object::FunctionObjectBuilder;
-use boa_engine::object::builtins::{JsArrayBuffer, JsPromise, JsUint8Array};
+use boa_engine::object::builtins::{JsArray, JsArrayBuffer, JsPromise, JsUint8Array};
 use boa_engine::{Context, JsArgs as _, JsNativeError, JsResult, JsString, JsValue, NativeFunction};
 
 use crate::engine::text_of;
@@ -90,13 +90,10 @@ fn decode(_: &JsValue, arguments: &[JsValue], _: &mut Context) -> JsResult<JsVal
 fn value_of(answer: Answer, context: &mut Context) -> JsResult<JsValue> {
     Ok(match answer {
         Answer::Json(value) => JsString::from(value.to_string()).into(),
-        Answer::Text(text) => {
+        Answer::Text(text, bytes) => {
             // Told apart from JSON by its kind: a text may be anything.
-            boa_engine::object::builtins::JsArray::from_iter(
-                [JsString::from(text).into()],
-                context,
-            )
-            .into()
+            let pair = [JsString::from(text).into(), JsValue::from(bytes)];
+            JsArray::from_iter(pair, context).into()
         }
         Answer::Bytes(bytes) => {
             let buffer = JsArrayBuffer::new(bytes.len(), context)?;

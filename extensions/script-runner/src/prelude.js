@@ -2,7 +2,7 @@
 //
 // A function of its doors to the host, so that they are no globals: `later(scope, operation, json, bytes)` gives a promise,
 // `now(scope, operation, json)` an answer, `decode(bytes, fatal)` a text. Answers are `{"ok": value}` or `{"error": {kind, message}}` as JSON,
-// or a list of one text, or bytes.
+// or a list of a text and its length in bytes, or bytes.
 (function (later, now, decode) {
   "use strict";
 
@@ -28,7 +28,7 @@
   }
 
   function read(answer) {
-    if (typeof answer !== "string") return Array.isArray(answer) ? answer[0] : answer;
+    if (typeof answer !== "string") return answer;
     const { ok, error } = parse(answer);
     if (error) throw new VersError(error.kind, error.message);
     return ok;
@@ -48,7 +48,8 @@
     get encoding() {
       return "utf-8";
     }
-    decode(input) {
+    decode(input, { stream = false } = {}) {
+      if (stream) throw new TypeError("a stream's read() gives whole characters; a TextDecoder decodes the whole at once");
       return input === undefined ? "" : decode(buffer(input), this.fatal);
     }
   }
@@ -113,6 +114,8 @@
     #scope;
     #handle;
     #ended = false;
+    // How many bytes have been read.
+    length = 0;
     constructor(scope, handle) {
       this.#scope = scope;
       this.#handle = handle;
@@ -128,8 +131,16 @@
     async #next(bytes) {
       if (this.#ended) return null;
       const chunk = await ask(this.#scope, "stream.read", { handle: this.#handle, bytes });
-      if (chunk === null) this.#ended = true;
-      return chunk;
+      if (chunk === null) {
+        this.#ended = true;
+        return null;
+      }
+      if (!Array.isArray(chunk)) {
+        this.length += chunk.length;
+        return chunk;
+      }
+      this.length += chunk[1];
+      return chunk[0];
     }
     close() {
       this.#ended = true;
@@ -210,7 +221,8 @@
       const wanted = { ...vm, command, env, cwd, timeout, merged, stdin: bytes !== undefined };
       return new Child(scope, await ask(scope, operation, wanted, bytes));
     };
-    // Runs it to its end: `{code, signal, stdout, stderr, truncated}`. Of each output the last `maxLength` characters are kept.
+    // Runs it to its end: `{code, signal, stdout, stderr, bytes, truncated}`. Of each output the last `maxLength` characters are kept;
+    // `onOutput(text, name, kept)` is told of each piece.
     const exec = async (command, options = {}) => {
       const { onOutput, maxLength = 1 << 20, ...rest } = options;
       const child = await spawn(command, rest);
@@ -219,13 +231,14 @@
         if (stream) {
           for await (const text of stream) {
             tail.push(text);
-            if (onOutput) await onOutput(text, name);
+            if (onOutput) await onOutput(text, name, tail.text);
           }
         }
         return tail;
       };
       const [out, err, end] = await Promise.all([collect(child.stdout, "stdout"), collect(child.stderr, "stderr"), child.wait()]);
-      return { ...end, stdout: out.text, stderr: err.text, truncated: out.truncated || err.truncated };
+      const bytes = child.stdout.length + (child.stderr?.length ?? 0);
+      return { ...end, stdout: out.text, stderr: err.text, bytes, truncated: out.truncated || err.truncated };
     };
     return { spawn, exec };
   }

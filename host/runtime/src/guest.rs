@@ -12,7 +12,9 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use crate::audit::{Auditor, Tally, Verdict};
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::owner::Owner;
+use crate::extension::Script;
 use crate::services::Services;
+use crate::stderr::Stderr;
 
 /// How the binding reaches the store's data.
 pub(crate) type Has = HasSelf<Guest>;
@@ -31,6 +33,8 @@ pub(crate) struct Guest {
     processes: Arc<Semaphore>,
     owners: HashMap<GuestTaskId, Arc<Owner>>,
     root: Arc<Owner>,
+    /// The end of what it wrote to standard error.
+    pub(crate) stderr: Stderr,
     wasi: WasiCtx,
 }
 
@@ -42,7 +46,15 @@ impl Guest {
         services: Option<Arc<Services>>,
         auditor: Option<Arc<Auditor>>,
         root: Arc<Owner>,
+        script: Option<&Script>,
     ) -> Self {
+        let stderr = Stderr::default();
+        // Nothing behind it: no environment, files or sockets, and no arguments but a runner's script.
+        let mut wasi = WasiCtx::builder();
+        wasi.stderr(stderr.clone());
+        if let Some(script) = script {
+            wasi.args(&script.arguments());
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         Self {
@@ -60,8 +72,8 @@ impl Guest {
             )),
             owners: HashMap::new(),
             root,
-            // Nothing behind it: no arguments, environment, files or sockets.
-            wasi: WasiCtx::builder().build(),
+            stderr,
+            wasi: wasi.build(),
         }
     }
 

@@ -40,6 +40,7 @@ mod publications;
 mod services;
 mod session;
 mod slot;
+mod stderr;
 mod types;
 
 pub use audit::{Audit, AuditFile, AuditFileError, AuditRecord};

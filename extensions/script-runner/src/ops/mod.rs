@@ -33,8 +33,8 @@ pub(crate) struct Request {
 pub(crate) enum Answer {
     /// `{"ok": …}` or `{"error": …}`.
     Json(Value),
-    /// Text of a stream.
-    Text(String),
+    /// Text of a stream, and how many bytes it was.
+    Text(String, usize),
     /// Bytes of a stream.
     Bytes(Vec<u8>),
 }

@@ -252,6 +252,7 @@ async fn next(scope: &Scope, request: &Request) -> Result<Answer, Error> {
         return Err(Error::Conflict("it is being read already".into()));
     };
     let ended = || Answer::Json(json!({ "ok": null }));
+    let mut count = 0;
     let answer = loop {
         let Some(bytes) = stream::next(&mut reader, Vec::new()).await else {
             let mut rest = String::new();
@@ -260,16 +261,17 @@ async fn next(scope: &Scope, request: &Request) -> Result<Answer, Error> {
             return Ok(if rest.is_empty() || of.bytes {
                 ended()
             } else {
-                Answer::Text(rest)
+                Answer::Text(rest, count)
             });
         };
         if of.bytes {
             break Answer::Bytes(bytes);
         }
+        count += bytes.len();
         let mut text = String::new();
         decoder.push(&bytes, &mut text);
         if !text.is_empty() {
-            break Answer::Text(text);
+            break Answer::Text(text, count);
         }
     };
     if let Handle::Bytes(slot) = &*handle {
