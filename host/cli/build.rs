@@ -1,4 +1,5 @@
-//! Builds the shipped extensions and puts them, with their grants, into the binary.
+//! Builds the shipped extensions and puts them, with their grants, into the binary; and the runner of scripts, which has none:
+//! grants are a script's.
 //!
 //! `policy/shipped.toml` names them: every `digest = "@CRATE"` is a crate of `extensions/` to build. Each placeholder is
 //! replaced by the SHA-256 of the bytes just built, so that the grants hold for exactly these bytes.
@@ -20,6 +21,8 @@ mod embed;
 
 const TARGET: &str = "wasm32-wasip2";
 const GRANTS: &str = "policy/shipped.toml";
+/// The component that runs scripts.
+const RUNNER: &str = "script-runner";
 
 fn main() -> ExitCode {
     match build() {
@@ -50,17 +53,20 @@ fn build() -> Result<(), String> {
     }
     ensure_target()?;
     let target_dir = guests_target_dir(&out)?;
-    compile(&extensions, &target_dir, &crates)?;
+    let mut all = crates.clone();
+    all.push(RUNNER.into());
+    compile(&extensions, &target_dir, &all)?;
+    let component = |name: &str| {
+        let file = format!("{}.wasm", name.replace('-', "_"));
+        let built = target_dir.join(TARGET).join("release").join(file);
+        fs::read(&built).map_err(|why| {
+            format!("{} was not built ({why}): is crate-type \"cdylib\" set in extensions/{name}/Cargo.toml?", built.display())
+        })
+    };
 
     let mut list = String::from("pub(crate) const SHIPPED: &[Shipped] = &[\n");
     for name in &crates {
-        let built = target_dir
-            .join(TARGET)
-            .join("release")
-            .join(format!("{}.wasm", name.replace('-', "_")));
-        let bytes = fs::read(&built).map_err(|why| {
-            format!("{} was not built ({why}): is crate-type \"cdylib\" set in extensions/{name}/Cargo.toml?", built.display())
-        })?;
+        let bytes = component(name)?;
         let digest: String =
             Sha256::digest(&bytes)
                 .iter()
@@ -76,6 +82,11 @@ fn build() -> Result<(), String> {
         );
     }
     list.push_str("];\n");
+    put(&out.join(format!("{RUNNER}.wasm")), &component(RUNNER)?)?;
+    let _ = writeln!(
+        list,
+        "pub(crate) const SCRIPT_RUNNER: &[u8] = include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{RUNNER}.wasm\"));"
+    );
     put(&out.join("shipped.rs"), list.as_bytes())?;
     put(&out.join("shipped.toml"), grants.as_bytes())
 }

@@ -170,7 +170,7 @@ pub(crate) struct ScriptedAgent {
 /// Which extensions, under which policy.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Loading {
-    /// Load this component, too; one with the name of a shipped extension takes its place
+    /// Load this component or script (.js), too; one with the name of a shipped extension takes its place
     #[arg(long, short = 'e', value_name = "FILE")]
     pub(crate) extension: Vec<PathBuf>,
     /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
@@ -328,7 +328,7 @@ pub(crate) struct Core {
 
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
-    /// A component's file, or the name of a shipped extension
+    /// A component's or script's file, or the name of a shipped extension
     pub(crate) what: String,
     /// One JSON object
     #[arg(long)]

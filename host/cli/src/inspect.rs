@@ -130,7 +130,7 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
         Some(shipped) => Ok(host
             .load(&setup::origin(shipped.name), shipped.wasm)
             .await?),
-        None if path.exists() || what.contains('/') || what.ends_with(".wasm") => {
+        None if path.exists() || what.contains('/') || path.extension().is_some() => {
             Ok(host.load_file(path).await?)
         }
         None => {
@@ -139,7 +139,10 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
                 "there is no file and no shipped extension {}",
                 visible(what)
             ))
-            .next(format!("give a .wasm file, or one of {}", names.join(", "))))
+            .next(format!(
+                "give a .wasm or .js file, or one of {}",
+                names.join(", ")
+            )))
         }
     }
 }
@@ -194,6 +197,11 @@ fn print(terminal: &Terminal, extension: &Extension, lookup: &Lookup, policy: &P
     terminal.line(format!("from    {}", visible(extension.origin())));
     terminal.line(format!("size    {} KiB", anatomy.size.div_ceil(1024)));
     terminal.line(format!("digest  {}", extension.digest()));
+    if let Some(runner) = extension.runner() {
+        terminal.line(format!(
+            "runs in the script runner {runner}: the digest above is of both"
+        ));
+    }
     for (title, interfaces) in [
         ("Imports: what it can ask for", &anatomy.imports),
         ("Exports: what it has", &anatomy.exports),
@@ -321,6 +329,7 @@ fn json_of(extension: &Extension, lookup: &Lookup) -> Value {
         "origin": extension.origin(),
         "size": anatomy.size,
         "digest": extension.digest().to_string(),
+        "runner": extension.runner().map(|runner| runner.to_string()),
         "imports": told(&anatomy.imports),
         "exports": told(&anatomy.exports),
         "offers": extension.info(),

@@ -13,7 +13,7 @@ use crate::args::Loading;
 use crate::audit;
 use crate::dirs;
 use crate::failure::Failure;
-use crate::shipped::{self, SHIPPED};
+use crate::shipped::{self, SCRIPT_RUNNER, SHIPPED};
 
 /// The project's policy, in its directory.
 pub(crate) const PROJECT: &str = "pi-vers.toml";
@@ -102,6 +102,7 @@ async fn audited(
         .state(dirs::state()?)
         .policy(policy)
         .secrets(secrets(&settings).await)
+        .script_runner(SCRIPT_RUNNER)
         .platform(settings)
         .build()?;
     Ok(host)

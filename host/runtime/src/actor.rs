@@ -289,9 +289,7 @@ impl Life {
         };
         // Later senders learn that nobody serves any more; orders in the queue lose their answers.
         queue.close();
-        ended
-            .err()
-            .map(|why| crash(&why, store.data().limiter.refused()))
+        ended.err().map(|why| crash(&why, store.data()))
     }
 
     async fn serve(
@@ -493,15 +491,21 @@ where
     result.map(Ok)
 }
 
+/// What comes before what a guest said when it aborted.
+pub(crate) const ABORTED_SAYING: &str = "it panicked or aborted: ";
+
 /// Why a store ended, in words for people.
-pub(crate) fn crash(why: &wasmtime::Error, refused: Option<&str>) -> String {
-    if let Some(refused) = refused {
+pub(crate) fn crash(why: &wasmtime::Error, guest: &Guest) -> String {
+    if let Some(refused) = guest.limiter.refused() {
         return refused.to_owned();
     }
     match why.downcast_ref::<wasmtime::Trap>() {
         Some(wasmtime::Trap::Interrupt) => "it computed without giving way for longer than its limit `cpu-slice` or its call's deadline allows".into(),
         Some(wasmtime::Trap::StackOverflow) => "its stack overflowed".into(),
-        Some(wasmtime::Trap::UnreachableCodeReached) => "it panicked or aborted".into(),
+        Some(wasmtime::Trap::UnreachableCodeReached) => match guest.stderr.last() {
+            Some(said) => format!("{ABORTED_SAYING}{said}"),
+            None => "it panicked or aborted".into(),
+        },
         Some(trap) => trap.to_string(),
         None => {
             let root = why.root_cause().to_string();

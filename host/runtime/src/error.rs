@@ -50,6 +50,14 @@ pub enum Error {
         /// What is wrong.
         why: String,
     },
+    /// A script could not be run.
+    #[error("{origin} can't be run: {why}")]
+    Script {
+        /// The file.
+        origin: String,
+        /// What is wrong with it, with its place where that is known.
+        why: String,
+    },
     /// Two extensions of one session claim the same name.
     #[error("{what} {name} is offered by both {first} and {second}: leave one of them out")]
     Clash {

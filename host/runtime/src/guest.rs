@@ -13,9 +13,11 @@ use crate::audit::{Auditor, Tally, Verdict};
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::capability::Buffers;
 use crate::connections::Connections;
+use crate::extension::Script;
 use crate::owner::Owner;
 use crate::rate::Rate;
 use crate::services::Services;
+use crate::stderr::Stderr;
 
 /// How the binding reaches the store's data.
 pub(crate) type Has = HasSelf<Guest>;
@@ -40,6 +42,8 @@ pub(crate) struct Guest {
     pub(crate) buffers: Buffers,
     owners: HashMap<GuestTaskId, Arc<Owner>>,
     root: Arc<Owner>,
+    /// The end of what it wrote to standard error.
+    pub(crate) stderr: Stderr,
     wasi: WasiCtx,
 }
 
@@ -51,7 +55,15 @@ impl Guest {
         services: Option<Arc<Services>>,
         auditor: Option<Arc<Auditor>>,
         root: Arc<Owner>,
+        script: Option<&Script>,
     ) -> Self {
+        let stderr = Stderr::default();
+        // Nothing behind it: no environment, files or sockets, and no arguments but a runner's script.
+        let mut wasi = WasiCtx::builder();
+        wasi.stderr(stderr.clone());
+        if let Some(script) = script {
+            wasi.args(&script.arguments());
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
         Self {
@@ -73,8 +85,8 @@ impl Guest {
             buffers: Buffers::new(limits.stream_buffers),
             owners: HashMap::new(),
             root,
-            // Nothing behind it: no arguments, environment, files or sockets.
-            wasi: WasiCtx::builder().build(),
+            stderr,
+            wasi: wasi.build(),
         }
     }
 

@@ -1,12 +1,13 @@
 //! The host: one for a process. Holds the engine, the policy, the platform's client and the secrets.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pi_vers_policy::{Grants, Lookup, Policy};
 use pi_vers_system::secrets::Secrets;
-use tokio::sync::mpsc;
+use tokio::sync::{OnceCell, mpsc};
 use vers_client::{Api, Environment, Fleet, Overrides, Settings, Ssh, SshOptions};
 use wasmtime::component::Linker;
 
@@ -14,7 +15,7 @@ use crate::audit::Audit;
 use crate::capability;
 use crate::engine::{Cache, Engine};
 use crate::error::Error;
-use crate::extension::{Extension, LARGEST};
+use crate::extension::{Code, Extension, LARGEST, Script, is_script};
 use crate::guest::Guest;
 use crate::harness::Harness;
 use crate::services::{Message, Services};
@@ -40,6 +41,9 @@ struct Inner {
     state: PathBuf,
     /// Where no extension writes, whatever it is granted.
     guarded: Arc<[PathBuf]>,
+    script_runner: Option<Cow<'static, [u8]>>,
+    /// Compiled when the first script is loaded: one for all scripts.
+    script_code: OnceCell<Code>,
 }
 
 impl std::fmt::Debug for Host {
@@ -61,6 +65,7 @@ pub struct HostBuilder {
     audit: Option<Arc<dyn Audit>>,
     guarded: Vec<PathBuf>,
     stand_in: Option<Arc<dyn StandIn>>,
+    script_runner: Option<Cow<'static, [u8]>>,
 }
 
 impl std::fmt::Debug for HostBuilder {
@@ -131,6 +136,13 @@ impl HostBuilder {
         self
     }
 
+    /// The component that runs scripts, for example `script-runner` of this project. Without it: a script is refused.
+    #[must_use]
+    pub fn script_runner(mut self, wasm: impl Into<Cow<'static, [u8]>>) -> Self {
+        self.script_runner = Some(wasm.into());
+        self
+    }
+
     /// Builds the host. Connects nowhere and runs nothing yet.
     ///
     /// # Errors
@@ -176,6 +188,8 @@ impl HostBuilder {
             stand_in: self.stand_in,
             state,
             guarded: guarded.into(),
+            script_runner: self.script_runner,
+            script_code: OnceCell::new(),
         })))
     }
 }
@@ -193,18 +207,42 @@ impl Host {
     /// # Errors
     /// One sentence for each way a component can be wrong.
     pub async fn load(&self, origin: &str, wasm: impl Into<Arc<[u8]>>) -> Result<Extension, Error> {
-        let inner = &self.0;
-        Extension::load(
-            &inner.engine,
-            &inner.linker,
-            inner.cache.clone(),
-            origin,
-            wasm.into(),
-        )
-        .await
+        let code = self.compile(origin, wasm.into()).await?;
+        Extension::new(&self.0.engine, origin, code, None).await
     }
 
-    /// Loads an extension from a file.
+    /// Loads an extension that is a script, in an instance of the [runner](HostBuilder::script_runner) of its own.
+    ///
+    /// # Errors
+    /// What is wrong with the script, with its place; or that this host has no runner.
+    pub async fn load_script(&self, origin: &str, source: &[u8]) -> Result<Extension, Error> {
+        let script = Script::read(origin, source)?;
+        let Some(runner) = &self.0.script_runner else {
+            return Err(Error::Script {
+                origin: origin.into(),
+                why: "this host has no runner for scripts; give HostBuilder::script_runner one"
+                    .into(),
+            });
+        };
+        let code = self
+            .0
+            .script_code
+            .get_or_try_init(|| self.compile("the script runner", Arc::from(&**runner)))
+            .await?;
+        Extension::new(&self.0.engine, origin, code.clone(), Some(script)).await
+    }
+
+    async fn compile(&self, origin: &str, wasm: Arc<[u8]>) -> Result<Code, Error> {
+        let Inner {
+            engine,
+            linker,
+            cache,
+            ..
+        } = &*self.0;
+        Code::load(engine, linker, cache.clone(), origin, wasm).await
+    }
+
+    /// Loads an extension from a file: a component, or a script (`.js`, `.mjs`).
     ///
     /// # Errors
     /// As [`Host::load`], and when the file can't be read.
@@ -221,8 +259,12 @@ impl Host {
                 why: format!("{} MiB is more than a component may have", size >> 20),
             });
         }
-        let wasm = tokio::fs::read(path).await.map_err(unread)?;
-        self.load(&path.display().to_string(), wasm).await
+        let bytes = tokio::fs::read(path).await.map_err(unread)?;
+        // What begins as a component is one, whatever it is called.
+        if is_script(path) && !bytes.starts_with(b"\0asm") {
+            return self.load_script(&origin, &bytes).await;
+        }
+        self.load(&origin, bytes).await
     }
 
     /// Opens a session of these extensions behind a front end. Nothing runs before [`Session::start`] or the

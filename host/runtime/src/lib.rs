@@ -43,6 +43,7 @@ mod services;
 mod session;
 mod slot;
 mod stand_in;
+mod stderr;
 mod types;
 
 pub use audit::{Audit, AuditFile, AuditFileError, AuditRecord};

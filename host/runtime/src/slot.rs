@@ -162,6 +162,7 @@ impl Slot {
             self.services
                 .auditor(self.name().into(), self.extension.digest()),
             Owner::new(format!("extension {}", self.name()), &self.stop, None, None),
+            self.extension.script(),
         );
         let actor = Arc::new(Actor::start(&self.engine, &self.extension, guest));
         state.started = Some(Instant::now());

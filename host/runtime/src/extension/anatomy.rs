@@ -22,7 +22,7 @@ pub struct Anatomy {
     pub imports: Vec<String>,
     /// For example `vers:harness/tools@0.1.0`.
     pub exports: Vec<String>,
-    /// Size of the component in bytes.
+    /// Size of the component in bytes; of a script, its own.
     pub size: usize,
 }
 

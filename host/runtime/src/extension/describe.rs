@@ -9,10 +9,11 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use crate::actor::crash;
+use crate::actor::{ABORTED_SAYING, crash};
 use crate::bindings::exports::vers::harness::description;
 use crate::engine::{Engine, Overdue, Pulse, watch};
 use crate::error::Error;
+use crate::extension::Script;
 use crate::guest::Guest;
 use crate::owner::Owner;
 use crate::types::{ExtensionInfo, fits_name as name, visible};
@@ -37,10 +38,18 @@ pub(super) async fn describe(
     engine: &Engine,
     pre: &InstancePre<Guest>,
     origin: &str,
+    script: Option<&Script>,
 ) -> Result<ExtensionInfo, Error> {
-    let wrong = |why: String| Error::Description {
-        origin: origin.into(),
-        why,
+    let wrong = |why: String| match script {
+        // The runner gives up with what is wrong with the script.
+        Some(_) => Error::Script {
+            origin: origin.into(),
+            why: why.strip_prefix(ABORTED_SAYING).unwrap_or(&why).to_owned(),
+        },
+        None => Error::Description {
+            origin: origin.into(),
+            why,
+        },
     };
     let limits = Limits::default();
     let root = Owner::new("describe".into(), &CancellationToken::new(), None, None);
@@ -51,6 +60,7 @@ pub(super) async fn describe(
         None,
         None,
         root,
+        script,
     );
     let mut store = Store::new(engine.wasm(), guest);
     store.limiter(|guest| &mut guest.limiter);
@@ -75,7 +85,7 @@ pub(super) async fn describe(
     let answer = tokio::time::timeout(DEADLINE * 2, run).await;
     let info = match answer {
         Ok(Ok(info)) => info,
-        Ok(Err(why)) => return Err(wrong(crash(&why, store.data().limiter.refused()))),
+        Ok(Err(why)) => return Err(wrong(crash(&why, store.data()))),
         Err(_) => return Err(wrong("it did not answer in time".into())),
     };
     let info = ExtensionInfo::try_from(info).map_err(wrong)?;

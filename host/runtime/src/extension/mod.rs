@@ -7,6 +7,7 @@
 mod anatomy;
 mod describe;
 mod schema;
+mod script;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::error::{Error, Problem};
 use crate::guest::Guest;
 use crate::types::ExtensionInfo;
 use schema::Schema;
+pub(crate) use script::{Script, is_script};
 
 /// The largest component that is looked at.
 pub const LARGEST: usize = 128 << 20;
@@ -36,9 +38,18 @@ struct Parts {
     origin: String,
     digest: Digest,
     anatomy: Anatomy,
-    pre: InstancePre<Guest>,
+    code: Code,
+    script: Option<Arc<Script>>,
     info: ExtensionInfo,
     schemas: HashMap<String, Schema>,
+}
+
+/// A component that is compiled and linked, and that nobody has asked anything yet.
+#[derive(Clone)]
+pub(crate) struct Code {
+    digest: Digest,
+    anatomy: Anatomy,
+    pre: InstancePre<Guest>,
     from_cache: bool,
 }
 
@@ -51,7 +62,8 @@ impl std::fmt::Debug for Extension {
     }
 }
 
-impl Extension {
+impl Code {
+    /// Checks, compiles (or takes from the cache) and links a component.
     pub(crate) async fn load(
         engine: &Engine,
         linker: &wasmtime::component::Linker<Guest>,
@@ -86,7 +98,25 @@ impl Extension {
             origin: origin.into(),
             why: format!("{why:#}; build it with the `wit/` of this host (`pi-vers inspect` shows what it imports)"),
         })?;
-        let info = describe::describe(engine, &pre, origin).await?;
+        Ok(Self {
+            digest,
+            anatomy,
+            pre,
+            from_cache,
+        })
+    }
+}
+
+impl Extension {
+    /// Asks a component what it offers; or a script, in the runner that the component is.
+    pub(crate) async fn new(
+        engine: &Engine,
+        origin: &str,
+        code: Code,
+        script: Option<Script>,
+    ) -> Result<Self, Error> {
+        let script = script.map(Arc::new);
+        let info = describe::describe(engine, &code.pre, origin, script.as_deref()).await?;
         let mut schemas = HashMap::new();
         for tool in &info.tools {
             let wrong = |why| Error::Description {
@@ -95,14 +125,19 @@ impl Extension {
             };
             schemas.insert(tool.name.clone(), Schema::compile(tool).map_err(wrong)?);
         }
+        let (mut digest, mut anatomy) = (code.digest, code.anatomy.clone());
+        if let Some(script) = &script {
+            digest = script.digest(&code.digest);
+            anatomy.size = script.size();
+        }
         Ok(Self(Arc::new(Parts {
             origin: origin.into(),
             digest,
             anatomy,
-            pre,
+            code,
+            script,
             info,
             schemas,
-            from_cache,
         })))
     }
 
@@ -118,7 +153,7 @@ impl Extension {
         &self.0.info
     }
 
-    /// SHA-256 of its bytes.
+    /// SHA-256 of its bytes; of a script, that of the script and its runner together.
     #[must_use]
     pub fn digest(&self) -> Digest {
         self.0.digest
@@ -139,11 +174,21 @@ impl Extension {
     /// Whether its code came from the cache instead of the compiler.
     #[must_use]
     pub fn from_cache(&self) -> bool {
-        self.0.from_cache
+        self.0.code.from_cache
+    }
+
+    /// The digest of the component that runs it, if it is a script.
+    #[must_use]
+    pub fn runner(&self) -> Option<Digest> {
+        self.0.script.is_some().then_some(self.0.code.digest)
     }
 
     pub(crate) fn pre(&self) -> &InstancePre<Guest> {
-        &self.0.pre
+        &self.0.code.pre
+    }
+
+    pub(crate) fn script(&self) -> Option<&Script> {
+        self.0.script.as_deref()
     }
 
     /// Everything that is wrong with these arguments; empty: they fit.
