@@ -87,7 +87,10 @@ fn extension() -> Declaration {
 pi_vers_sdk::extension!(extension);
 
 #[cfg(test)]
-mod tests {
+mod tests;
+
+#[cfg(test)]
+mod declared {
     use super::*;
 
     #[test]

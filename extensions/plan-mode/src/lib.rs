@@ -86,6 +86,9 @@ fn extension() -> Declaration {
 
 pi_vers_sdk::extension!(extension);
 
+#[cfg(test)]
+mod tests;
+
 /// `/todos`
 fn show_todos() -> Result<(), Error> {
     let lines: Vec<String> = state::get(|state| {

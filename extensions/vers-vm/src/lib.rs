@@ -262,6 +262,9 @@ fn routed_tools(declared: Declaration) -> Declaration {
 
 pi_vers_sdk::extension!(extension);
 
+#[cfg(test)]
+mod tests;
+
 /// What other extensions ask for. Not answered here: the VM may have to be asked, and the events after this one wait.
 async fn heard(event: Event) -> Answer {
     if let Some(question) = active_vm::question(&event) {
@@ -274,7 +277,7 @@ async fn heard(event: Event) -> Answer {
 }
 
 #[cfg(test)]
-mod tests {
+mod declared {
     use super::*;
     use pi_vers_sdk::Hints;
 

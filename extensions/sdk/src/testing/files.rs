@@ -288,7 +288,7 @@ pub fn copy(
     StreamReader<CopyProgress>,
     FutureReader<Result<CopySummary, Error>>,
 ) {
-    let (mut writer, reader) = pipe();
+    let (writer, reader) = pipe();
     let (tell, told) = oneshot::channel();
     let with = json!({ "source": shown(source), "target": shown(target), "exclude": options.exclude, "recursive": options.recursive });
     let (from, to, recursive) = (key(source), key(target), options.recursive);
@@ -307,8 +307,7 @@ pub fn copy(
                 total_bytes: Some(bytes),
                 current: from.1.clone(),
             };
-            // Who does not want to see it, need not.
-            let _ = executor::waiting(writer.write_one(news)).await?;
+            writer.push([news]);
             Ok(done)
         }
         .await;
