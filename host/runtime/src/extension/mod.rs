@@ -7,6 +7,7 @@
 mod anatomy;
 mod describe;
 mod schema;
+mod shape;
 
 use std::collections::HashMap;
 use std::sync::Arc;
