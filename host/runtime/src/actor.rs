@@ -509,6 +509,9 @@ pub(crate) fn crash(why: &wasmtime::Error, guest: &Guest) -> String {
         Some(trap) => trap.to_string(),
         None => {
             let root = why.root_cause().to_string();
+            if root.contains("handle limit exceeded") {
+                return "it wanted more handles than its limit `handles` allows".into();
+            }
             crate::types::visible(&root).chars().take(500).collect()
         }
     }

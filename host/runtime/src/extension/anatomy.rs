@@ -42,6 +42,10 @@ impl Anatomy {
         if !wasm.starts_with(b"\0asm") {
             return Err(not("it does not begin as WebAssembly does; give the .wasm file that your toolchain built".into()));
         }
+        // A core module is told from a component first: it has a sentence of its own.
+        if !wasm.starts_with(b"\0asm\x01\0\0\0") {
+            super::shape::check(wasm).map_err(|why| not(why.to_string()))?;
+        }
         let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.map_err(|why| not(format!("its bytes are damaged: {why}")))? {

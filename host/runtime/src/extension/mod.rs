@@ -8,6 +8,7 @@ mod anatomy;
 mod describe;
 mod schema;
 mod script;
+mod shape;
 
 use std::collections::HashMap;
 use std::sync::Arc;
