@@ -15,6 +15,7 @@ mod common;
 mod lists;
 mod lock;
 mod oci;
+mod pages;
 mod project;
 mod scripts;
 mod server;
