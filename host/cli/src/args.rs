@@ -121,6 +121,36 @@ Examples:
   pi-vers test ../hello --local --json
   pi-vers test hello.wasm scripts/a.jsonl --policy policy.toml")]
     Test(crate::author::Test),
+    /// Install an extension for every session: from a file, a URL or an OCI registry
+    #[command(after_help = "\
+Its digest goes into a lock; what is loaded are these bytes and no others. It is granted nothing: `pi-vers policy grant` does that.
+docs/authoring.md says where lists and locks are, and how extensions are signed.
+
+Examples:
+  pi-vers add build/hello.wasm
+  pi-vers add https://example.com/hello.wasm --digest sha256:…
+  pi-vers add oci://registry.example/team/hello:1.2 --signed-by alice")]
+    Add(crate::registry::Add),
+    /// Take an extension out of a list
+    #[command(after_help = "Example:\n  pi-vers remove hello")]
+    Remove(crate::registry::Remove),
+    /// Show the extensions that were added
+    #[command(after_help = "Example:\n  pi-vers list --json")]
+    List(crate::registry::Show),
+    /// Fetch what is new, and say what changed in it
+    #[command(after_help = "\
+Grants are bound to bytes: those of an extension that was updated do not hold any more, and are shown.
+
+Examples:
+  pi-vers update --dry-run
+  pi-vers update hello")]
+    Update(crate::registry::Update),
+    /// Make the lock agree with the list, and install what it says
+    #[command(after_help = "\
+Examples:
+  pi-vers lock
+  pi-vers lock --project --locked     in CI: what is locked, or nothing")]
+    Lock(crate::registry::Lock),
     /// Show what an extension imports, offers and may do
     #[command(
         after_help = "Examples:\n  pi-vers inspect vers-vm\n  pi-vers inspect ./my-tool.wasm --json"
@@ -176,6 +206,9 @@ pub(crate) struct Loading {
     /// The policy (default: pi-vers/policy.toml in XDG_CONFIG_HOME); ./pi-vers.toml narrows it
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Fail unless every added extension is locked and installed as its lock says
+    #[arg(long)]
+    pub(crate) locked: bool,
     /// Append a line to this file for each thing an extension is allowed or denied (default: PI_VERS_AUDIT; none)
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,

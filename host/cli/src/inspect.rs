@@ -134,13 +134,18 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
             Ok(host.load_file(path).await?)
         }
         None => {
+            let here = std::env::current_dir().unwrap_or_default();
+            let mut added = crate::registry::active(&here, false)?.into_iter();
+            if let Some(added) = added.find(|added| added.name == what) {
+                return Ok(host.load(&added.origin, added.bytes).await?);
+            }
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
             Err(Failure::usage(format!(
-                "there is no file and no shipped extension {}",
+                "there is no file and no extension {}",
                 visible(what)
             ))
             .next(format!(
-                "give a .wasm or .js file, or one of {}",
+                "give a .wasm or .js file, one that was added, or one of {}",
                 names.join(", ")
             )))
         }

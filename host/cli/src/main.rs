@@ -21,6 +21,7 @@ mod login;
 mod mcp;
 mod policy;
 mod progress;
+mod registry;
 mod run;
 mod scripted;
 mod session;
@@ -90,6 +91,11 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::New(options) => author::new(&terminal, &options),
         Command::Build(options) => author::build(terminal, options).await,
         Command::Test(options) => Box::pin(author::test(terminal, options)).await,
+        Command::Add(options) => Box::pin(registry::add(terminal, options)).await,
+        Command::Remove(options) => registry::remove(&terminal, &options),
+        Command::List(options) => registry::list(&terminal, &options),
+        Command::Update(options) => Box::pin(registry::update(terminal, options)).await,
+        Command::Lock(options) => Box::pin(registry::lock(terminal, options)).await,
         Command::Inspect(options) => inspect::inspect(terminal, options).await,
         Command::Policy(command) => policy::command(terminal, command).await,
         Command::Fleet(command) => fleet::fleet(terminal, command).await,

@@ -13,6 +13,7 @@ use crate::args::Loading;
 use crate::audit;
 use crate::dirs;
 use crate::failure::Failure;
+use crate::registry;
 use crate::shipped::{self, SCRIPT_RUNNER, SHIPPED};
 
 /// The project's policy, in its directory.
@@ -45,12 +46,27 @@ fn policy_in(given: Option<&Path>, directory: &Path) -> Result<Policy, Failure> 
     };
     let policy = user.over(shipped::policy()?);
     match Policy::load_project(&directory.join(PROJECT)) {
+        // A file that says how an extension is built is no policy unless it has a section of one.
+        Ok(project)
+            if project.names().next().is_none() && is_manifest(&directory.join(PROJECT)) =>
+        {
+            Ok(policy)
+        }
         Ok(project) => Ok(policy.narrowed_by(project)),
         Err(PolicyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(policy)
         }
         Err(why) => Err(why.into()),
     }
+}
+
+/// Whether a project's file is there for something else than a policy.
+fn is_manifest(file: &Path) -> bool {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    toml::from_str::<toml::Table>(&text).is_ok_and(|table| {
+        let others = ["project", "extensions"];
+        !table.contains_key("extension") && others.iter().any(|key| table.contains_key(*key))
+    })
 }
 
 /// The platform of the environment.
@@ -142,8 +158,44 @@ pub(crate) async fn load_in(
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
     let host = audited(policy, settings, loading, directory).await?;
-    let extensions = extensions(&host, &loading.extension).await?;
+    // Without a directory of its own, a session is in the process's.
+    let here = match directory.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => directory,
+    };
+    let added = registry::active(here, loading.locked)?;
+    let (own, added) = futures::join!(
+        extensions(&host, &loading.extension),
+        load_added(&host, added, loading.locked)
+    );
+    let mut extensions = own?;
+    for one in added? {
+        // What the command line names takes the place of what was added.
+        if !extensions.iter().any(|own| own.name() == one.name()) {
+            extensions.push(one);
+        }
+    }
     Ok((host, extensions))
+}
+
+/// Extensions of the lists. One that is broken is left out: it must not take the others' session with it.
+async fn load_added(
+    host: &Host,
+    added: Vec<registry::Added>,
+    locked: bool,
+) -> Result<Vec<Extension>, Failure> {
+    let loads = added
+        .into_iter()
+        .map(async |one| (one.name, host.load(&one.origin, one.bytes).await));
+    let mut all = Vec::new();
+    for (name, loaded) in join_all(loads).await {
+        match loaded {
+            Ok(extension) => all.push(extension),
+            Err(why) if locked => return Err(why.into()),
+            Err(why) => tracing::warn!("{name} is left out: {why}"),
+        }
+    }
+    Ok(all)
 }
 
 /// The shipped extensions and these files, side by side. A file's extension takes the place of a shipped one of its name.

@@ -98,6 +98,22 @@ impl Kept {
         Ok(Written { backup })
     }
 
+    /// Writes a file of our own anew: without a copy of what it was.
+    pub(crate) fn write_plainly(&self, text: &str) -> Result<(), Failure> {
+        let now = match contents(&self.real) {
+            Ok(now) => Some(now),
+            Err(why) if why.kind() == ErrorKind::NotFound => None,
+            Err(why) => return Err(failed("read", &self.path, &why)),
+        };
+        if now != self.text {
+            return Err(
+                failed("change", &self.path, &"somebody else just changed it")
+                    .next("run this again"),
+            );
+        }
+        self.put(&self.real, text, false)
+    }
+
     fn put(&self, path: &Path, text: &str, private: bool) -> Result<(), Failure> {
         let directory = path.parent().unwrap_or(Path::new("."));
         let put = || -> std::io::Result<()> {

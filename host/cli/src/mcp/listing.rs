@@ -75,6 +75,9 @@ pub(crate) fn file(loading: &Loading) -> Option<PathBuf> {
     for policy in policies {
         add(&std::fs::read(policy).unwrap_or_default());
     }
+    for part in crate::registry::fingerprint(std::path::Path::new(".")) {
+        add(&part);
+    }
     let name: String = hash
         .finalize()
         .iter()

@@ -32,11 +32,17 @@ pub(super) async fn grant(terminal: &Terminal, options: Grant) -> Result<Code, F
     let is_shipped = SHIPPED
         .iter()
         .any(|shipped| shipped.name == options.extension);
+    let mut rules = options.rule.clone();
+    if let Some(from) = &options.from {
+        let text = Kept::read(from)?.text.unwrap_or_default();
+        let proposed = section::rules(&text, name);
+        rules.extend(proposed.map_err(|why| Failure::usage(format!("{}: {why}", from.display())))?);
+    }
     let new = section::with(
         &old,
         name,
         (!is_shipped).then_some(&digest),
-        &options.rule,
+        &rules,
         is_shipped.then(shipped::grants),
     );
     let new = new.map_err(Failure::usage)?;

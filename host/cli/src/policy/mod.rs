@@ -110,6 +110,9 @@ pub(crate) struct Grant {
     /// A line of the policy to add
     #[arg(long, value_name = "LINE")]
     pub(crate) rule: Vec<String>,
+    /// Take the rules of [extension.NAME] in this file, such as an author's proposal
+    #[arg(long, value_name = "FILE")]
+    pub(crate) from: Option<PathBuf>,
     /// Write without asking
     #[arg(long, short)]
     pub(crate) yes: bool,

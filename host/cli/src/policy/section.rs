@@ -83,6 +83,29 @@ pub(crate) fn bound(text: &str, digest: &Digest) -> Result<String, String> {
     Ok(document.to_string())
 }
 
+/// The lines of a section, each by itself and without its digest.
+///
+/// # Errors
+/// What is wrong with the text, or that it has no such section, in words.
+pub(super) fn rules(text: &str, name: &str) -> Result<Vec<String>, String> {
+    let document: DocumentMut = text.parse().map_err(said)?;
+    let section = document
+        .get("extension")
+        .and_then(|all| all.get(name)?.as_table_like())
+        .ok_or_else(|| format!("it has no section [extension.{name}]"))?;
+    let lines = section.iter().filter(|(key, _)| *key != "digest");
+    lines
+        .map(|(key, item)| {
+            let value = item
+                .as_value()
+                .ok_or_else(|| format!("{key} has to be one line"))?;
+            let mut value = value.clone();
+            value.decor_mut().clear();
+            Ok(format!("{key} = {value}"))
+        })
+        .collect()
+}
+
 /// What a new section begins with.
 fn first(name: &str, base: Option<&str>) -> Result<Table, String> {
     let mut table = match base {
