@@ -193,6 +193,7 @@ impl From<Error> for Failure {
             Error::Description { .. } => {
                 Self::new(Code::Extension, "description", message).next("tell its author")
             }
+            Error::Script { .. } => Self::new(Code::Extension, "script", message),
             Error::Clash { .. } => Self::new(Code::Usage, "clash", message),
             Error::Policy(_) => Self::new(Code::Usage, "policy", message),
             Error::Platform(_) => Self::new(Code::Usage, "settings", message),
