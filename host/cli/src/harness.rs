@@ -1,4 +1,4 @@
-//! The command line as a harness: notices go to standard error, nobody is there to answer dialogs.
+//! The command line as a harness: notices go to standard error, and whoever sits at the terminal is asked.
 //!
 //! It names the built-in tools that coding agents have, so that extensions can offer their own in their place, and has
 //! none of them itself: a command line that runs commands on this machine is called a shell.
@@ -6,15 +6,17 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use pi_vers_host::{
-    BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, ExtensionInfo, FlagValue, Harness,
-    HarnessError, Severity, ToolOutput, visible,
+    Answer, BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, Dialog, ExtensionInfo,
+    FlagValue, Harness, HarnessError, Severity, ToolOutput, visible,
 };
 use serde_json::Value;
 
 use crate::failure::Failure;
+use crate::person::Person;
 use crate::session::Stored;
 use crate::terminal::Terminal;
 
@@ -40,6 +42,7 @@ pub(crate) struct CommandLine {
     directory: PathBuf,
     flags: BTreeMap<String, FlagValue>,
     entries: Entries,
+    person: Option<Person>,
     /// Warnings that came while a call runs: shown when it is known what came of it.
     held: Mutex<Vec<String>>,
 }
@@ -68,6 +71,7 @@ impl CommandLine {
             directory,
             flags,
             entries,
+            person: None,
             held: Mutex::default(),
         })
     }
@@ -75,6 +79,12 @@ impl CommandLine {
     /// The same, in another working directory.
     pub(crate) fn in_directory(mut self, directory: PathBuf) -> Self {
         self.directory = directory;
+        self
+    }
+
+    /// The same, with somebody to ask, where somebody is there.
+    pub(crate) fn with_person(mut self) -> Self {
+        self.person = Some(Person::at(self.terminal.clone()));
         self
     }
 
@@ -149,6 +159,31 @@ impl Harness for CommandLine {
             Severity::Info => self.terminal.remark(line),
             Severity::Warning | Severity::Error => self.hold(line),
         }
+    }
+
+    fn ask(
+        &self,
+        from: &str,
+        _call: Option<&str>,
+        title: &str,
+        dialog: Dialog,
+        timeout: Option<Duration>,
+    ) -> BoxFuture<'_, Option<Answer>> {
+        let (from, title) = (from.to_owned(), title.to_owned());
+        Box::pin(async move {
+            let person = self.person.as_ref()?;
+            person.answers(&from, &title, dialog, timeout).await
+        })
+    }
+
+    fn approve(&self, from: &str, question: &str) -> BoxFuture<'_, bool> {
+        let (from, question) = (from.to_owned(), question.to_owned());
+        Box::pin(async move {
+            match &self.person {
+                Some(person) => person.approves(&from, &question).await,
+                None => false,
+            }
+        })
     }
 
     fn working_directory(&self) -> PathBuf {

@@ -19,6 +19,7 @@ mod interrupt;
 mod local;
 mod login;
 mod mcp;
+mod person;
 mod policy;
 mod progress;
 mod registry;

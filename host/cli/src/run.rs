@@ -73,7 +73,7 @@ async fn with_platform(
         &options.flag,
         extensions.iter().map(pi_vers_host::Extension::info),
     )?;
-    let harness = Arc::new(CommandLine::new(terminal.clone(), stored, flags)?);
+    let harness = Arc::new(CommandLine::new(terminal.clone(), stored, flags)?.with_person());
     let session = host.session(harness.clone(), extensions)?;
     if resumed && let Err(why) = session.start(StartReason::Resume).await {
         // The calls of the others work; a call of this one says it again.

@@ -44,6 +44,17 @@ struct Live {
     printed: Vec<String>,
     /// What is shown again when what was printed has taken its place.
     panel: Vec<String>,
+    /// A question is on the screen.
+    held: bool,
+}
+
+/// Keeps the live view off the screen until it is dropped.
+pub(crate) struct Hold<'a>(&'a Terminal);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.live().held = false;
+    }
 }
 
 impl Terminal {
@@ -127,6 +138,9 @@ impl Terminal {
             return;
         }
         let mut live = self.live();
+        if live.held {
+            return;
+        }
         if self.err_is_terminal {
             let mut lines: Vec<String> = text
                 .lines()
@@ -171,7 +185,7 @@ impl Terminal {
     /// The same lines once more, below what was printed meanwhile.
     pub(crate) fn panel_again(&self) {
         let mut live = self.live();
-        if self.quiet || !self.err_is_terminal || live.panel == live.lines {
+        if self.quiet || !self.err_is_terminal || live.held || live.panel == live.lines {
             return;
         }
         self.erase(&mut live);
@@ -179,6 +193,14 @@ impl Terminal {
             draw(&live.panel);
         }
         live.lines = live.panel.clone();
+    }
+
+    /// Makes room for a question.
+    pub(crate) fn hold(&self) -> Hold<'_> {
+        let mut live = self.live();
+        self.erase(&mut live);
+        live.held = true;
+        Hold(self)
     }
 
     /// Takes away what a call has shown.

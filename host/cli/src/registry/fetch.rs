@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use futures::future::BoxFuture;
 use pi_vers_host::visible;
 use pi_vers_system::http::{Egress, Header, Judge, Limits, Request, public_address};
 use pi_vers_system::{Error, Kind};
@@ -28,8 +29,8 @@ struct Hops {
     first: Url,
 }
 
-impl Judge for Hops {
-    fn url(&self, url: &Url) -> Result<(), Error> {
+impl Hops {
+    fn leads_to(&self, url: &Url) -> Result<(), Error> {
         let refused = |why: String| {
             Error::new(
                 Kind::Denied,
@@ -43,6 +44,12 @@ impl Judge for Hops {
             ));
         }
         Ok(())
+    }
+}
+
+impl Judge for Hops {
+    fn url<'a>(&'a self, url: &'a Url) -> BoxFuture<'a, Result<(), Error>> {
+        Box::pin(std::future::ready(self.leads_to(url)))
     }
 
     fn address(&self, host: &str, address: IpAddr) -> Result<(), Error> {
@@ -201,11 +208,11 @@ mod tests {
             "https://[::1]/a",
             "https://u@example.com/",
         ] {
-            assert!(public.url(&bad.parse().unwrap()).is_err(), "{bad}");
+            assert!(public.leads_to(&bad.parse().unwrap()).is_err(), "{bad}");
         }
         assert!(
             public
-                .url(&"https://cdn.example.net/b".parse().unwrap())
+                .leads_to(&"https://cdn.example.net/b".parse().unwrap())
                 .is_ok()
         );
         let private: IpAddr = "10.0.0.7".parse().unwrap();
@@ -221,7 +228,15 @@ mod tests {
             "a name of this machine"
         );
         let local = hops("http://127.0.0.1:5000/a");
-        assert!(local.url(&"https://example.com/".parse().unwrap()).is_err());
-        assert!(local.url(&"http://localhost:1/".parse().unwrap()).is_ok());
+        assert!(
+            local
+                .leads_to(&"https://example.com/".parse().unwrap())
+                .is_err()
+        );
+        assert!(
+            local
+                .leads_to(&"http://localhost:1/".parse().unwrap())
+                .is_ok()
+        );
     }
 }
