@@ -153,6 +153,10 @@ pub(crate) fn flags<'a>(
 }
 
 impl Harness for CommandLine {
+    fn interactive(&self) -> bool {
+        self.person.as_ref().is_some_and(Person::is_there)
+    }
+
     fn notify(&self, from: &str, message: &str, severity: Severity) {
         let line = format!("{from}: {}", visible(message).replace('\n', " "));
         match severity {

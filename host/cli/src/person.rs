@@ -52,6 +52,11 @@ impl Person {
         }
     }
 
+    /// Whether somebody could be asked now.
+    pub(crate) fn is_there(&self) -> bool {
+        reach().is_some()
+    }
+
     fn kept(&self) -> std::sync::MutexGuard<'_, HashSet<(String, String)>> {
         self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -173,19 +178,23 @@ fn say(text: &str, whole: bool) {
     let _ = err.flush();
 }
 
+/// The terminal, where somebody sits at it and sees what is asked.
+fn reach() -> Option<OwnedFd> {
+    if !std::io::stderr().is_terminal() {
+        return None;
+    }
+    // An open file of its own: that it does not block concerns nobody else.
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let tty = rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()?;
+    // To read in the background is to be stopped by the terminal.
+    let ours = tcgetpgrp(&tty).ok()? == rustix::process::getpgrp();
+    ours.then_some(tty)
+}
+
 impl Tty {
     /// `None` where nobody is there to be asked.
     fn open() -> Option<Self> {
-        if !std::io::stderr().is_terminal() {
-            return None;
-        }
-        // An open file of its own: that it does not block concerns nobody else.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let tty = rustix::fs::open("/dev/tty", flags, Mode::empty()).ok()?;
-        // To read in the background is to be stopped by the terminal.
-        if tcgetpgrp(&tty).ok()? != rustix::process::getpgrp() {
-            return None;
-        }
+        let tty = reach()?;
         // What was typed before the question is no answer to it.
         tcflush(&tty, QueueSelector::IFlush).ok()?;
         #[allow(
