@@ -22,7 +22,7 @@ use pi_vers_host::policy::{Digest, Lookup};
 use pi_vers_host::visible;
 use serde_json::{Value, json};
 
-pub(crate) use active::{Added, active, fingerprint};
+pub(crate) use active::{Added, active, fingerprint, is_added, locks};
 
 use self::get::Got;
 use self::list::{List, Locked, Scope, Wanted};
@@ -451,9 +451,11 @@ pub(crate) async fn lock(terminal: Arc<Terminal>, options: Lock) -> Result<Code,
         let fits = |locked: &&Locked| locked.source == wanted.source.to_string();
         let locked = list.locked.get(&name).filter(fits).cloned();
         let digest = locked.as_ref().map(Locked::digest).transpose()?;
+        let key = wanted.signed_by.as_ref().map(sign::Key::text);
+        let settled = locked.is_some_and(|locked| key.is_none() || key == locked.signed_by);
         if let Some(digest) = &digest
+            && settled
             && store::get(digest)?.is_some()
-            && list.differences().is_empty()
         {
             done.push((name, "installed"));
             continue;
@@ -478,13 +480,13 @@ pub(crate) async fn lock(terminal: Arc<Terminal>, options: Lock) -> Result<Code,
                 None => "locked",
             },
         ));
-        list.locked.insert(name, got.locked);
+        if !options.locked {
+            list.locked.insert(name, got.locked);
+        }
     }
-    if options.locked && list.lock_differs()? {
-        return Err(Failure::new(Code::Usage, "locked", "the lock would change")
-            .next("`pi-vers lock` without --locked writes it"));
+    if !options.locked {
+        list.write_lock()?;
     }
-    list.write_lock()?;
     if options.place.json {
         let all = done
             .iter()

@@ -58,7 +58,10 @@ fn from_nothing_to_a_tool_call_in_six_commands() {
         let out = String::from_utf8_lossy(&output.stdout);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {out}{said}");
-        assert!(out.ends_with("Hello, Ada! You are number 1.\n"), "{name}: {out}{said}");
+        assert!(
+            out.ends_with("Hello, Ada! You are number 1.\n"),
+            "{name}: {out}{said}"
+        );
     }
 }
 
@@ -70,7 +73,12 @@ fn every_script_in_the_pages_passes() {
     let project = built().project();
     for (number, script) in scripts.iter().enumerate() {
         let file = home.write(&format!("work/{number}.jsonl"), script);
-        let args = ["test", project.to_str().unwrap(), "--no-build", file.to_str().unwrap()];
+        let args = [
+            "test",
+            project.to_str().unwrap(),
+            "--no-build",
+            file.to_str().unwrap(),
+        ];
         let ran = home.run(args);
         assert_eq!(ran.code, 0, "{script}: {ran:?}");
     }

@@ -142,6 +142,9 @@ pub(super) fn adopt(
 ) -> wasmtime::Result<Resource<Child>> {
     let weak = Arc::downgrade(&running);
     ask.owner.started(weak);
+    if let Place::Played(played) = &running.place {
+        played.begun();
+    }
     accessor.with(|mut access| {
         Ok(access.get().table.push(Child {
             running: Some(running),
@@ -209,7 +212,7 @@ impl HostChild for Guest {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
-                Place::Played(played) => drop(played),
+                Place::Played(played) => played.detach(),
             }
         }
         Ok(())

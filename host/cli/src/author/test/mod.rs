@@ -70,8 +70,9 @@ pub(crate) async fn test(terminal: Arc<Terminal>, options: Test) -> Result<Code,
         local: local.as_ref(),
     };
     let result = all(&terminal, &subject, &target.scripts, options.json).await;
-    let ended = match local {
-        Some(local) => local.leave(&terminal).await,
+    // Its disks are of no use to anybody else.
+    let ended = match &platform {
+        Some(state) => vers_local::reset(state.path()).await.map(drop),
         None => Ok(()),
     };
     let failed = result?;
