@@ -58,8 +58,8 @@ fn the_bridge_and_mcp_offer_it_too() {
     let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
     let more = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}\n";
     listed(&home, "mcp", &format!("{hello}\n{more}"), "\"id\":2");
-    let hello = r#"{"type":"hello","v":1,"harness":{"name":"t","version":"1"},"cwd":"/"}"#;
-    listed(&home, "bridge", &format!("{hello}\n"), "\"ready\"");
+    let hello = r#"{"t":"hello","v":1,"cwd":"/"}"#;
+    listed(&home, "bridge", &format!("{hello}\n"), "\"t\":\"ready\"");
 }
 
 /// Asks a front end, and looks for the tool in the line that answers.
