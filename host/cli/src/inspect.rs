@@ -137,7 +137,7 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
             let here = std::env::current_dir().unwrap_or_default();
             let mut added = crate::registry::active(&here, false)?.into_iter();
             if let Some(added) = added.find(|added| added.name == what) {
-                return Ok(host.load(&added.origin, added.bytes).await?);
+                return Ok(crate::registry::load(host, &added.origin, added.bytes).await?);
             }
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
             Err(Failure::usage(format!(

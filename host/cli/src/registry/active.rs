@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use pi_vers_host::{Extension, Host};
+
 use super::list::{List, Scope, has_project_list};
 use super::store;
 use crate::failure::{Code, Failure};
@@ -58,6 +60,15 @@ pub(crate) fn active(directory: &Path, locked: bool) -> Result<Vec<Added>, Failu
         }
     }
     Ok(all)
+}
+
+/// Loads what was added, or is about to be.
+pub(crate) async fn load(
+    host: &Host,
+    origin: &str,
+    bytes: Vec<u8>,
+) -> Result<Extension, pi_vers_host::Error> {
+    host.load(origin, bytes).await
 }
 
 /// Whether sessions here load an added extension of this name.
