@@ -149,6 +149,9 @@ pub(super) fn adopt(
     stderr: Option<Output>,
 ) -> wasmtime::Result<Resource<Child>> {
     ask.owner.started(&running);
+    if let Place::Played(played) = &running.place {
+        played.begun();
+    }
     accessor.with(|mut access| {
         Ok(access.get().table.push(Child {
             running: Some(running),
@@ -216,7 +219,7 @@ impl HostChild for Guest {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
-                Place::Played(played) => drop(played),
+                Place::Played(played) => played.detach(),
             }
         }
         Ok(())

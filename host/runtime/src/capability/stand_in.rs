@@ -82,6 +82,16 @@ impl Played {
         }
     }
 
+    /// It belongs to its call now.
+    pub(super) fn begun(&self) {
+        self.stand_in.started(self.id);
+    }
+
+    /// It lives on, and nobody is told of its end.
+    pub(super) fn detach(self) {
+        self.stopped.cancel();
+    }
+
     pub(super) async fn wait(&self) -> Result<Exit, Error> {
         match &self.end {
             StandInEnd::Code(code) => Ok(Exit::Code(*code)),
