@@ -66,8 +66,10 @@ mod extension;
 pub mod outcome;
 pub mod printable;
 mod publisher;
+pub mod run;
 pub mod schema;
 pub mod show;
+pub mod stored;
 pub mod stream;
 pub mod task;
 #[cfg(not(target_family = "wasm"))]
