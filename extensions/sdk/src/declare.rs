@@ -112,7 +112,7 @@ impl ToolSpec {
     }
 
     /// It may take minutes. A tool that only waits, then answers before its caller is gone: see [`call::patiently`](crate::call::patiently) and
-    /// [`background::outlasting`](crate::background::outlasting).
+    /// [`background::outlasting`].
     #[must_use]
     pub fn long_running(self) -> Self {
         self.hint(Hints::LONG_RUNNING)
