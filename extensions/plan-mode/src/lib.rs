@@ -26,7 +26,7 @@ mod show;
 mod state;
 
 use pi_vers_sdk::declare::Declaration;
-use pi_vers_sdk::harness::ui::{self, Severity};
+use pi_vers_sdk::show::notice;
 use pi_vers_sdk::{Completion, Error, FlagValue, active_vm};
 
 fn extension() -> Declaration {
@@ -99,10 +99,10 @@ fn show_todos() -> Result<(), Error> {
             .collect()
     });
     let text = if lines.is_empty() {
-        "No todos. Create a plan first with /plan".into()
+        "No todos. Create a plan first with /plan".to_owned()
     } else {
         format!("Plan Progress:\n{}", lines.join("\n"))
     };
-    ui::notify(&text, Severity::Info);
+    notice(text);
     Ok(())
 }

@@ -20,7 +20,8 @@ thread_local! {
     static DOOR: RefCell<Option<mpsc::UnboundedSender<Work>>> = const { RefCell::new(None) };
 }
 
-/// Opens the background. Call it in [`Extension::start`](crate::Extension::start), before anything is handed over; calling it again changes nothing.
+/// Opens the background. A [declaration](crate::declare) does so by itself; others call it in [`Extension::start`](crate::Extension::start), before
+/// anything is handed over. Calling it again changes nothing.
 pub fn open() {
     let Some(mut work) = DOOR.with_borrow_mut(|door| {
         if door.is_some() {

@@ -40,11 +40,11 @@ use serde_json::Value;
 
 pub use schemars::{self, JsonSchema};
 
-use crate::args;
 use crate::{
     Answer, Command, Completion, Error, Event, ExtensionInfo, Flag, FlagValue, Hints, Reason,
     Shortcut, Tool, ToolCall, ToolError, ToolResult,
 };
+use crate::{args, background};
 
 type Run = Rc<dyn Fn(ToolCall) -> LocalBoxFuture<'static, Result<ToolResult, ToolError>>>;
 type RunCommand = Rc<dyn Fn(String) -> LocalBoxFuture<'static, Result<(), Error>>>;
@@ -111,10 +111,17 @@ impl ToolSpec {
         self.hint(Hints::OPEN_WORLD)
     }
 
-    /// It may take minutes.
+    /// It may take minutes. A tool that only waits, then answers before its caller is gone: see [`call::patiently`](crate::call::patiently) and
+    /// [`background::outlasting`].
     #[must_use]
     pub fn long_running(self) -> Self {
         self.hint(Hints::LONG_RUNNING)
+    }
+
+    /// It makes sense as a task only: a client that knows no tasks is not offered it.
+    #[must_use]
+    pub fn task_only(self) -> Self {
+        self.hint(Hints::TASK_ONLY)
     }
 
     /// It takes the place of a tool of the harness, and is offered only where there is one of this name.
@@ -274,7 +281,7 @@ impl Declaration {
         self
     }
 
-    /// Runs when the session starts, before any call. What it [spawns](crate::background::spawn) lives until the session ends.
+    /// Runs when the session starts, before any call. [`background::spawn`] works without it, from there on.
     #[must_use]
     pub fn start(mut self, start: impl AsyncFn(Reason) -> Result<(), Error> + 'static) -> Self {
         let start = Rc::new(start);
@@ -367,6 +374,7 @@ impl Declaration {
 
     #[doc(hidden)]
     pub async fn started(&self, reason: Reason) -> Result<(), Error> {
+        background::open();
         match &self.start {
             Some(start) => start(reason).await,
             None => Ok(()),
@@ -529,9 +537,14 @@ impl From<&str> for ToolError {
     }
 }
 
-/// Makes a function that returns a [`Declaration`] the component's extension. Once in a crate.
+/// Makes a function that returns a [`Declaration`] the component's extension. Once in a crate. One that also publishes resources and prompts
+/// names the type that implements [`Publisher`](crate::Publisher): `extension!(declare, MyPublisher)`.
 #[macro_export]
 macro_rules! extension {
+    ($declare:path, $publisher:ident) => {
+        $crate::extension!($declare);
+        $crate::export_publisher!($publisher);
+    };
     ($declare:path) => {
         #[doc(hidden)]
         struct DeclaredExtension;

@@ -111,16 +111,24 @@ macro_rules! export {
     };
     ($extension:ident, Publisher) => {
         $crate::export!($extension);
+        $crate::export_publisher!($extension);
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! export_publisher {
+    ($publisher:ident) => {
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "the generated entry points of the component")]
         mod __pi_vers_export_publications {
-            use super::$extension;
-            $crate::publications::export_publications!($extension);
+            use super::$publisher;
+            $crate::publications::export_publications!($publisher);
         }
         #[cfg(not(target_family = "wasm"))]
         const _: fn() = || {
             fn is_publisher<E: $crate::Publisher>() {}
-            is_publisher::<$extension>();
+            is_publisher::<$publisher>();
         };
     };
 }

@@ -1,56 +1,47 @@
 //! What an extension of pi-vers is written against, in Rust.
 //!
-//! The contract is the WIT world `vers:extension/extension`; its bindings are made once, here, and every
-//! extension uses these ([`bindings`], or the shorter [`harness`], [`platform`], [`system`]). Around them
-//! are the few things that each extension would otherwise write again: reading a stream with a bound,
-//! decoding text across chunk borders, typed arguments, results, and errors in words for people.
-//!
-//! Most extensions are a [declaration](declare): tools, commands and events beside the functions that run. One that needs more is a type that
-//! implements [`Extension`], given to [`export!`]:
+//! Most extensions are a [declaration](declare): tools, commands and events beside the functions that run.
 //!
 //! ```
-//! use pi_vers_sdk::{Extension, ExtensionInfo, Hints, Tool, ToolCall, ToolError, ToolResult, outcome};
+//! use pi_vers_sdk::declare::{Declaration, JsonSchema, schemars, tool};
+//! use pi_vers_sdk::{ToolCall, ToolError};
+//! use serde::Deserialize;
 //!
-//! struct Hello;
-//!
-//! impl Extension for Hello {
-//!     fn describe() -> ExtensionInfo {
-//!         ExtensionInfo {
-//!             name: "hello".into(),
-//!             version: "0.1.0".into(),
-//!             summary: "Says hello".into(),
-//!             tools: vec![Tool {
-//!                 name: "hello".into(),
-//!                 label: "Hello".into(),
-//!                 description: "Says hello.".into(),
-//!                 parameters: r#"{"type":"object","properties":{},"additionalProperties":false}"#.into(),
-//!                 output: None,
-//!                 hints: Hints::READ_ONLY | Hints::IDEMPOTENT,
-//!                 only_replaces: false,
-//!             }],
-//!             commands: vec![],
-//!             shortcuts: vec![],
-//!             flags: vec![],
-//!             subscriptions: vec![],
-//!             topics: vec![],
-//!         }
-//!     }
-//!
-//!     async fn run(_call: ToolCall) -> Result<ToolResult, ToolError> {
-//!         Ok(outcome::text("hello"))
-//!     }
+//! #[derive(Deserialize, JsonSchema)]
+//! struct Greeting {
+//!     /// Who is greeted
+//!     name: String,
 //! }
 //!
-//! pi_vers_sdk::export!(Hello);
+//! async fn hello(_call: &ToolCall, greeting: Greeting) -> Result<String, ToolError> {
+//!     Ok(format!("Hello, {}!", greeting.name))
+//! }
+//!
+//! fn extension() -> Declaration {
+//!     Declaration::new("hello", "0.1.0", "Says hello")
+//!         .tool(tool("hello", "Hello", "Greets somebody.").read_only().idempotent(), hello)
+//! }
+//!
+//! pi_vers_sdk::extension!(extension);
 //! # fn main() {}
 //! ```
+//!
+//! What it may use of the outside is the contract, the WIT world `vers:extension/extension`: [`harness`], [`platform`] and [`system`] are its
+//! packages as Rust modules. The other modules make of it what most extensions need: [commands](run) and their lines,
+//! [values](stored) of the store, work in the [`background`], waits that end with their [`call`], [results and errors in
+//! words](outcome), what people are [shown](show). `docs/extensions/sdk.md` is the guide, `examples/deploy.rs` a whole extension.
+//!
+//! On other targets than Wasm the contract's functions are fakes, so that `cargo test` runs an extension without a host: `testing`.
+//!
+//! An extension that is not known before it runs is a type that implements [`Extension`], given to [`export!`]; what it publishes to read and to
+//! fill in, one that implements [`Publisher`].
 //!
 //! Three rules of the platform, because breaking them is easy in Rust:
 //! * Never block: `std::thread::sleep` and the like stop every call of the extension. Use
 //!   [`harness::timers::sleep`].
 //! * A long computation stops the other calls too; put [`task::yield_now`] into its loop.
-//! * What a call, a command or an event leaves behind ends with it. Work that shall go on, such as asking the user after
-//!   an event, belongs into a background task that [`Extension::start`] spawned.
+//! * What a call, a command or an event leaves behind is its own, and given up, all its waits end. Work that shall go on, such as asking the
+//!   user after an event, belongs into the [background](background::spawn).
 
 pub mod active_vm;
 pub mod agent;
@@ -66,8 +57,10 @@ mod extension;
 pub mod outcome;
 pub mod printable;
 mod publisher;
+pub mod run;
 pub mod schema;
 pub mod show;
+pub mod stored;
 pub mod stream;
 pub mod task;
 #[cfg(not(target_family = "wasm"))]

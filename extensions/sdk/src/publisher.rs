@@ -7,7 +7,7 @@
 use crate::publications::exports::vers::harness::{prompts, resources};
 use crate::{Conversation, Error, Prompt, Resource, ResourceContents, ResourceTemplate};
 
-/// What an extension publishes. Say `pi_vers_sdk::export!(Type, Publisher)`. Lists may change at any time:
+/// What an extension publishes. Say `pi_vers_sdk::extension!(declare, Type)`, or `pi_vers_sdk::export!(Type, Publisher)`. Lists may change at any time:
 /// [`client::list_changed`](crate::client::list_changed) then tells those who keep a copy.
 #[allow(
     async_fn_in_trait,

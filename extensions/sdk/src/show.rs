@@ -2,7 +2,7 @@
 
 use crate::harness::log::{self, Level};
 use crate::harness::types::{Content, CustomMessage, Role, Span};
-use crate::harness::ui::Dialog;
+use crate::harness::ui::{self, Dialog, Severity};
 use crate::{Error, outcome};
 
 /// A stretch of text of one look, neither bold nor struck through.
@@ -14,6 +14,11 @@ pub fn span(text: impl Into<String>, role: Role) -> Span {
         bold: false,
         strikethrough: false,
     }
+}
+
+/// A short notice that goes away by itself.
+pub fn notice(text: impl AsRef<str>) {
+    ui::notify(text.as_ref(), Severity::Info);
 }
 
 /// A dialog of this title that waits for its answer as long as it takes.

@@ -81,25 +81,15 @@ fn a_call_that_is_given_up_waits_no_longer_and_its_processes_are_stopped() {
 
 #[test]
 fn what_the_background_does_goes_on_when_the_call_is_given_up() {
-    let kit = Kit::new(
-        Declaration::new("x", "1", "X")
-            .tool(
-                tool("it", "It", "Does it."),
-                async |_: &ToolCall, _: Nothing| {
-                    background::spawn(async {
-                        if timers::sleep(10).await.is_ok() {
-                            show::warning("done later");
-                        }
-                    });
-                    timers::sleep(1_000).await?;
-                    Ok::<_, ToolError>("never")
-                },
-            )
-            .start(async |_| {
-                background::open();
-                Ok(())
-            }),
-    );
+    let kit = one(async |_, _| {
+        background::spawn(async {
+            if timers::sleep(10).await.is_ok() {
+                show::warning("done later");
+            }
+        });
+        timers::sleep(1_000).await?;
+        Ok("never")
+    });
     let running = kit.begin("it", json!({}));
     assert!(running.cancel().is_some());
     kit.pass(10);

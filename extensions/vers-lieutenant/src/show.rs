@@ -1,7 +1,8 @@
 //! The widget, drawn when something is different.
 
 use pi_vers_sdk::Error;
-use pi_vers_sdk::harness::ui::{self, Severity};
+use pi_vers_sdk::harness::ui;
+use pi_vers_sdk::show::notice;
 
 use crate::panel::{self, WIDGET};
 use crate::words::{View, block};
@@ -50,6 +51,6 @@ pub(crate) fn all() -> String {
 
 /// `/lieutenants`
 pub(crate) async fn command(_: String) -> Result<(), Error> {
-    ui::notify(&all(), Severity::Info);
+    notice(all());
     Ok(())
 }

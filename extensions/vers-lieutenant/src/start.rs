@@ -36,7 +36,6 @@ thread_local! {
 
 /// The session starts.
 pub(crate) async fn start(_reason: Reason) -> Result<(), Error> {
-    background::open();
     // It may be told more than once.
     if STARTED.replace(true) {
         return Ok(());
@@ -65,7 +64,11 @@ pub(crate) async fn loaded(call: &ToolCall) -> Result<(), Error> {
         return Ok(());
     }
     let looked = LOOKED.with(Bell::next);
-    call::until_cancelled(call, async { Ok(looked.await) }).await?;
+    let looked = call::until_cancelled(call, async {
+        looked.await;
+        Ok(())
+    });
+    looked.await?;
     LOADED.get().then_some(()).ok_or_else(|| {
         Error::Unavailable("the store with the lieutenants cannot be read; the log says why".into())
     })

@@ -37,7 +37,7 @@ mod widget;
 mod worker;
 
 use pi_vers_sdk::declare::{Declaration, tool};
-use pi_vers_sdk::{Error, FlagValue, Reason, background};
+use pi_vers_sdk::{Error, FlagValue, Reason};
 
 fn extension() -> Declaration {
     Declaration::new(
@@ -152,7 +152,6 @@ fn extension() -> Declaration {
 pi_vers_sdk::extension!(extension);
 
 async fn start(_reason: Reason) -> Result<(), Error> {
-    background::open();
     discover::take_up().await;
     Ok(())
 }

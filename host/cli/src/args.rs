@@ -110,6 +110,12 @@ Examples:
   pi-vers build
   pi-vers build ../hello --json")]
     Build(crate::author::Build),
+    /// Build and test a project each time one of its files changes
+    #[command(after_help = "\
+Goes on until Ctrl-C. A front end with --watch loads each build by itself; the grants that the project proposes in its policy.toml are beside
+the component, bound to the bytes of the last build:
+  pi-vers mcp --watch --extension build/hello.wasm --policy build/hello.policy.toml")]
+    Dev(crate::author::Dev),
     /// Run an extension's test scripts against fakes: nothing is run, sent or made
     #[command(after_help = "\
 Builds the project first. Each script is JSON, one object a line: how the world is, calls, and what is expected of them. Ends with 1

@@ -137,7 +137,7 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
             let here = std::env::current_dir().unwrap_or_default();
             let mut added = crate::registry::active(&here, false)?.into_iter();
             if let Some(added) = added.find(|added| added.name == what) {
-                return Ok(host.load(&added.origin, added.bytes).await?);
+                return Ok(crate::registry::load(host, &added.origin, added.bytes).await?);
             }
             let names: Vec<&str> = SHIPPED.iter().map(|shipped| shipped.name).collect();
             Err(Failure::usage(format!(
@@ -207,6 +207,13 @@ fn print(terminal: &Terminal, extension: &Extension, lookup: &Lookup, policy: &P
             "runs in the script runner {runner}: the digest above is of both"
         ));
     }
+    if let Some(version) = contract(extension) {
+        terminal.line(format!("for     the contract {version}"));
+    }
+    if !anatomy.producers.is_empty() {
+        let made: Vec<String> = anatomy.producers.iter().map(|one| visible(one)).collect();
+        terminal.line(format!("made    {}", made.join(", ")));
+    }
     for (title, interfaces) in [
         ("Imports: what it can ask for", &anatomy.imports),
         ("Exports: what it has", &anatomy.exports),
@@ -243,6 +250,13 @@ fn print(terminal: &Terminal, extension: &Extension, lookup: &Lookup, policy: &P
     for (what, names) in offers {
         if !names.is_empty() {
             terminal.line(format!("  {what:9}  {names}"));
+        }
+    }
+    let asks = asked(extension);
+    if !asks.is_empty() {
+        heading("May ask for: what its owner can grant it");
+        for (key, words) in asks {
+            terminal.line(format!("  {key:12}  {words}"));
         }
     }
     heading("May do");
@@ -313,6 +327,26 @@ pub(crate) fn keys(extension: &Extension) -> Vec<&'static str> {
     keys
 }
 
+/// The version of the contract that it was built for, as its exports say.
+fn contract(extension: &Extension) -> Option<&str> {
+    let exports = &extension.anatomy().exports;
+    let described = exports
+        .iter()
+        .find_map(|export| export.strip_prefix("vers:harness/description@"));
+    described.filter(|version| version.len() < 32)
+}
+
+/// The policy's keys that matter for it, each with what it grants.
+fn asked(extension: &Extension) -> Vec<(&'static str, &'static str)> {
+    let meaning = |key: &str| {
+        let found = WORDS.iter().find(|(.., known)| *known == Some(key));
+        found.map_or("read variables of the environment", |(_, words, _)| *words)
+    };
+    let mut keys = keys(extension);
+    keys.dedup();
+    keys.into_iter().map(|key| (key, meaning(key))).collect()
+}
+
 fn json_of(extension: &Extension, lookup: &Lookup) -> Value {
     let anatomy = extension.anatomy();
     let told = |interfaces: &[String]| -> Vec<Value> {
@@ -337,6 +371,9 @@ fn json_of(extension: &Extension, lookup: &Lookup) -> Value {
         "runner": extension.runner().map(|runner| runner.to_string()),
         "imports": told(&anatomy.imports),
         "exports": told(&anatomy.exports),
+        "contract": contract(extension),
+        "producers": anatomy.producers,
+        "asks": asked(extension).into_iter().map(|(key, meaning)| json!({ "policy_key": key, "meaning": meaning })).collect::<Vec<_>>(),
         "offers": extension.info(),
         "policy": policy,
     })

@@ -91,6 +91,7 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
         Command::Core(options) => Box::pin(core::core(options)).await,
         Command::New(options) => author::new(&terminal, &options),
         Command::Build(options) => author::build(terminal, options).await,
+        Command::Dev(options) => author::dev(terminal, options).await,
         Command::Test(options) => Box::pin(author::test(terminal, options)).await,
         Command::Add(options) => Box::pin(registry::add(terminal, options)).await,
         Command::Remove(options) => registry::remove(&terminal, &options),

@@ -186,7 +186,7 @@ async fn load_added(
 ) -> Result<Vec<Extension>, Failure> {
     let loads = added
         .into_iter()
-        .map(async |one| (one.name, host.load(&one.origin, one.bytes).await));
+        .map(async |one| (one.name, registry::load(host, &one.origin, one.bytes).await));
     let mut all = Vec::new();
     for (name, loaded) in join_all(loads).await {
         match loaded {

@@ -212,9 +212,31 @@ pub(crate) fn ambiguous(path: &str) -> Option<&'static str> {
     if encoded.iter().any(|code| lower.contains(code)) {
         return Some("an encoded slash, dot, percent, semicolon or control character in the path");
     }
+    // What is no UTF-8, a careless decoder reads as something else: C0 AF as a slash.
+    if !is_text(path) {
+        return Some("encoded bytes in the path that are no UTF-8");
+    }
     let dots = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
     (path.contains('\\') || path.split('/').any(dots))
         .then_some("a dot segment or backslash in the path")
+}
+
+/// Whether the percent-encoded bytes of a path are text.
+fn is_text(path: &str) -> bool {
+    let mut rest = path.as_bytes();
+    let mut decoded = Vec::with_capacity(rest.len());
+    while let Some((first, more)) = rest.split_first() {
+        let digits = more.first_chunk::<2>().filter(|_| *first == b'%');
+        let byte = digits
+            .and_then(|digits| std::str::from_utf8(digits).ok())
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        decoded.push(byte.unwrap_or(*first));
+        rest = match byte {
+            Some(_) => more.get(2..).unwrap_or_default(),
+            None => more,
+        };
+    }
+    std::str::from_utf8(&decoded).is_ok()
 }
 
 /// The origin a secret may go to: `https://host[:port]`.

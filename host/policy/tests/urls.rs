@@ -38,6 +38,7 @@ fn granted_urls_are_allowed() {
         "https://api.example.com/v1/a/../b",
         "https://a.wild.example/",
         "https://a.wild.example/x%2Fy",
+        "https://api.example.com/v1/%C3%BC/\u{fc}",
         "https://a.wild.example?q",
         "https://read.example/file",
         "https://read.example/x/../file",
@@ -67,6 +68,7 @@ const TRICKS: &[&str] = &[
     "https://api.example.com/v1/%2e%2e/admin", "https://api.example.com/v1/..%2fadmin", "https://api.example.com/v1/%2e%2e%2fadmin", "https://api.example.com/v1/..%5cadmin", "https://api.example.com/v1/..\\admin",
     "https://api.example.com/v1/%252e%252e/admin", "https://api.example.com/v1/..;/admin", "https://api.example.com/v1/.;x/../../admin", "https://api.example.com/v1/..%3b/admin", "https://api.example.com/v1/x%00",
     "https://api.example.com//v1/x", "https://api.example.com/%76%31/x", "https://api.example.com/v1%2fx", "https://api.example.com/x/v1/", "https://api.example.com/v1/x%0d%0aHost:evil",
+    "https://api.example.com/v1/..%c0%afadmin", "https://api.example.com/v1/%c0%ae%c0%ae/admin", "https://api.example.com/v1/%e0%80%af", "https://api.example.com/v1/%ff", "https://api.example.com/v1/%ed%a0%80",
     // one label, exact paths
     "https://wild.example/", "https://a.b.wild.example/", "https://.wild.example/", "https://awild.example/", "https://a.wild.example.evil.com/", "https://a.wild.example:444/", "http://a.wild.example/",
     "https://read.example/file?x", "https://read.example/file/", "https://read.example/filex", "https://read.example/", "https://read.example/file?",

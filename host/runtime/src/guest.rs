@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use pi_vers_policy::{Decision, Grants, Limits, Request};
+use pi_vers_system::secrets::Secrets;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::component::{Access, Accessor, GuestTaskId, HasSelf, ResourceTable};
 use wasmtime::{AsContextMut, ResourceLimiter};
@@ -125,7 +126,8 @@ impl Guest {
         if let Some(auditor) = &self.auditor {
             auditor.decided(&self.grants, request, &Verdict::of(&decision), None);
         }
-        permit(&self.name, request, decision)
+        let secrets = self.services.as_ref().map(|services| &*services.secrets);
+        permit(&self.name, secrets, request, decision)
     }
 
     /// The session's services, or the denial of the describing phase.
@@ -138,19 +140,34 @@ impl Guest {
 
 /// Acts on the policy's answer. What the policy leaves open counts as no here; imports
 /// that can wait ask the harness instead, see [`Ask::permit`].
-fn permit(name: &str, request: &Request<'_>, decision: Decision) -> Result<(), WitError> {
+fn permit(
+    name: &str,
+    secrets: Option<&Secrets>,
+    request: &Request<'_>,
+    decision: Decision,
+) -> Result<(), WitError> {
+    // A denial repeats the guest's own words, which may be a secret that it has from elsewhere.
+    let clean = |words: &dyn std::fmt::Display| {
+        let words = words.to_string();
+        match secrets {
+            Some(secrets) => secrets.redact(&words).into_owned(),
+            None => words,
+        }
+    };
     match decision {
         Decision::Allow => {
             tracing::trace!(target: "audit", extension = name, request = ?request.kind(), "allowed");
             Ok(())
         }
         Decision::Deny(denial) => {
+            let denial = clean(&denial);
             tracing::info!(target: "audit", extension = name, request = ?request.kind(), %denial, "denied");
-            Err(WitError::Denied(denial.to_string()))
+            Err(WitError::Denied(denial))
         }
         Decision::Ask(question) => {
-            tracing::info!(target: "audit", extension = name, request = ?request.kind(), %question, "denied: nobody to ask");
-            Err(WitError::Denied(question.refused.to_string()))
+            let denial = clean(&question.refused);
+            tracing::info!(target: "audit", extension = name, request = ?request.kind(), %denial, "denied: nobody to ask");
+            Err(WitError::Denied(denial))
         }
     }
 }
@@ -206,10 +223,9 @@ impl Ask {
     pub(crate) async fn permit(&self, request: &Request<'_>) -> Result<(), WitError> {
         let decision = self.grants.decide(request);
         if let Decision::Ask(question) = &decision {
-            let asked = self
-                .services
-                .harness
-                .approve(&self.name, &question.to_string());
+            let words = question.to_string();
+            let words = self.services.secrets.redact(&words);
+            let asked = self.services.harness.approve(&self.name, &words);
             let answer = self.owner.race(asked).await;
             self.record(
                 request,
@@ -220,25 +236,28 @@ impl Ask {
                 },
             );
             let yes = answer?;
-            tracing::info!(target: "audit", extension = &*self.name, request = ?request.kind(), %question, yes, "asked");
+            tracing::info!(target: "audit", extension = &*self.name, request = ?request.kind(), question = %words, yes, "asked");
             return if yes {
                 Ok(())
             } else {
+                let refused = question.refused.to_string();
                 Err(WitError::Denied(format!(
                     "nobody approved it: {}",
-                    question.refused
+                    self.services.secrets.redact(&refused)
                 )))
             };
         }
         self.record(request, &Verdict::of(&decision));
-        permit(&self.name, request, decision)
+        let secrets = Some(&*self.services.secrets);
+        permit(&self.name, secrets, request, decision)
     }
 
     /// The policy's word where nobody can be asked: what it leaves open counts as no.
     pub(crate) fn permit_unasked(&self, request: &Request<'_>) -> Result<(), WitError> {
         let decision = self.grants.decide(request);
         self.record(request, &Verdict::of(&decision));
-        permit(&self.name, request, decision)
+        let secrets = Some(&*self.services.secrets);
+        permit(&self.name, secrets, request, decision)
     }
 
     fn record(&self, request: &Request<'_>, verdict: &Verdict<'_>) {

@@ -93,6 +93,11 @@ pub trait StandIn: Send + Sync + 'static {
     /// What the extension is told.
     fn command(&self, command: StandInCommand) -> Result<StandInRun, Refused>;
 
+    /// The command of this id runs now: from here on it is stopped with its call.
+    fn started(&self, id: u64) {
+        let _ = id;
+    }
+
     /// The input that the command of this id was given, once there is no more of it.
     fn input(&self, id: u64, bytes: Vec<u8>) {
         let _ = (id, bytes);

@@ -363,16 +363,36 @@ impl TryFrom<wit::CustomMessage> for CustomMessage {
     }
 }
 
+/// Makes the prose of a JSON Schema visible: what says nothing to a validator, and much to a model.
+fn visible_prose(schema: &mut Value) {
+    match schema {
+        Value::Array(items) => items.iter_mut().for_each(visible_prose),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match value {
+                    Value::String(text)
+                        if matches!(name.as_str(), "description" | "title" | "$comment") =>
+                    {
+                        *text = visible(text);
+                    }
+                    value => visible_prose(value),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
 impl TryFrom<wit_description::Tool> for Tool {
     type Error = String;
 
     fn try_from(tool: wit_description::Tool) -> Result<Self, String> {
         use wit_description::Hints as H;
-        let parameters = json(
+        let mut parameters = json(
             &tool.parameters,
             &format!("the parameter schema of tool {}", visible(&tool.name)),
         )?;
-        let output = tool
+        let mut output = tool
             .output
             .map(|text| {
                 json(
@@ -381,6 +401,8 @@ impl TryFrom<wit_description::Tool> for Tool {
                 )
             })
             .transpose()?;
+        visible_prose(&mut parameters);
+        output.iter_mut().for_each(visible_prose);
         Ok(Self {
             name: tool.name,
             label: visible(&tool.label),

@@ -8,7 +8,7 @@
 //! * `driver`: output that is read exactly once, across cut connections and restarts of the coordinator;
 //! * `dialogs`: questions that reach the user.
 //!
-//! An extension that uses this calls [`background::open`](crate::background::open) when it starts. On a VM it needs the grants `vms = ["get"]`, `shell` with
+//! An extension that uses this is a [declaration](crate::declare), or calls [`background::open`] when it starts. On a VM it needs the grants `vms = ["get"]`, `shell` with
 //! any command, files and environment, and `environment` and `secrets` for what the agent shall inherit.
 
 mod dialogs;

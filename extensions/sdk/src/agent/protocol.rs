@@ -289,7 +289,7 @@ fn line(value: &Value) -> String {
 
 #[cfg(all(test, not(target_family = "wasm")))]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
     use super::*;
 
     #[test]

@@ -335,6 +335,15 @@ impl Kit {
         self.settle();
     }
 
+    /// Runs something else of the extension to its end, such as a function that publishes a resource.
+    ///
+    /// # Panics
+    /// When it waits for what will not come.
+    pub fn run<T: 'static>(&self, work: impl Future<Output = T> + 'static) -> T {
+        self.begin_session();
+        self.finished("the work", Rc::default(), work.boxed_local())
+    }
+
     fn finished<T: 'static>(&self, what: &str, owner: Rc<Owner>, work: Work<T>) -> T {
         let done = Rc::new(RefCell::new(None));
         let end = done.clone();

@@ -52,6 +52,9 @@ pub(super) async fn component(
     manifest: &Manifest,
 ) -> Result<PathBuf, Failure> {
     let Some(build) = manifest.build.clone() else {
+        if manifest.extension.is_some() {
+            return Ok(place_of(manifest));
+        }
         return Err(Failure::new(
             Code::Usage,
             "manifest",
@@ -69,6 +72,9 @@ pub(super) async fn component(
 
 /// Where the component of a project is put.
 pub(super) fn place_of(manifest: &Manifest) -> PathBuf {
+    if let Some(extension) = &manifest.extension {
+        return manifest.directory.join(extension);
+    }
     manifest
         .directory
         .join("build")

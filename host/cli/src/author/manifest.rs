@@ -24,6 +24,8 @@ struct File {
 #[serde(deny_unknown_fields)]
 struct Project {
     name: String,
+    /// What is written is what runs: the file, where there is no build.
+    extension: Option<PathBuf>,
 }
 
 /// How a component is built.
@@ -51,7 +53,8 @@ pub(super) struct Test {
 pub(super) struct Manifest {
     pub(super) directory: PathBuf,
     pub(super) name: String,
-    /// None: what is written is what runs.
+    /// The file that is the extension, where nothing is built.
+    pub(super) extension: Option<PathBuf>,
     pub(super) build: Option<Command>,
     pub(super) test: Test,
 }
@@ -102,6 +105,12 @@ impl Manifest {
                     .all(|part| matches!(part, std::path::Component::Normal(_)))
         };
         let outputs = file.build.iter().filter_map(|build| build.output.as_ref());
+        if file.build.is_some() && project.extension.is_some() {
+            return Err(
+                "project.extension is for what is not built: leave it or [build] out".into(),
+            );
+        }
+        let outputs = outputs.chain(&project.extension);
         for path in outputs.chain(&file.test.scripts).chain(&file.test.policy) {
             if !inside(path) {
                 return Err(format!("{} is no path inside the project", path.display()));
@@ -126,6 +135,7 @@ impl Manifest {
         Ok(Self {
             directory: directory.to_owned(),
             name: project.name,
+            extension: project.extension,
             build: file.build,
             test: file.test,
         })

@@ -1,20 +1,23 @@
-//! `pi-vers new`, `build` and `test`: what an author of extensions works with.
+//! `pi-vers new`, `build`, `test` and `dev`: what an author of extensions works with.
 //!
 //! A project is a directory with a `pi-vers.toml` that says how its component is built. Everything else in it belongs to its language.
 
 mod build;
+mod dev;
 mod manifest;
 mod name;
 mod new;
 mod sdk;
 mod templates;
 mod test;
+mod tree;
 
 use std::path::PathBuf;
 
 use clap::Args;
 
 pub(crate) use build::build;
+pub(crate) use dev::{Dev, dev};
 pub(crate) use new::new;
 pub(crate) use test::{Test, test};
 

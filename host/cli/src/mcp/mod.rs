@@ -107,6 +107,7 @@ fn watched(site: &Site) -> Result<Option<Vec<PathBuf>>, Failure> {
     }
     let mut files = loading.extension.clone();
     files.push(setup::policy_file(loading.policy.as_deref())?);
+    files.extend(crate::registry::locks());
     // A directory that is not there has no file that could change.
     files.retain(|file| {
         file.parent()

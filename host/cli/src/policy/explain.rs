@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Explain, asked, held};
 use crate::failure::{Code, Failure};
 use crate::terminal::{Style, Terminal};
-use crate::{inspect, setup, shipped};
+use crate::{inspect, registry, setup, shipped};
 
 pub(super) async fn explain(terminal: &Terminal, options: Explain) -> Result<Code, Failure> {
     let policy = setup::policy(options.policy.as_deref())?;
@@ -16,7 +16,7 @@ pub(super) async fn explain(terminal: &Terminal, options: Explain) -> Result<Cod
     let name = options.extension.as_str();
     let is_shipped = shipped::SHIPPED.iter().any(|shipped| shipped.name == name);
     // A name that has a section stands for the bytes that the section is bound to.
-    let named = (!is_shipped && !std::path::Path::new(name).exists())
+    let named = (!is_shipped && !registry::is_added(name) && !std::path::Path::new(name).exists())
         .then(|| held(&policy, name))
         .flatten();
     let (grants, note) = match named {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use pi_vers_host::{Extension, Host};
+
 use super::list::{List, Scope, has_project_list};
 use super::store;
 use crate::failure::{Code, Failure};
@@ -60,9 +62,30 @@ pub(crate) fn active(directory: &Path, locked: bool) -> Result<Vec<Added>, Failu
     Ok(all)
 }
 
+/// Loads what was added, or is about to be.
+pub(crate) async fn load(
+    host: &Host,
+    origin: &str,
+    bytes: Vec<u8>,
+) -> Result<Extension, pi_vers_host::Error> {
+    host.load(origin, bytes).await
+}
+
+/// Whether sessions here load an added extension of this name.
+pub(crate) fn is_added(name: &str) -> bool {
+    let here = std::env::current_dir().unwrap_or_default();
+    active(&here, false).is_ok_and(|all| all.iter().any(|one| one.name == name))
+}
+
 fn refused(why: &str) -> Failure {
     Failure::new(Code::Usage, "locked", why.to_owned())
         .next("`pi-vers lock` puts it right; with --locked nothing else runs")
+}
+
+/// The files that change when an extension is added, updated or removed.
+pub(crate) fn locks() -> Vec<std::path::PathBuf> {
+    let user = crate::dirs::config().map(|config| config.join("extensions.lock"));
+    user.into_iter().chain(["pi-vers.lock".into()]).collect()
 }
 
 /// All that decides which ones are loaded in this directory.
@@ -77,8 +100,15 @@ pub(crate) fn fingerprint(directory: &Path) -> Vec<Vec<u8>> {
     let read = |path: &std::path::PathBuf| std::fs::read(path).unwrap_or_default();
     let mut all: Vec<Vec<u8>> = files.iter().map(read).collect();
     // Installing one changes no file of these.
-    let names =
-        active(directory, false).map(|all| all.into_iter().map(|one| one.name).collect::<Vec<_>>());
-    all.push(names.unwrap_or_default().join(" ").into_bytes());
+    let scopes = [Scope::User, Scope::Project(directory.to_owned())];
+    for list in scopes
+        .into_iter()
+        .filter_map(|scope| List::read(scope).ok())
+    {
+        for locked in list.locked.values() {
+            let here = locked.digest().is_ok_and(|digest| store::has(&digest));
+            all.push(vec![u8::from(here)]);
+        }
+    }
     all
 }

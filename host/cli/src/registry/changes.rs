@@ -55,6 +55,7 @@ mod tests {
             version: "1".into(),
             source: "s".into(),
             digest: "sha256:1".into(),
+            bound: None,
             size: 1,
             signed_by: Some("k".into()),
             imports: vec!["x".into(), "y".into()],

@@ -56,7 +56,7 @@ pub(super) async fn get(
         sign::demand(&shown, key, signed.as_ref())?;
     }
     let host = setup::host(Policy::empty(), setup::settings()?).await?;
-    let extension = host.load(&shown, bytes.clone()).await?;
+    let extension = super::load(&host, &shown, bytes.clone()).await?;
     let name = extension.name().to_owned();
     super::list::named(&name).map_err(|why| Failure::new(Code::Extension, "description", why))?;
     if SHIPPED.iter().any(|shipped| shipped.name == name) {
@@ -89,6 +89,7 @@ pub(super) async fn get(
         version: info.version.clone(),
         source: wanted.source.to_string(),
         digest: digest.to_string(),
+        bound: (extension.digest() != digest).then(|| extension.digest().to_string()),
         size: bytes.len() as u64,
         signed_by: signed.as_ref().map(|signed| signed.key.text()),
         imports,

@@ -78,6 +78,9 @@ pub(super) struct Locked {
     pub(super) version: String,
     pub(super) source: String,
     pub(super) digest: String,
+    /// What grants are bound to, where that is not the digest of these bytes alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) bound: Option<String>,
     pub(super) size: u64,
     /// The key that signed these bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,8 +94,16 @@ pub(super) struct Locked {
 
 impl Locked {
     pub(super) fn digest(&self) -> Result<Digest, Failure> {
-        self.digest
-            .parse()
+        self.read(&self.digest)
+    }
+
+    /// What its grants are bound to.
+    pub(super) fn bound(&self) -> Result<Digest, Failure> {
+        self.read(self.bound.as_ref().unwrap_or(&self.digest))
+    }
+
+    fn read(&self, text: &str) -> Result<Digest, Failure> {
+        text.parse()
             .map_err(|_| Failure::usage(format!("the lock has no digest for {}", self.name)))
     }
 }
@@ -198,6 +209,7 @@ impl List {
         for one in file.extension {
             named(&one.name).map_err(|why| broken(&lock, why))?;
             one.digest()?;
+            one.bound()?;
             if locked.insert(one.name.clone(), one).is_some() {
                 return Err(broken(&lock, "it names an extension twice"));
             }

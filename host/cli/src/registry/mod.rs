@@ -22,7 +22,7 @@ use pi_vers_host::policy::{Digest, Lookup};
 use pi_vers_host::visible;
 use serde_json::{Value, json};
 
-pub(crate) use active::{Added, active, fingerprint};
+pub(crate) use active::{Added, active, fingerprint, is_added, load, locks};
 
 use self::get::Got;
 use self::list::{List, Locked, Scope, Wanted};
@@ -169,7 +169,7 @@ async fn fits(got: &Got) -> Result<(), Failure> {
     let here = std::env::current_dir().unwrap_or_default();
     for added in active(&here, false)? {
         if added.name != got.locked.name
-            && let Ok(extension) = host.load(&added.origin, added.bytes).await
+            && let Ok(extension) = load(&host, &added.origin, added.bytes).await
         {
             all.push(extension);
         }
@@ -284,7 +284,8 @@ pub(crate) fn list(terminal: &Terminal, options: &Show) -> Result<Code, Failure>
                 Some(digest) if store::has(digest) => "installed",
                 Some(_) => "not installed: `pi-vers lock`",
             };
-            let grants = digest.map(|digest| match policy.grants(name, &digest) {
+            let bound = locked.map(Locked::bound).transpose()?;
+            let grants = bound.map(|bound| match policy.grants(name, &bound) {
                 Lookup::Granted(_) => "granted",
                 Lookup::Changed { .. } => "granted to other bytes: nothing holds",
                 Lookup::Unknown => "nothing granted",
@@ -376,7 +377,7 @@ pub(crate) async fn update(terminal: Arc<Terminal>, options: Update) -> Result<C
     for one in got {
         let (name, new) = (one.locked.name.clone(), one.locked.clone());
         let old = list.locked.get(&name).cloned();
-        let lost = match old.as_ref().map(Locked::digest).transpose()? {
+        let lost = match old.as_ref().map(Locked::bound).transpose()? {
             Some(digest) if old.as_ref().map(|old| &old.digest) != Some(&new.digest) => {
                 changes::lost(&policy, &name, &digest)
             }
@@ -451,9 +452,11 @@ pub(crate) async fn lock(terminal: Arc<Terminal>, options: Lock) -> Result<Code,
         let fits = |locked: &&Locked| locked.source == wanted.source.to_string();
         let locked = list.locked.get(&name).filter(fits).cloned();
         let digest = locked.as_ref().map(Locked::digest).transpose()?;
+        let key = wanted.signed_by.as_ref().map(sign::Key::text);
+        let settled = locked.is_some_and(|locked| key.is_none() || key == locked.signed_by);
         if let Some(digest) = &digest
+            && settled
             && store::get(digest)?.is_some()
-            && list.differences().is_empty()
         {
             done.push((name, "installed"));
             continue;
@@ -478,13 +481,13 @@ pub(crate) async fn lock(terminal: Arc<Terminal>, options: Lock) -> Result<Code,
                 None => "locked",
             },
         ));
-        list.locked.insert(name, got.locked);
+        if !options.locked {
+            list.locked.insert(name, got.locked);
+        }
     }
-    if options.locked && list.lock_differs()? {
-        return Err(Failure::new(Code::Usage, "locked", "the lock would change")
-            .next("`pi-vers lock` without --locked writes it"));
+    if !options.locked {
+        list.write_lock()?;
     }
-    list.write_lock()?;
     if options.place.json {
         let all = done
             .iter()

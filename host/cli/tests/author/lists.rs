@@ -57,8 +57,25 @@ fn the_bridge_and_mcp_offer_it_too() {
     assert_eq!(home.run(["add", &file]).code, 0);
     let hello = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}"#;
     let more = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}\n";
-    let ran = home.run_with_input(&["mcp"], &format!("{hello}\n{more}"));
-    assert!(ran.out.contains("hello_greet"), "{ran:?}");
+    listed(&home, "mcp", &format!("{hello}\n{more}"), "\"id\":2");
+    let hello = r#"{"t":"hello","v":1,"cwd":"/"}"#;
+    listed(&home, "bridge", &format!("{hello}\n"), "\"t\":\"ready\"");
+}
+
+/// Asks a front end, and looks for the tool in the line that answers.
+fn listed(home: &Home, front: &str, ask: &str, answer: &str) {
+    use std::io::{BufRead as _, Write as _};
+    let mut command = home.command([front]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(ask.as_bytes()).unwrap();
+    input.flush().unwrap();
+    let mut output = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = output.find_map(|line| line.ok().filter(|line| line.contains(answer)));
+    drop(input);
+    let line = line.unwrap_or_default();
+    assert!(line.contains("hello_greet"), "{front}: {line}");
+    assert!(child.wait().unwrap().code().is_some());
 }
 
 #[test]

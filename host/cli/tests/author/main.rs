@@ -12,6 +12,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod dev;
 mod lists;
 mod lock;
 mod oci;

@@ -179,3 +179,17 @@ fn a_script_that_is_none_is_told_by_its_line() {
         assert!(ran.out.contains(says), "{line}: {ran:?}");
     }
 }
+
+#[test]
+fn the_same_scripts_run_against_a_real_platform() {
+    let home = home();
+    let script = [
+        r#"{"vm":"web","labels":{"team":"a"}}"#,
+        r#"{"exec":["uname","-s"],"vm":"${web}","stdout":"a fake of it\n"}"#,
+        r#"{"call":"hello_run","args":{"vm":"${web}","command":["uname","-s"]},"expect":{"text":"Linux\n"}}"#,
+        r#"{"check":"vms","expect":[{"name":"web","labels":{"team":"a"}}]}"#,
+    ];
+    let ran = test(&home, &script, &["--local", "--json"]);
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert_eq!(ran.json()[0]["left_out"], 1, "{ran:?}");
+}

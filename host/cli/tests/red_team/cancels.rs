@@ -68,8 +68,7 @@ fn ten_thousand_calls_given_up_at_random_moments_leave_nothing() {
         let mut open = Vec::new();
         for _ in 0..WAVE {
             let what = match random.below(20) {
-                0 => json!({ "what": "exec", "argv": ["sleep", "8642135"] }),
-                1 => json!({ "what": "keep", "argv": ["sleep", "8642135"] }),
+                0 | 1 => json!({ "what": "exec", "argv": ["sleep", "8642135"] }),
                 2 => json!({ "what": "http", "text": silent }),
                 3..6 => json!({ "what": "sleeps", "n": 5, "timeout": 600_000 }),
                 6..9 => json!({ "what": "sleep", "n": random.below(4) }),

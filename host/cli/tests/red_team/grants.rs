@@ -70,7 +70,7 @@ fn nothing_that_says_what_is_granted_can_be_written() {
         raids.push(json!({ "what": "remove", "text": path }));
     }
     raids.push(json!({ "what": "write", "text": "pi-vers.toml", "argv": ["x"] }));
-    raids.push(json!({ "what": "write", "text": "./x/../pi-vers.toml", "argv": ["x"] }));
+    raids.push(json!({ "what": "write", "text": ".//./pi-vers.toml", "argv": ["x"] }));
     for (raid, told) in raids.iter().zip(raid.told(&raids)) {
         let refused = told.starts_with("refused: Error::Denied(")
             || (raid["what"] == "remove" && told.contains("Error::NotFound"));
@@ -130,8 +130,6 @@ fn other_bytes_lose_every_grant_and_what_was_kept_under_their_name() {
             "it says why: {told}"
         );
     }
-    let ran = raid.run(&["inspect"]);
-    let _ = ran;
     let words = [
         "inspect",
         raid.component.to_str().unwrap(),

@@ -15,19 +15,15 @@ const SOON: Duration = Duration::from_secs(60);
 #[test]
 fn a_loop_before_anything_is_called_is_ended() {
     // The start function of a core module, and a description that never comes.
-    for wasm in [running(b"\x03\x40\x0c\x00\x0b")] {
-        let start = Instant::now();
-        let ran = Raid::of(&wasm, "raider", "").inspect();
-        assert!(ran.code == 7 && ran.line().contains("cpu-slice"), "{ran:?}");
-        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
-    }
+    let start = Instant::now();
+    let ran = Raid::of(&running(b"\x03\x40\x0c\x00\x0b"), "raider", "").inspect();
+    assert!(ran.code == 7 && ran.line().contains("cpu-slice"), "{ran:?}");
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
     let ran = Raid::ordered(&json!({ "spin": "describe" }), "").inspect();
     assert!(ran.code == 7 && ran.line().contains("cpu-slice"), "{ran:?}");
     // One that computes inside of a single instruction is ended behind it.
     let fill = b"\x41\x00\x41\x01\x41\x80\x80\x80\x80\x02\xfc\x0b\x00";
     let code = [b"\x03\x40", &fill[..], b"\x0c\x00\x0b"].concat();
-    let memory = [5, 5, 1, 1, 0x80, 0x40, 0x80];
-    let _ = memory;
     let memory = crate::raw::section(5, b"\x01\x00\x80\x40");
     let wasm = starting(&module(&[function(b"\x00", &code)], &memory));
     let start = Instant::now();

@@ -71,7 +71,10 @@ impl Raid {
 
     /// One raid in a process of its own.
     pub(crate) fn once(&self, what: Value) -> Ran {
-        self.run(&["run", "--json", "raid", &what.to_string()])
+        // An argument of the command line is not as long as some of these.
+        let arguments = self.home.write("arguments.json", what.to_string());
+        let arguments = format!("@{}", arguments.display());
+        self.run(&["run", "--json", "raid", &arguments])
     }
 
     /// Many raids in one process and one instance: a line of JSON for each.

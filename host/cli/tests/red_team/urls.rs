@@ -111,20 +111,6 @@ fn methods_and_headers_smuggle_nothing() {
 #[test]
 fn a_redirect_is_judged_at_each_hop_and_carries_no_secret_to_a_stranger() {
     let (web, other) = (Web::new(), Web::new());
-    let mut rules = format!("http = [{}, {}]\n", web.rule("/to"), web.rule("/ok/*"));
-    rules.push_str(&format!(
-        "secrets = [\"LLM_PROXY_KEY -> http {}\"]",
-        web.url("")
-    ));
-    let mut raid = Raid::new(&rules);
-    raid.home.set("LLM_PROXY_KEY", "canary-of-a-redirect");
-    let to = |target: String| json!({ "what": "http", "text": web.url(&format!("/to?{target}")) });
-    let rule = format!(
-        "http = [{{ url = \"{}\", addresses = [\"127.0.0.1\"] }}]",
-        web.url("/to")
-    );
-    // A query is only granted below a directory.
-    let _ = (to, rule);
     let rules = format!(
         "http = [{}]\nsecrets = [\"LLM_PROXY_KEY -> http {}\"]",
         web.rule("/*"),
@@ -191,15 +177,7 @@ fn answers_without_end_are_bounded_and_connections_counted() {
             "{told}"
         );
     }
-    assert!(
-        told[4].contains("Error::Limit"),
-        "{}",
-        &told[4][told[4].len() - 200..]
-    );
-    assert!(
-        told[5].starts_with("refused: ") || told[5].starts_with("200 "),
-        "{}",
-        told[5].len()
-    );
+    assert!(told[4].contains("Error::Limit"), "{}", told[4]);
+    assert!(told[5].starts_with("refused: "), "{} bytes", told[5].len());
     assert!(told[6].contains("Error::TimedOut"), "{}", told[6]);
 }

@@ -27,6 +27,7 @@ mod vms;
 
 use wasmtime::component::Linker;
 
+use crate::bindings::web::vers::system::http as http_bindings;
 use crate::bindings::{Publisher, vers};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
@@ -39,7 +40,8 @@ use vers::harness::types::Error as WitError;
 pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {
     let mut linker = Linker::new(engine.wasm());
     let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
-        .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest));
+        .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest))
+        .and_then(|()| http_bindings::add_to_linker::<_, Has>(&mut linker, |guest| guest));
     linked
         .map_err(|why| Error::Engine(format!("the capabilities could not be linked: {why:#}")))?;
     Ok(linker)

@@ -149,6 +149,9 @@ pub(super) fn adopt(
     stderr: Option<Output>,
 ) -> wasmtime::Result<Resource<Child>> {
     ask.owner.started(&running);
+    if let Place::Played(played) = &running.place {
+        played.begun();
+    }
     accessor.with(|mut access| {
         Ok(access.get().table.push(Child {
             running: Some(running),
@@ -216,7 +219,7 @@ impl HostChild for Guest {
             match running.place {
                 Place::Here(child) => child.detach(),
                 Place::OnVm(child) => child.detach(),
-                Place::Played(played) => drop(played),
+                Place::Played(played) => played.detach(),
             }
         }
         Ok(())
@@ -386,20 +389,35 @@ async fn start(
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;
-    let program = match ask.services.stand_in {
-        Some(_) => stand_in::program(program)?,
-        None => local::resolve_program(program, &ask.services.path())?,
-    };
     let names: Vec<&str> = command
         .env
         .iter()
         .map(|variable| variable.name.as_str())
         .collect();
+    let (args, working_directory, variables) = (arguments, &*directory, &*names);
+    let found = match ask.services.stand_in {
+        Some(_) => stand_in::program(program),
+        None => local::resolve_program(program, &ask.services.path()).map_err(Error::from),
+    };
+    let program = match found {
+        Ok(program) => program,
+        Err(why) => {
+            // Which programs are there is not for those to know that may start none of them.
+            let named = Path::new("/usr/bin").join(program);
+            ask.permit_unasked(&Request::Process {
+                program: &named,
+                args,
+                working_directory,
+                env: variables,
+            })?;
+            return Err(why);
+        }
+    };
     ask.permit(&Request::Process {
         program: &program,
-        args: arguments,
-        working_directory: &directory,
-        env: &names,
+        args,
+        working_directory,
+        env: variables,
     })
     .await?;
     let mut env = ask.services.basic_environment();

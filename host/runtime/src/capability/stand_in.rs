@@ -19,10 +19,10 @@ use super::process::{Child, Place, Running, adopt, name};
 use super::streams::{Incoming, Output};
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::http::HeaderValue;
 use crate::bindings::vers::system::process::{
     Command, EnvValue, Exit, OutputMode, Program, Signal, Stopped,
 };
+use crate::bindings::web::vers::system::http::HeaderValue;
 use crate::error::Refusal;
 use crate::guest::{Ask, Guest, Has};
 use crate::stand_in::{
@@ -80,6 +80,16 @@ impl Played {
             self.stopped.cancel();
             self.stand_in.stopped(self.id);
         }
+    }
+
+    /// It belongs to its call now.
+    pub(super) fn begun(&self) {
+        self.stand_in.started(self.id);
+    }
+
+    /// It lives on, and nobody is told of its end.
+    pub(super) fn detach(self) {
+        self.stopped.cancel();
     }
 
     pub(super) async fn wait(&self) -> Result<Exit, Error> {

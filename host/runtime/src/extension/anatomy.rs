@@ -4,7 +4,7 @@
 //! statement of what the code can ask for. It is what `inspect` shows and what a host can judge
 //! before anything runs.
 
-use wasmparser::{Encoding, Parser, Payload};
+use wasmparser::{Encoding, KnownCustom, Parser, Payload, ProducersSectionReader};
 
 use super::LARGEST;
 use crate::error::Error;
@@ -22,9 +22,15 @@ pub struct Anatomy {
     pub imports: Vec<String>,
     /// For example `vers:harness/tools@0.1.0`.
     pub exports: Vec<String>,
+    /// What it was made with, as its toolchain wrote it down, for example `language Rust` or `processed-by wit-component 0.240.0`: words of
+    /// strangers, and no proof of anything.
+    pub producers: Vec<String>,
     /// Size of the component in bytes; of a script, its own.
     pub size: usize,
 }
+
+/// No more of what a component was made with is kept, in entries and in characters of each.
+const MOST_PRODUCERS: (usize, usize) = (32, 120);
 
 impl Anatomy {
     pub(crate) fn of(origin: &str, wasm: &[u8]) -> Result<Self, Error> {
@@ -47,6 +53,7 @@ impl Anatomy {
             super::shape::check(wasm).map_err(|why| not(why.to_string()))?;
         }
         let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0_u32);
+        let mut producers = Vec::new();
         for payload in Parser::new(0).parse_all(wasm) {
             match payload.map_err(|why| not(format!("its bytes are damaged: {why}")))? {
                 Payload::Version {
@@ -56,6 +63,11 @@ impl Anatomy {
                     return Err(not("it is a core module; build it for wasm32-wasip2, or wrap it with `wasm-tools component new`".into()));
                 }
                 Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::CustomSection(section) => {
+                    if let KnownCustom::Producers(section) = section.as_known() {
+                        produced_by(section, &mut producers);
+                    }
+                }
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
@@ -85,6 +97,7 @@ impl Anatomy {
         Ok(Self {
             imports,
             exports,
+            producers,
             size: wasm.len(),
         })
     }
@@ -125,6 +138,21 @@ impl Anatomy {
     }
 }
 
+/// Adds what a section says. One that is damaged says nothing: it is for people alone.
+fn produced_by(section: ProducersSectionReader<'_>, all: &mut Vec<String>) {
+    let (most, longest) = MOST_PRODUCERS;
+    for field in section.into_iter().flatten() {
+        for value in field.values.into_iter().flatten() {
+            let words = [field.name, value.name, value.version];
+            let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+            let text: String = words.join(" ").chars().take(longest).collect();
+            if all.len() < most && !all.contains(&text) {
+                all.push(text);
+            }
+        }
+    }
+}
+
 fn known(import: &str) -> bool {
     import.starts_with("wasi:") || CONTRACT.iter().any(|package| import.starts_with(package))
 }
@@ -161,6 +189,7 @@ mod tests {
         let strange = Anatomy {
             imports: vec!["acme:gpu/run@1.0.0".into()],
             exports: vec!["vers:harness/description@0.1.3".into()],
+            producers: vec![],
             size: 8,
         };
         assert!(
@@ -177,6 +206,7 @@ mod tests {
         let name = |name: &str| Anatomy {
             imports: vec![],
             exports: vec![name.into()],
+            producers: vec![],
             size: 0,
         };
         assert!(
@@ -194,6 +224,20 @@ mod tests {
                 .export("vers:harness/tools")
                 .is_none()
         );
+    }
+
+    #[test]
+    fn what_it_was_made_with_is_told_once_and_bounded() {
+        let mut wasm = b"\0asm\x0d\0\x01\0".to_vec();
+        let mut section = b"\x09producers\x01\x08language\x01\x04Rust\x00".to_vec();
+        wasm.push(0);
+        wasm.push(section.len() as u8);
+        wasm.append(&mut section.clone());
+        wasm.push(0);
+        wasm.push(section.len() as u8);
+        wasm.append(&mut section);
+        let anatomy = Anatomy::of("x", &wasm).unwrap();
+        assert_eq!(anatomy.producers, ["language Rust"]);
     }
 
     proptest::proptest! {

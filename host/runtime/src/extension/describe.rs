@@ -140,6 +140,28 @@ fn check(info: &ExtensionInfo) -> Result<(), String> {
     }
 }
 
+/// Names, choices and patterns of a schema are not to be read as others than they are: they cannot be made visible, for then they would be
+/// others. What is prose in it has been made visible before.
+fn plain(schema: &serde_json::Value) -> Result<(), String> {
+    use serde_json::Value;
+    let same = |text: &String| {
+        let shown = visible(text);
+        match shown == *text {
+            true => Ok(()),
+            false => Err(shown.chars().take(80).collect()),
+        }
+    };
+    match schema {
+        Value::String(text) => same(text),
+        Value::Array(items) => items.iter().try_for_each(plain),
+        Value::Object(members) => members.iter().try_for_each(|(name, value)| {
+            same(name)?;
+            plain(value)
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
+    }
+}
+
 /// What people and models read: bounded, and one line where a list has room for one.
 fn texts(info: &ExtensionInfo) -> Result<(), String> {
     let mut all = 0;
@@ -177,6 +199,12 @@ fn texts(info: &ExtensionInfo) -> Result<(), String> {
             .flatten()
         {
             fits(of("schema"), &schema.to_string(), LONGEST_SCHEMA, false)?;
+            plain(schema).map_err(|shown| {
+                format!(
+                    "{} has {shown:?} in it, which shows as something else",
+                    of("schema")
+                )
+            })?;
         }
     }
     for command in &info.commands {

@@ -35,6 +35,7 @@ struct Inner {
     sent: Vec<Value>,
     unanswered: BTreeSet<String>,
     wrong_input: Vec<String>,
+    made: u64,
     started: u64,
 }
 
@@ -269,8 +270,8 @@ impl StandIn for Fakes {
             return Err(refused(refuse));
         }
         let pieces = |bytes: &super::script::Bytes| bytes.pieces().unwrap_or_default();
-        inner.started += 1;
-        let id = inner.started;
+        inner.made += 1;
+        let id = inner.made;
         let run = StandInRun {
             stdout: pieces(&play.stdout),
             stderr: pieces(&play.stderr),
@@ -289,6 +290,11 @@ impl StandIn for Fakes {
         });
         self.asked.send_modify(|count| *count += 1);
         Ok(run)
+    }
+
+    fn started(&self, _id: u64) {
+        self.inner().started += 1;
+        self.asked.send_modify(|count| *count += 1);
     }
 
     fn input(&self, id: u64, bytes: Vec<u8>) {

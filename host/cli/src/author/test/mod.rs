@@ -15,13 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use pi_vers_host::policy::{Digest, Policy};
+use pi_vers_host::policy::Policy;
 use serde_json::json;
 
 use super::build;
 use super::manifest::Manifest;
 use crate::failure::{Code, Failure};
 use crate::local::Local;
+use crate::setup;
 use crate::terminal::{Style, Terminal};
 
 #[derive(Debug, Args)]
@@ -55,7 +56,7 @@ struct Target {
 /// Runs the scripts; ends with 1 if one fails.
 pub(crate) async fn test(terminal: Arc<Terminal>, options: Test) -> Result<Code, Failure> {
     let target = target(&terminal, &options).await?;
-    let policy = granted(&target)?;
+    let policy = granted(&target).await?;
     let platform = match options.local {
         true => Some(tempfile::tempdir().map_err(|why| Failure::internal(why.to_string()))?),
         false => None,
@@ -70,8 +71,9 @@ pub(crate) async fn test(terminal: Arc<Terminal>, options: Test) -> Result<Code,
         local: local.as_ref(),
     };
     let result = all(&terminal, &subject, &target.scripts, options.json).await;
-    let ended = match local {
-        Some(local) => local.leave(&terminal).await,
+    // Its disks are of no use to anybody else.
+    let ended = match &platform {
+        Some(state) => vers_local::reset(state.path()).await.map(drop),
         None => Ok(()),
     };
     let failed = result?;
@@ -124,9 +126,9 @@ async fn target(terminal: &Arc<Terminal>, options: &Test) -> Result<Target, Fail
     scripts.extend(options.scripts.clone());
     let target = if what.is_dir() {
         let manifest = Manifest::read(&what)?;
-        let component = match (&manifest.build, options.no_build) {
-            (Some(_), false) => build::component(terminal, &manifest).await?,
-            _ => build::place_of(&manifest),
+        let component = match options.no_build {
+            false => build::component(terminal, &manifest).await?,
+            true => build::place_of(&manifest),
         };
         if scripts.is_empty() {
             let tests = manifest.test.scripts.clone();
@@ -178,19 +180,16 @@ fn found(directory: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// The rules of a file that names no digest, for the bytes that are tested.
-fn granted(target: &Target) -> Result<Policy, Failure> {
+async fn granted(target: &Target) -> Result<Policy, Failure> {
     let Some(file) = &target.policy else {
         return Ok(Policy::empty());
     };
     let origin = file.display().to_string();
     let text = std::fs::read_to_string(file)
         .map_err(|why| Failure::new(Code::Usage, "file", format!("{origin}: {why}")))?;
-    let bytes = std::fs::read(&target.component).map_err(|why| {
-        let component = target.component.display();
-        Failure::new(Code::Usage, "file", format!("{component}: {why}"))
-            .next("build it first, or leave --no-build out")
-    })?;
-    let bound = crate::policy::section::bound(&text, &Digest::of(&bytes))
+    let host = setup::host(Policy::empty(), setup::settings()?).await?;
+    let extension = host.load_file(&target.component).await?;
+    let bound = crate::policy::section::bound(&text, &extension.digest())
         .map_err(|why| Failure::usage(format!("{origin}: {why}")))?;
     Ok(Policy::parse(&bound, &origin)?)
 }
