@@ -95,7 +95,12 @@ fn tool(said: SaidTool) -> Result<Tool, String> {
             "openWorld" => Hints::OPEN_WORLD,
             "longRunning" => Hints::LONG_RUNNING,
             "taskOnly" => Hints::TASK_ONLY,
-            other => return Err(format!("{} has a hint {other} that nobody knows", said.name)),
+            other => {
+                return Err(format!(
+                    "{} has a hint {other} that nobody knows",
+                    said.name
+                ));
+            }
         };
     }
     Ok(Tool {

@@ -39,7 +39,8 @@ impl Extension for ScriptRunner {
     }
 
     async fn run(call: ToolCall) -> Result<ToolResult, ToolError> {
-        let payload = json!({ "tool": call.tool(), "id": call.id(), "arguments": call.arguments() });
+        let payload =
+            json!({ "tool": call.tool(), "id": call.id(), "arguments": call.arguments() });
         let scope = Scope::open(Some(call));
         match Scope::run(&scope, "tool", payload).await {
             Ok(value) => convert::tool_result(value).map_err(ToolError::Capability),
@@ -96,7 +97,10 @@ impl Extension for ScriptRunner {
 pi_vers_sdk::export!(ScriptRunner);
 
 /// Ends the instance with a reason: `describe` has no other way to say that there is no extension.
-#[allow(clippy::print_stderr, reason = "the host shows it as the reason of the end")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the host shows it as the reason of the end"
+)]
 fn give_up(why: &str) -> ! {
     eprintln!("{why}");
     std::process::abort()

@@ -2,7 +2,9 @@
 
 use boa_engine::object::FunctionObjectBuilder;
 use boa_engine::object::builtins::{JsArray, JsArrayBuffer, JsPromise, JsUint8Array};
-use boa_engine::{Context, JsArgs as _, JsNativeError, JsResult, JsString, JsValue, NativeFunction};
+use boa_engine::{
+    Context, JsArgs as _, JsNativeError, JsResult, JsString, JsValue, NativeFunction,
+};
 
 use crate::engine::text_of;
 use crate::ops::{self, Answer, Request};
@@ -55,10 +57,7 @@ fn later(_: &JsValue, arguments: &[JsValue], context: &mut Context) -> JsResult<
                 settle(Answer::refused(why), context)?;
             }
         }
-        None => settle(
-            Answer::refused(ops::over(&request.operation)),
-            context,
-        )?,
+        None => settle(Answer::refused(ops::over(&request.operation)), context)?,
     }
     Ok(promise.into())
 }

@@ -8,13 +8,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use boa_engine::object::builtins::JsPromise;
 use boa_engine::object::FunctionObjectBuilder;
+use boa_engine::object::builtins::JsPromise;
 use boa_engine::{Context, JsArgs as _, JsResult, JsValue, NativeFunction};
 use futures::channel::{mpsc, oneshot};
 use futures::future::LocalBoxFuture;
-use futures::stream::{FuturesUnordered, StreamExt as _};
 use futures::select_biased;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use pi_vers_sdk::{Error, ToolCall, ToolError, wit_bindgen};
 use serde_json::Value;
 
@@ -115,7 +115,11 @@ impl Scope {
     }
 
     /// Lets the script do this, and ends with its answer: what it began and did not wait for is given up then.
-    pub(crate) async fn run(scope: &Rc<Self>, kind: &str, payload: Value) -> Result<Value, Failure> {
+    pub(crate) async fn run(
+        scope: &Rc<Self>,
+        kind: &str,
+        payload: Value,
+    ) -> Result<Value, Failure> {
         let outcome = match scope.begin(kind, &payload) {
             Ok(answer) => scope.serve(answer).await,
             Err(why) => Err(why),

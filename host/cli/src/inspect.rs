@@ -139,7 +139,10 @@ pub(crate) async fn extension(host: &Host, what: &str) -> Result<Extension, Fail
                 "there is no file and no shipped extension {}",
                 visible(what)
             ))
-            .next(format!("give a .wasm or .js file, or one of {}", names.join(", "))))
+            .next(format!(
+                "give a .wasm or .js file, or one of {}",
+                names.join(", ")
+            )))
         }
     }
 }

@@ -33,7 +33,13 @@ fn tool(body: &str) -> String {
 }
 
 fn run(home: &Home, script: &Path, arguments: &str) -> Ran {
-    home.run(["run", "--extension", script.to_str().unwrap(), "t", arguments])
+    home.run([
+        "run",
+        "--extension",
+        script.to_str().unwrap(),
+        "t",
+        arguments,
+    ])
 }
 
 /// Runs the tool of a script of this body.
@@ -64,7 +70,10 @@ fn the_documented_script_runs_and_remembers() {
     for count in 1..3 {
         let ran = home.run(["run", "--extension", script, "hello", r#"{"name":"World"}"#]);
         assert_eq!(ran.code, 0, "{ran:?}");
-        assert_eq!(ran.out.trim_end(), format!("Hello, World! That makes {count}."));
+        assert_eq!(
+            ran.out.trim_end(),
+            format!("Hello, World! That makes {count}.")
+        );
     }
     let ran = home.run(["tools", "--extension", script, "hello"]);
     assert!(ran.out.contains("Who is greeted"), "{ran:?}");
@@ -83,10 +92,21 @@ fn the_documented_background_task_and_event_handler_work() {
     let home = Home::new();
     let script = home.write("work/watcher.js", &documented()[1]);
     let policy = grant(&home, &script, "events = [\"tool-call\"]");
-    let mut bridge = Bridge::open(&home, &["--extension", script.to_str().unwrap(), "--policy", &policy]);
-    let status = bridge.until(|frame| frame["method"] == "ui.status");
-    assert_eq!(status["params"]["line"][0]["text"], "1 looks");
-    let answer = bridge.value("call", json!({ "tool": "looks", "callId": "c", "arguments": {} }));
+    let mut bridge = Bridge::open(
+        &home,
+        &["--extension", script.to_str().unwrap(), "--policy", &policy],
+    );
+    // More than one, so it goes on when its start has returned.
+    for _ in 0..2 {
+        bridge.until(|frame| {
+            let text = frame["params"]["line"][0]["text"].as_str();
+            text.is_some_and(|text| text.ends_with(" looks"))
+        });
+    }
+    let answer = bridge.value(
+        "call",
+        json!({ "tool": "looks", "callId": "c", "arguments": {} }),
+    );
     assert_eq!(answer["content"][0]["text"], "some looks");
     for (command, answer) in [
         ("rm -rf /", json!({ "block": "not on my watch" })),
@@ -96,7 +116,6 @@ fn the_documented_background_task_and_event_handler_work() {
         let reaction = bridge.value("event", json!({ "name": "tool-call", "data": data }));
         assert_eq!(reaction["block"], answer["block"], "{command}: {reaction}");
     }
-    bridge.until(|frame| frame["params"]["line"][0]["text"] == "2 looks");
     bridge.end();
 }
 
@@ -120,7 +139,7 @@ fn a_changed_script_has_none_of_its_grants() {
     home.write("work/s.js", format!("{source}\n"));
     let ran = call();
     assert_eq!(ran.code, 3, "{ran:?}");
-    assert!(ran.err.contains("process = "), "{ran:?}");
+    assert!(ran.err.contains("to process of [extension.s]"), "{ran:?}");
     home.write("work/s.js", &source);
     assert_eq!(call().code, 0);
 }
@@ -136,21 +155,45 @@ fn what_is_wrong_with_a_script_is_told_with_its_place() {
         ("export default 5;", "no object"),
         ("export default {};", "has no name"),
         ("export default { name: \"a b\" };", "use 1 to 64 letters"),
-        ("export default { name: \"s\", tools: [{ name: \"t\" }] };", "execute of the tool t is no function"),
-        ("export default { name: \"s\", tools: 1 };", "tools is no list"),
-        ("export default { name: \"s\", on: { start: 1 } };", "is no function"),
-        ("import x from \"fs\"; export default { name: \"s\" };", "imports nothing, this one imports fs"),
-        ("await new Promise(() => {}); export default { name: \"s\" };", "on.start"),
+        (
+            "export default { name: \"s\", tools: [{ name: \"t\" }] };",
+            "execute of the tool t is no function",
+        ),
+        (
+            "export default { name: \"s\", tools: 1 };",
+            "tools is no list",
+        ),
+        (
+            "export default { name: \"s\", on: { start: 1 } };",
+            "is no function",
+        ),
+        (
+            "import x from \"fs\"; export default { name: \"s\" };",
+            "imports nothing, this one imports fs",
+        ),
+        (
+            "await new Promise(() => {}); export default { name: \"s\" };",
+            "on.start",
+        ),
         ("for (;;) {}", "without giving way"),
-        ("const f = () => f() + 1; f();", "RangeError"),
-        ("const all = []; for (;;) all.push(\"x\".repeat(1 << 20));", "memory"),
+        (
+            "const f = () => f() + 1; f();",
+            "maximum number of recursive calls",
+        ),
+        (
+            "const all = []; for (;;) all.push(\"x\".repeat(1 << 20));",
+            "memory",
+        ),
         ("", "no default export"),
         ("\u{0}", "null character"),
     ] {
         let script = home.write("work/s.js", source);
         let ran = home.run(["tools", "--extension", script.to_str().unwrap()]);
         assert_eq!(ran.code, 7, "{source}: {ran:?}");
-        assert!(ran.err.contains("s.js can't be run: ") && ran.err.contains(says), "{source}: {says}: {ran:?}");
+        assert!(
+            ran.err.contains("s.js can't be run: ") && ran.err.contains(says),
+            "{source}: {says}: {ran:?}"
+        );
         assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
     }
     let script = home.write("work/s.js", b"\xff\xfe");
@@ -175,7 +218,16 @@ fn what_a_tool_throws_is_its_failure() {
         (1, "throw { a: 1 }", "{\"a\":1}"),
         (1, "ctx.fail(\"more\", { n: 1 })", "more"),
         (1, "throw \"\\ud800\"", "\u{fffd}"),
-        (1, "const f = () => f() + 1; f()", "RangeError"),
+        (
+            1,
+            "const f = () => f() + 1; f()",
+            "maximum number of recursive calls",
+        ),
+        (
+            7,
+            "await ctx.sleep(1); const f = () => f() + 1; f()",
+            "maximum number of recursive calls",
+        ),
         (3, "await ctx.vms.list()", "vms = [\"list\"]"),
         (2, "await ctx.sleep(\"soon\")", "timers.sleep"),
         (1, "return await ctx.vms.nothing()", "TypeError"),
@@ -197,9 +249,18 @@ fn what_a_tool_returns_is_its_result() {
         ("return { content: \"c\", details: { n: 1 } }", "c"),
         ("return { x: [1] }", "{\n  \"x\": [\n    1\n  ]\n}"),
         ("return \"\\ud800x\"", "\u{fffd}x"),
-        ("return new TextDecoder().decode(new TextEncoder().encode(\"gr\u{fc}\u{df} 🦀 %41\"))", "gr\u{fc}\u{df} 🦀 %41"),
-        ("return String(ctx.signal.aborted) + ctx.tool + typeof ctx.id", "falsetstring"),
-        ("return typeof fetch + typeof require + typeof WebAssembly", "undefinedundefinedundefined"),
+        (
+            "return new TextDecoder().decode(new TextEncoder().encode(\"gr\u{fc}\u{df} 🦀 %41\"))",
+            "gr\u{fc}\u{df} 🦀 %41",
+        ),
+        (
+            "return String(ctx.signal.aborted) + ctx.tool + typeof ctx.id",
+            "falsetstring",
+        ),
+        (
+            "return typeof fetch + typeof require + typeof WebAssembly",
+            "undefinedundefinedundefined",
+        ),
     ] {
         let ran = body(returned);
         assert_eq!(ran.code, 0, "{returned}: {ran:?}");
@@ -210,7 +271,13 @@ fn what_a_tool_returns_is_its_result() {
         "work/s.js",
         tool("return { content: { type: \"image\", mimeType: \"image/png\", data: new Uint8Array([0, 255]) }, details: { n: 1 } }"),
     );
-    let ran = home.run(["run", "--json", "--extension", script.to_str().unwrap(), "t"]);
+    let ran = home.run([
+        "run",
+        "--json",
+        "--extension",
+        script.to_str().unwrap(),
+        "t",
+    ]);
     let line = &ran.json()[0];
     assert_eq!(line["content"][0]["data"], "AP8=", "{line}");
     assert_eq!(line["details"]["n"], 1);
@@ -249,7 +316,14 @@ fn programs_of_this_machine_run_with_their_streams() {
         &script,
         "process = [{ program = \"/bin/sh\", args = [\"-c ...\"], env = \"any\" }, { program = \"/usr/bin/sh\", args = [\"-c ...\"], env = \"any\" }, { program = \"/usr/bin/dash\", args = [\"-c ...\"], env = \"any\" }]",
     );
-    let ran = home.run(["run", "--extension", script.to_str().unwrap(), "--policy", &policy, "t"]);
+    let ran = home.run([
+        "run",
+        "--extension",
+        script.to_str().unwrap(),
+        "--policy",
+        &policy,
+        "t",
+    ]);
     assert_eq!(
         ran.out.trim_end(),
         "3 gr\u{fc}\u{df} err 10 a\u{fc}b 0 100 true 300004 true",
@@ -273,7 +347,14 @@ fn files_are_read_and_written_where_they_are_granted() {
         ),
     );
     let policy = grant(&home, &script, "files = [{ path = \".\", mode = \"rw\" }]");
-    let ran = home.run(["run", "--extension", script.to_str().unwrap(), "--policy", &policy, "t"]);
+    let ran = home.run([
+        "run",
+        "--extension",
+        script.to_str().unwrap(),
+        "--policy",
+        &policy,
+        "t",
+    ]);
     assert_eq!(
         ran.out.trim_end(),
         "\u{fc} 6 a.txt,b.txt VersError denied",
@@ -288,7 +369,7 @@ fn a_cancelled_call_ends_in_the_script_too() {
         "work/s.js",
         tool(
             "ctx.signal.addEventListener(\"abort\", () => ctx.log.warn(\"it heard of it\"));
-             ctx.update(\"begun\");
+             ctx.log.warn(\"begun\");
              try { await ctx.sleep(600000); } finally { ctx.log.warn(\"and was ended\"); }",
         ),
     );
@@ -315,9 +396,18 @@ fn a_cancelled_call_ends_in_the_script_too() {
 #[test]
 fn a_loop_ends_its_script_alone_and_the_next_call_works() {
     let home = Home::new();
-    let bad = home.write("work/bad.js", tool("if (args.spin) for (;;) {} return \"fine\"").replace("\"s\"", "\"bad\""));
-    let good = home.write("work/good.js", tool("return \"good\"").replace("\"t\"", "\"u\"").replace("\"s\"", "\"good\""));
-    let calls = "{\"tool\":\"t\",\"arguments\":{\"spin\":true}}\n{\"tool\":\"u\"}\n{\"tool\":\"t\"}\n";
+    let bad = home.write(
+        "work/bad.js",
+        tool("if (args.spin) for (;;) {} return \"fine\"").replace("\"s\"", "\"bad\""),
+    );
+    let good = home.write(
+        "work/good.js",
+        tool("return \"good\"")
+            .replace("\"t\"", "\"u\"")
+            .replace("\"s\"", "\"good\""),
+    );
+    let calls =
+        "{\"tool\":\"t\",\"arguments\":{\"spin\":true}}\n{\"tool\":\"u\"}\n{\"tool\":\"t\"}\n";
     let script = home.write("work/calls.jsonl", calls);
     let ran = home.run([
         "run",
@@ -332,7 +422,13 @@ fn a_loop_ends_its_script_alone_and_the_next_call_works() {
     ]);
     let lines = ran.json();
     assert_eq!(lines[0]["ok"], false, "{ran:?}");
-    assert!(lines[0]["error"]["message"].as_str().unwrap().contains("without giving way"), "{ran:?}");
+    assert!(
+        lines[0]["error"]["message"]
+            .as_str()
+            .unwrap()
+            .contains("without giving way"),
+        "{ran:?}"
+    );
     assert_eq!(lines[1]["content"][0]["text"], "good");
     assert_eq!(lines[2]["content"][0]["text"], "fine");
 }
@@ -357,7 +453,10 @@ fn scripts_share_nothing_but_the_bus() {
         policy += &std::fs::read_to_string(file).unwrap();
     }
     let policy = home.write("work/both.toml", policy);
-    let calls = home.write("work/calls.jsonl", "{\"tool\":\"b_t\"}\n{\"tool\":\"a_t\"}\n{\"tool\":\"b_t\"}\n");
+    let calls = home.write(
+        "work/calls.jsonl",
+        "{\"tool\":\"b_t\"}\n{\"tool\":\"a_t\"}\n{\"tool\":\"b_t\"}\n",
+    );
     let ran = home.run([
         "run",
         "--json",
@@ -371,7 +470,12 @@ fn scripts_share_nothing_but_the_bus() {
         calls.to_str().unwrap(),
     ]);
     let lines = ran.json();
-    let text = |line: usize| lines[line]["content"][0]["text"].as_str().unwrap().to_owned();
+    let text = |line: usize| {
+        lines[line]["content"][0]["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
     assert_eq!(text(1), "a a []", "{ran:?}");
     assert_eq!(text(2), "b b [{\"from\":\"a\"}]", "{ran:?}");
 }
@@ -397,7 +501,8 @@ fn what_a_call_leaves_behind_ends_with_it() {
         calls.to_str().unwrap(),
     ]);
     assert!(
-        ran.out.contains("pending conflict: timers.sleep: the call that this ctx belongs to is over"),
+        ran.out
+            .contains("pending conflict: timers.sleep: the call that this ctx belongs to is over"),
         "{ran:?}"
     );
 }
@@ -415,7 +520,10 @@ fn errors_that_nobody_handles_are_in_the_log() {
         .spawn()
         .unwrap();
     let ran = finish(child);
-    assert!(ran.err.contains("nobody handled this error") && ran.err.contains("lost"), "{ran:?}");
+    assert!(
+        ran.err.contains("nobody handled this error") && ran.err.contains("lost"),
+        "{ran:?}"
+    );
 }
 
 #[test]
@@ -442,7 +550,10 @@ fn an_mcp_client_is_offered_a_scripts_tools() {
         .map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap())
         .find(|frame| frame["id"] == 2)
         .unwrap();
-    assert_eq!(answer["result"]["content"][0]["text"], "Hello, you! That makes 1.", "{answer}");
+    assert_eq!(
+        answer["result"]["content"][0]["text"], "Hello, you! That makes 1.",
+        "{answer}"
+    );
     drop(stdin);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -463,7 +574,11 @@ impl Bridge {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut bridge = Self { child, lines, next: 0 };
+        let mut bridge = Self {
+            child,
+            lines,
+            next: 0,
+        };
         let work = home.path("work");
         bridge.send(json!({ "t": "hello", "v": 1, "cwd": work, "harness": { "kind": "test", "version": "0" }, "builtIns": ["bash"] }));
         bridge.until(|frame| frame["t"] == "ready");
@@ -498,7 +613,8 @@ impl Bridge {
         frame["id"] = self.next.into();
         self.send(frame);
         let id = self.next;
-        let answer = self.until(|frame| frame["id"] == id && (frame["t"] == "result" || frame["t"] == "error"));
+        let answer = self
+            .until(|frame| frame["id"] == id && (frame["t"] == "result" || frame["t"] == "error"));
         assert_eq!(answer["t"], "result", "{answer}");
         answer["value"].clone()
     }

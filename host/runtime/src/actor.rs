@@ -274,9 +274,7 @@ impl Life {
         };
         // Later senders learn that nobody serves any more; orders in the queue lose their answers.
         queue.close();
-        ended
-            .err()
-            .map(|why| crash(&why, store.data()))
+        ended.err().map(|why| crash(&why, store.data()))
     }
 
     async fn serve(

@@ -11,8 +11,8 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::audit::{Auditor, Tally, Verdict};
 use crate::bindings::vers::harness::types::Error as WitError;
-use crate::owner::Owner;
 use crate::extension::Script;
+use crate::owner::Owner;
 use crate::services::Services;
 use crate::stderr::Stderr;
 

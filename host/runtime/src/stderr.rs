@@ -99,11 +99,20 @@ mod tests {
         let stderr = Stderr::default();
         assert_eq!(stderr.last(), None);
         stderr.keep("x".repeat(10_000).as_bytes());
-        stderr.keep(b"\nthread panicked at a.rs:1:\n  oh \x1b[2J no\nnote: run with `RUST_BACKTRACE=1`\n");
+        stderr.keep(
+            b"\nthread panicked at a.rs:1:\n  oh \x1b[2J no\nnote: run with `RUST_BACKTRACE=1`\n",
+        );
         let last = stderr.last().unwrap_or_default();
         assert!(last.contains("thread panicked at a.rs:1: oh"), "{last}");
-        assert!(last.chars().count() <= SHOWN && !last.contains('\x1b'), "{last}");
+        assert!(
+            last.chars().count() <= SHOWN && !last.contains('\x1b'),
+            "{last}"
+        );
         stderr.keep(&[b'y'; 5000]);
-        assert!(stderr.last().is_some_and(|last| last.bytes().all(|b| b == b'y')));
+        assert!(
+            stderr
+                .last()
+                .is_some_and(|last| last.bytes().all(|b| b == b'y'))
+        );
     }
 }

@@ -293,11 +293,17 @@ async fn state_race(lab: &Lab, subject: &Subject) -> Outcome {
 /// What it remembers outlives the process.
 async fn restart(lab: &Lab, subject: &Subject) -> Outcome {
     let mut peer = fresh(lab, subject).await?;
-    peer.text("build_run", build(&lab.vm, &["echo", "gr\u{fc}\u{df}", "a\"b"]))
-        .await?;
+    peer.text(
+        "build_run",
+        build(&lab.vm, &["echo", "gr\u{fc}\u{df}", "a\"b"]),
+    )
+    .await?;
     peer.call("build_run", build(&lab.vm, &["false"])).await?;
-    peer.text("build_run", build(&lab.vm, &["echo", "gr\u{fc}\u{df}", "a\"b"]))
-        .await?;
+    peer.text(
+        "build_run",
+        build(&lab.vm, &["echo", "gr\u{fc}\u{df}", "a\"b"]),
+    )
+    .await?;
     peer.end().await?;
     let mut peer = Peer::open(lab, subject).await?;
     let status = peer.text("build_status", json!({})).await?;
@@ -404,9 +410,7 @@ async fn unknown_tool(lab: &Lab, subject: &Subject) -> Outcome {
 async fn unknown_vm(lab: &Lab, subject: &Subject) -> Outcome {
     let mut peer = fresh(lab, subject).await?;
     let nowhere = "00000000-0000-4000-8000-000000000001";
-    let (code, message) = peer
-        .refused("build_run", build(nowhere, &["true"]))
-        .await?;
+    let (code, message) = peer.refused("build_run", build(nowhere, &["true"])).await?;
     expect(
         code == "not-found" && message.contains(nowhere),
         "not found",

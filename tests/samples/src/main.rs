@@ -3,10 +3,7 @@
 //! `pi-vers-samples LANGUAGE=COMPONENT …` runs the list against each. `languages.json` says what a language can't do, case by case:
 //! that is checked, too, so a case that works although it is said not to is a failure as well. `PI_VERS_BIN` names the binary.
 
-#![allow(
-    clippy::print_stdout,
-    reason = "results are what this program is for"
-)]
+#![allow(clippy::print_stdout, reason = "results are what this program is for")]
 
 mod cases;
 mod lab;
@@ -57,7 +54,9 @@ async fn run() -> Outcome<(u32, u32)> {
             .map_err(|why| format!("languages.json: {why}"))?;
     for (name, language) in &languages {
         if let Some(unknown) = language.differs.keys().find(|name| !cases::is_known(name)) {
-            return Err(format!("languages.json: {name}: there is no case {unknown}"));
+            return Err(format!(
+                "languages.json: {name}: there is no case {unknown}"
+            ));
         }
     }
     let mut components = Vec::new();

@@ -210,10 +210,7 @@ impl Peer {
             field(frame, "method") == method && frame.get("params").is_some_and(&fits)
         };
         let mut frame = self.until(is).await?;
-        Ok(frame
-            .get_mut("params")
-            .map(Value::take)
-            .unwrap_or_default())
+        Ok(frame.get_mut("params").map(Value::take).unwrap_or_default())
     }
 
     /// Runs this in a shell of the VM, whatever the sample does: by a shipped extension.

@@ -73,8 +73,12 @@ pub(super) async fn session(scope: &Scope, request: &Request) -> Outcome {
     match request.operation.as_str() {
         "session.sendMessage" => {
             let message = convert::message(said.message)?;
-            talk::send_message(message, delivery(said.delivery.as_deref())?, said.trigger_turn)
-                .await?;
+            talk::send_message(
+                message,
+                delivery(said.delivery.as_deref())?,
+                said.trigger_turn,
+            )
+            .await?;
         }
         "session.sendUserMessage" => {
             let content = convert::content(said.content)?;

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn read<T: DeserializeOwned>(what: &str, value: Value) -> Result<T, Error> {
-    serde_json::from_value(value).map_err(|why| Error::Invalid(format!("{what} is not as it should be: {why}")))
+    serde_json::from_value(value)
+        .map_err(|why| Error::Invalid(format!("{what} is not as it should be: {why}")))
 }
 
 /// A JSON text of the host; what is none stays a text.
@@ -279,9 +280,7 @@ pub(crate) fn completions(value: Value) -> Vec<Completion> {
 
 /// An event by its name, with its data.
 pub(crate) fn event(event: Event) -> Value {
-    let used = |call: &ToolUse| {
-        json!({ "callId": call.call_id, "tool": call.tool, "arguments": parsed(&call.arguments) })
-    };
+    let used = |call: &ToolUse| json!({ "callId": call.call_id, "tool": call.tool, "arguments": parsed(&call.arguments) });
     let all = |texts: &[String]| -> Vec<Value> { texts.iter().map(|text| parsed(text)).collect() };
     let (name, data) = match &event {
         Event::ToolCall(call) => ("tool-call", used(call)),

@@ -3,7 +3,9 @@
 use std::cell::RefCell;
 
 use pi_vers_sdk::bindings::vers::system::http::{Header, HeaderValue, Request as HttpRequest};
-use pi_vers_sdk::system::files::{self, CopyOptions, Kind, Location, Metadata, Range, WriteOptions};
+use pi_vers_sdk::system::files::{
+    self, CopyOptions, Kind, Location, Metadata, Range, WriteOptions,
+};
 use pi_vers_sdk::system::{http as wire, store as kept};
 use pi_vers_sdk::wit_bindgen::{FutureReader, StreamReader};
 use pi_vers_sdk::{Error, stream};
@@ -175,7 +177,10 @@ async fn whole(scope: &Scope, bytes: Vec<u8>, as_bytes: bool) -> Outcome {
     pi_vers_sdk::wit_bindgen::spawn_local(async move {
         let _rest = writer.write_all(bytes).await;
     });
-    let handle = Handle::Bytes(RefCell::new(Some((reader, pi_vers_sdk::text::Decoder::new()))));
+    let handle = Handle::Bytes(RefCell::new(Some((
+        reader,
+        pi_vers_sdk::text::Decoder::new(),
+    ))));
     Ok(json!({ "stream": scope.handles.add(handle) }))
 }
 
@@ -252,9 +257,7 @@ async fn send(scope: &Scope, fetch: Fetch, body: Option<Vec<u8>>) -> Outcome {
     };
     let response = match body {
         None => wire::send(wanted, None).await?,
-        Some(bytes) => {
-            stream::feed(bytes, |data| wire::send(wanted, Some(data))).await?
-        }
+        Some(bytes) => stream::feed(bytes, |data| wire::send(wanted, Some(data))).await?,
     };
     let mut names = serde_json::Map::new();
     for (name, value) in response.headers {

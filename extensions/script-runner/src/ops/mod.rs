@@ -62,7 +62,10 @@ impl Request {
     /// What the script gave, as the type that is wanted.
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, Error> {
         serde_json::from_str(&self.json).map_err(|why| {
-            Error::Invalid(format!("{} can't do with these arguments: {why}", self.operation))
+            Error::Invalid(format!(
+                "{} can't do with these arguments: {why}",
+                self.operation
+            ))
         })
     }
 }
@@ -190,7 +193,10 @@ fn of_call(scope: &Scope, request: &Request) -> Outcome {
             let Update { content, details } = request.read()?;
             let content: Vec<Content> = convert::content(content)?;
             let details = details.filter(|details| !details.is_null());
-            call.update(&content, details.map(|details| details.to_string()).as_deref());
+            call.update(
+                &content,
+                details.map(|details| details.to_string()).as_deref(),
+            );
             Value::Null
         }
         "call.progress" => {

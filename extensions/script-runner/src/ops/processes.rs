@@ -164,7 +164,9 @@ async fn spawn(scope: &Scope, request: &mut Request) -> Outcome {
             OutputMode::Separate
         },
     };
-    let input = start.stdin.then(|| request.bytes.take().unwrap_or_default());
+    let input = start
+        .stdin
+        .then(|| request.bytes.take().unwrap_or_default());
     let child = match (start.vm, input) {
         (Some(vm), None) => shell::spawn(vm, command, None).await?,
         (None, None) => process::spawn(command, None).await?,
