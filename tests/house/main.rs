@@ -1,4 +1,4 @@
-//! The rules of the house: what knows what, what the contract says of itself, what the README promises.
+//! The rules of the house: what knows what, what the contract says of itself, what the pages promise.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,5 +8,9 @@
 )]
 
 mod arrows;
+mod book;
 mod contract;
+mod page;
 mod readme;
+mod reference;
+mod snippets;

@@ -1,56 +1,33 @@
-//! What the README and the guides say to type exists, and so do the files they lead to.
+//! What the README and the guides say to type exists.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pi_vers_tests::built;
 
-/// The README, and every page of `docs/`.
-fn pages() -> Vec<PathBuf> {
-    let root = built::root();
-    let mut pages = vec![root.join("README.md")];
-    let mut open = vec![root.join("docs")];
-    while let Some(directory) = open.pop() {
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                open.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "md") {
-                pages.push(path);
-            }
-        }
-    }
-    pages
-}
+use crate::page::{pages, parts};
 
 /// The commands of all fenced `sh` blocks: with their continuations, without comments and prompts.
 fn commands(page: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
-    let (mut inside, mut continued) = (None, false);
-    for line in page.lines() {
-        let line = line.trim();
-        if let Some(language) = line.strip_prefix("```") {
-            inside = if inside.is_some() {
-                None
-            } else {
-                Some(["sh", "bash", "shell", "console"].contains(&language))
-            };
-            continued = false;
-            continue;
+    let shells = ["sh", "bash", "shell", "console"];
+    let (blocks, _) = parts(page);
+    for block in blocks.iter().filter(|block| shells.contains(&&*block.language)) {
+        let mut continued = false;
+        for line in block.text.lines().map(str::trim) {
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (text, more) = line
+                .strip_suffix('\\')
+                .map_or((line, false), |text| (text, true));
+            match commands.last_mut().filter(|_| continued) {
+                Some(last) => last.push_str(text),
+                None => commands.push(text.to_owned()),
+            }
+            continued = more;
         }
-        let line = line.strip_prefix("$ ").unwrap_or(line);
-        if inside != Some(true) || line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let (text, more) = line
-            .strip_suffix('\\')
-            .map_or((line, false), |text| (text, true));
-        match commands.last_mut().filter(|_| continued) {
-            Some(last) => last.push_str(text),
-            None => commands.push(text.to_owned()),
-        }
-        continued = more;
     }
     commands
 }
@@ -120,8 +97,7 @@ fn every_command_in_the_pages_is_one() {
     let mut helps = BTreeMap::new();
     let (mut checked, mut wrong) = (0, Vec::new());
     for page in pages() {
-        let text = std::fs::read_to_string(&page).expect("a page");
-        for command in commands(&text) {
+        for command in commands(&page.text) {
             let words = words(&command);
             let Some(given) = given(&words) else { continue };
             checked += 1;
@@ -136,7 +112,7 @@ fn every_command_in_the_pages_is_one() {
                         if !below.contains(word) {
                             wrong.push(format!(
                                 "{}: `{command}`: there is no command {word}",
-                                page.display()
+                                page.name
                             ));
                             break;
                         }
@@ -152,7 +128,7 @@ fn every_command_in_the_pages_is_one() {
                             .map(|flag| flag.split('=').next().unwrap_or(flag))
                             .filter(|flag| !has_flag(&shown, flag));
                         wrong.extend(unknown.map(|flag| {
-                            format!("{}: `{command}`: there is no {flag}", page.display())
+                            format!("{}: `{command}`: there is no {flag}", page.name)
                         }));
                         break;
                     }
@@ -169,46 +145,13 @@ fn has_flag(help: &str, flag: &str) -> bool {
         .any(|word| word == flag)
 }
 
-/// The targets of inline links.
-fn links(page: &str) -> Vec<&str> {
-    page.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', ' ']).next())
-        .collect()
-}
-
-#[test]
-fn every_file_that_is_linked_to_exists() {
-    let mut wrong = Vec::new();
-    let mut checked = 0;
-    for page in pages() {
-        let text = std::fs::read_to_string(&page).expect("a page");
-        for link in links(&text) {
-            let file = link.split('#').next().unwrap_or_default();
-            if file.is_empty() || file.contains("://") || file.starts_with("mailto:") {
-                continue;
-            }
-            checked += 1;
-            if !page.parent().unwrap_or(Path::new("/")).join(file).exists() {
-                wrong.push(format!(
-                    "{} leads to {link}, which is not there",
-                    page.display()
-                ));
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(checked >= 3, "the README's links were not found");
-}
-
 #[test]
 fn the_page_reader_reads() {
-    let page = "a\n```sh\n# no\n$ pi-vers run \\\n  --local x '{\"a\": 1}'   # why\ncargo run --release -- demo\n```\n```text\npi-vers no\n```\n[b](c.md#d)";
+    let page = "a\n```sh\n# no\n$ pi-vers run \\\n  --local x '{\"a\": 1}'   # why\ncargo run --release -- demo\n```\n```text\npi-vers no\n```";
     let found = commands(page);
     assert_eq!(found.len(), 2, "{found:?}");
     assert_eq!(given(&words(&found[0])), Some(vec!["run", "--local", "x"]));
     assert_eq!(given(&words(&found[1])), Some(vec!["demo"]));
-    assert_eq!(links(page), ["c.md#d"]);
     assert_eq!(
         subcommands(
             "Usage\n\nCommands:\n  run    Call it\n         twice\n  local  The\n\nOptions:\n  -q"
