@@ -223,7 +223,8 @@ mod tests {
         let path = directory.path().join("tape");
         let mut recorder = recorder(&path);
         let raw: Vec<u8> = SECRET.bytes().collect();
-        let with = json!({ SECRET: 1, "bytes": raw, "inner": json!({ "key": SECRET }).to_string() });
+        let with =
+            json!({ SECRET: 1, "bytes": raw, "inner": json!({ "key": SECRET }).to_string() });
         recorder.write(Line::Ask {
             n: 1,
             by: "x".into(),

@@ -279,9 +279,7 @@ impl StreamConsumer<Guest> for Compared {
     ) -> Poll<wasmtime::Result<StreamResult>> {
         let this = self.get_mut();
         let (voice, n) = (&this.tap.voice, this.tap.n);
-        let turn = this
-            .turn
-            .get_or_insert_with(|| voice.turn(Key::Took(n)));
+        let turn = this.turn.get_or_insert_with(|| voice.turn(Key::Took(n)));
         match Pin::new(turn).poll(context) {
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
