@@ -28,7 +28,10 @@ fn every_page_is_in_the_list_once() {
     let list = std::fs::read_to_string(docs.join("SUMMARY.md")).expect("the book has a list");
     let mut listed = BTreeSet::new();
     for link in links(&list) {
-        assert!(listed.insert(plain(&docs.join(&link))), "{link} is listed twice");
+        assert!(
+            listed.insert(plain(&docs.join(&link))),
+            "{link} is listed twice"
+        );
     }
     let there: BTreeSet<PathBuf> = pages()
         .into_iter()
@@ -38,7 +41,10 @@ fn every_page_is_in_the_list_once() {
     let missing: Vec<_> = there.difference(&listed).collect();
     assert!(missing.is_empty(), "not in docs/SUMMARY.md: {missing:?}");
     let gone: Vec<_> = listed.difference(&there).collect();
-    assert!(gone.is_empty(), "in docs/SUMMARY.md, and not there: {gone:?}");
+    assert!(
+        gone.is_empty(),
+        "in docs/SUMMARY.md, and not there: {gone:?}"
+    );
 }
 
 #[test]
@@ -57,11 +63,20 @@ fn every_link_leads_somewhere() {
             checked += 1;
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
             let directory = page.path.parent().expect("a page lies in a directory");
-            let to = if file.is_empty() { page.path.clone() } else { plain(&directory.join(file)) };
+            let to = if file.is_empty() {
+                page.path.clone()
+            } else {
+                plain(&directory.join(file))
+            };
             if !to.exists() {
                 wrong.push(format!("{} leads to {link}, which is not there", page.name));
-            } else if !anchor.is_empty() && !entries.get(&to).is_some_and(|all| all.contains(anchor)) {
-                wrong.push(format!("{} leads to {link}: there is no such heading", page.name));
+            } else if !anchor.is_empty()
+                && !entries.get(&to).is_some_and(|all| all.contains(anchor))
+            {
+                wrong.push(format!(
+                    "{} leads to {link}: there is no such heading",
+                    page.name
+                ));
             }
         }
     }
@@ -75,8 +90,16 @@ fn every_included_file_is_there() {
         let files = page.text.split("{{#include ").skip(1);
         for file in files.filter_map(|rest| rest.split_once("}}")) {
             let file = file.0.split(':').next().unwrap_or_default();
-            let path = page.path.parent().expect("a page lies in a directory").join(file);
-            assert!(path.exists(), "{} includes {file}, which is not there", page.name);
+            let path = page
+                .path
+                .parent()
+                .expect("a page lies in a directory")
+                .join(file);
+            assert!(
+                path.exists(),
+                "{} includes {file}, which is not there",
+                page.name
+            );
         }
     }
 }

@@ -129,7 +129,11 @@ pub(crate) fn anchors(text: &str) -> Vec<String> {
             .filter_map(kept)
             .collect();
         let again = seen.entry(name.clone()).or_insert(0);
-        anchors.push(if *again == 0 { name } else { format!("{name}-{again}") });
+        anchors.push(if *again == 0 {
+            name
+        } else {
+            format!("{name}-{again}")
+        });
         *again += 1;
     }
     anchors

@@ -12,7 +12,10 @@ fn commands(page: &str) -> Vec<String> {
     let mut commands: Vec<String> = Vec::new();
     let shells = ["sh", "bash", "shell", "console"];
     let (blocks, _) = parts(page);
-    for block in blocks.iter().filter(|block| shells.contains(&&*block.language)) {
+    for block in blocks
+        .iter()
+        .filter(|block| shells.contains(&&*block.language))
+    {
         let mut continued = false;
         for line in block.text.lines().map(str::trim) {
             let line = line.strip_prefix("$ ").unwrap_or(line);
@@ -127,9 +130,11 @@ fn every_command_in_the_pages_is_one() {
                         let unknown = flags
                             .map(|flag| flag.split('=').next().unwrap_or(flag))
                             .filter(|flag| !has_flag(&shown, flag));
-                        wrong.extend(unknown.map(|flag| {
-                            format!("{}: `{command}`: there is no {flag}", page.name)
-                        }));
+                        wrong.extend(
+                            unknown.map(|flag| {
+                                format!("{}: `{command}`: there is no {flag}", page.name)
+                            }),
+                        );
                         break;
                     }
                 }

@@ -15,7 +15,8 @@ use wit_parser::{
 };
 
 const HERE: &str = "docs/reference";
-const NOTE: &str = "<!-- Made from wit/ by a test (tests/house/reference.rs): changes belong there. -->\n\n";
+const NOTE: &str =
+    "<!-- Made from wit/ by a test (tests/house/reference.rs): changes belong there. -->\n\n";
 
 /// Pieces of a signature: what is code, and what leads to a type.
 #[derive(Default)]
@@ -56,7 +57,10 @@ impl Writer<'_> {
     fn place(&self, id: InterfaceId) -> (String, String) {
         let interface = &self.resolve.interfaces[id];
         let package = interface.package.expect("an interface is in a package");
-        let name = interface.name.clone().expect("the contract's interfaces have names");
+        let name = interface
+            .name
+            .clone()
+            .expect("the contract's interfaces have names");
         (self.resolve.packages[package].name.name.clone(), name)
     }
 
@@ -104,7 +108,11 @@ impl Writer<'_> {
             let TypeOwner::Interface(owner) = definition.owner else {
                 return code.text(name);
             };
-            let page = if owner == at { String::new() } else { self.way(Some(at), owner) };
+            let page = if owner == at {
+                String::new()
+            } else {
+                self.way(Some(at), owner)
+            };
             return code.link(name, &format!("{page}#{name}"));
         }
         let one = |ty: &Type, code: &mut Code| self.ty(at, ty, code);
@@ -191,7 +199,11 @@ impl Writer<'_> {
             None => function.name.clone(),
         };
         let signature = self.signature(at, function);
-        let _ = write!(out, "### `{name}`\n\n{signature}{}\n\n", since(&function.stability));
+        let _ = write!(
+            out,
+            "### `{name}`\n\n{signature}{}\n\n",
+            since(&function.stability)
+        );
         let _ = write!(out, "{}\n\n", text(&function.docs));
     }
 
@@ -240,7 +252,11 @@ impl Writer<'_> {
             TypeDefKind::Type(of) => (format!("`type` = {}", spelled(of)), "", Vec::new()),
             _ => {
                 // A name for what has none of its own, such as `list<span>`.
-                (format!("`type` = {}", self.anonymous(at, id)), "", Vec::new())
+                (
+                    format!("`type` = {}", self.anonymous(at, id)),
+                    "",
+                    Vec::new(),
+                )
             }
         };
         let _ = write!(
@@ -253,7 +269,11 @@ impl Writer<'_> {
         if columns > 0 {
             let _ = writeln!(out, "{head}\n|{}", "---|".repeat(columns));
             for [name, of, docs] in rows {
-                let middle = if columns == 3 { format!(" {of} |") } else { String::new() };
+                let middle = if columns == 3 {
+                    format!(" {of} |")
+                } else {
+                    String::new()
+                };
                 let _ = writeln!(out, "| `{name}` |{middle} {docs} |");
             }
             out.push('\n');
@@ -328,7 +348,10 @@ impl Writer<'_> {
                     }
                     WorldItem::Function(function) => format!("`{}`", function.name),
                     WorldItem::Type { id, .. } => {
-                        format!("`{}`", self.resolve.types[*id].name.as_deref().unwrap_or_default())
+                        format!(
+                            "`{}`",
+                            self.resolve.types[*id].name.as_deref().unwrap_or_default()
+                        )
                     }
                 })
                 .collect();
@@ -359,8 +382,15 @@ impl Writer<'_> {
                 let (package, name) = self.place(*id);
                 let docs = cell(&interface.docs);
                 let first = docs.split_inclusive(". ").next().unwrap_or_default().trim();
-                let _ = writeln!(index, "| [{package}/{name}]({}) | {first} |", self.way(None, *id));
-                pages.insert(format!("{package}/{name}.md"), self.interface(*id, interface));
+                let _ = writeln!(
+                    index,
+                    "| [{package}/{name}]({}) | {first} |",
+                    self.way(None, *id)
+                );
+                pages.insert(
+                    format!("{package}/{name}.md"),
+                    self.interface(*id, interface),
+                );
             }
             if !package.interfaces.is_empty() {
                 index.push('\n');
@@ -416,7 +446,11 @@ fn the_reference_is_what_the_contract_says() {
         .push_dir(built::root().join("wit"))
         .unwrap_or_else(|why| panic!("{why:#}"));
     let pages = Writer { resolve: &resolve }.pages();
-    assert!(pages.len() > 15, "the contract was not read: {} pages", pages.len());
+    assert!(
+        pages.len() > 15,
+        "the contract was not read: {} pages",
+        pages.len()
+    );
     let here = built::root().join(HERE);
     if std::env::var_os("PI_VERS_WRITE").is_some() {
         let _ = std::fs::remove_dir_all(&here);

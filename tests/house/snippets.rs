@@ -50,7 +50,9 @@ fn runner(block: &Block) -> Runner {
 /// The file that a block is, if it says so.
 fn file(block: &Block) -> Option<&str> {
     let first = block.text.lines().next()?;
-    let name = first.strip_prefix("// ").or_else(|| first.strip_prefix("# "))?;
+    let name = first
+        .strip_prefix("// ")
+        .or_else(|| first.strip_prefix("# "))?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     (name.contains('.') && name.chars().all(plain) && !name.starts_with('/')).then_some(name)
 }
@@ -60,7 +62,11 @@ fn whole(page: &Page, block: &Block) -> String {
     let mut text = block.text.clone();
     while let Some((before, rest)) = text.split_once("{{#include ") {
         let (name, after) = rest.split_once("}}").expect("an inclusion ends");
-        let path = page.path.parent().expect("a page lies in a directory").join(name);
+        let path = page
+            .path
+            .parent()
+            .expect("a page lies in a directory")
+            .join(name);
         let included = std::fs::read_to_string(&path)
             .unwrap_or_else(|why| panic!("{}: {}: {why}", page.name, path.display()));
         text = format!("{before}{included}{after}");
@@ -72,7 +78,10 @@ fn whole(page: &Page, block: &Block) -> String {
 fn shell(scratch: &Scratch) -> Command {
     let mut shell = Command::new("/bin/sh");
     let as_binary = scratch.command();
-    shell.env_clear().current_dir(scratch.work()).stdin(Stdio::null());
+    shell
+        .env_clear()
+        .current_dir(scratch.work())
+        .stdin(Stdio::null());
     for (name, value) in as_binary.get_envs() {
         shell.env(name, value.unwrap_or_default());
     }
@@ -146,17 +155,25 @@ fn run(page: &Page) -> Vec<String> {
             }
         } else if let Some(name) = file(block) {
             std::fs::write(at("file"), whole(page, block)).expect("a block is written");
-            script.push_str(&format!("mkdir -p \"$(dirname {name})\"; cp {} {name}\n", at("file")));
+            script.push_str(&format!(
+                "mkdir -p \"$(dirname {name})\"; cp {} {name}\n",
+                at("file")
+            ));
         }
     }
     if ran == 0 {
         return Vec::new();
     }
-    let output = shell(&scratch).args(["-c", &script]).output().expect("there is a shell");
+    let output = shell(&scratch)
+        .args(["-c", &script])
+        .output()
+        .expect("there is a shell");
     let mut wrong = Vec::new();
     let said = |number: usize| std::fs::read_to_string(kept.join(format!("{number}.out"))).ok();
     for (number, block) in blocks.iter().enumerate() {
-        let (Some(next), Some(said)) = (blocks.get(number + 1), said(number)) else { continue };
+        let (Some(next), Some(said)) = (blocks.get(number + 1), said(number)) else {
+            continue;
+        };
         if next.has("output") && !matches(&next.text, &said) {
             let Block { line, text, .. } = next;
             wrong.push(format!(
@@ -166,7 +183,9 @@ fn run(page: &Page) -> Vec<String> {
         }
     }
     if !output.status.success() {
-        let last = (0..blocks.len()).rev().find(|number| said(*number).is_some());
+        let last = (0..blocks.len())
+            .rev()
+            .find(|number| said(*number).is_some());
         let (line, said) = last.map_or((0, None), |number| (blocks[number].line, said(number)));
         wrong.push(format!(
             "{}:{line}: the commands end with {}: {}{}",
@@ -184,12 +203,21 @@ fn judged(args: &[&str], name: &str, text: &str, may: &[i32]) -> Result<(), Stri
     let scratch = Scratch::new();
     let path = scratch.work().join(name);
     std::fs::write(&path, text).expect("a block is written");
-    let output = scratch.command().args(args).arg(&path).output().expect("the binary starts");
+    let output = scratch
+        .command()
+        .args(args)
+        .arg(&path)
+        .output()
+        .expect("the binary starts");
     if output.status.code().is_some_and(|code| may.contains(&code)) {
         return Ok(());
     }
     let (out, err) = (&output.stdout, &output.stderr);
-    Err(format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err)))
+    Err(format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    ))
 }
 
 /// A policy as a page shows it: the digest is not written out, and it may be lines of a section.
@@ -207,8 +235,13 @@ fn policy(text: &str) -> Result<(), String> {
 
 fn contract(text: &str) -> Result<(), String> {
     let mut resolve = Resolve::default();
-    resolve.push_dir(built::root().join("wit")).map_err(|why| format!("{why:#}"))?;
-    resolve.push_str("page.wit", text).map(drop).map_err(|why| format!("{why:#}"))
+    resolve
+        .push_dir(built::root().join("wit"))
+        .map_err(|why| format!("{why:#}"))?;
+    resolve
+        .push_str("page.wit", text)
+        .map(drop)
+        .map_err(|why| format!("{why:#}"))
 }
 
 /// Whether a block is what its language says.
@@ -222,22 +255,34 @@ fn check(page: &Page, block: &Block) -> Result<(), String> {
             let lines = text.lines().filter(|line| !line.starts_with('#'));
             lines.map(json).collect::<Result<Vec<_>, _>>().map(drop)
         }
-        "js" => judged(&["inspect"], file(block).map_or("some.js", base), &text, &[0]),
+        "js" => judged(
+            &["inspect"],
+            file(block).map_or("some.js", base),
+            &text,
+            &[0],
+        ),
         "toml" if text.contains("[project]") || text.contains("[extensions]") => {
-            toml::from_str::<toml::Table>(&text).map(drop).map_err(|why| why.to_string())
+            toml::from_str::<toml::Table>(&text)
+                .map(drop)
+                .map_err(|why| why.to_string())
         }
         "toml" => policy(&text),
         "wit" => contract(&text),
         "rust" | "python" | "c" => {
             let known = block.text.starts_with("{{#include ") || file(block).is_some();
-            known.then_some(()).ok_or_else(|| "code that nothing builds".to_owned())
+            known
+                .then_some(())
+                .ok_or_else(|| "code that nothing builds".to_owned())
         }
         other => Err(format!("no test knows what to do with {other:?}")),
     }
 }
 
 fn base(name: &str) -> &str {
-    Path::new(name).file_name().and_then(|name| name.to_str()).unwrap_or(name)
+    Path::new(name)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or(name)
 }
 
 #[test]
@@ -266,8 +311,10 @@ fn every_block_is_what_it_says() {
             }
         }
     }
-    let known: BTreeMap<String, usize> =
-        NOT_RUN.iter().map(|(page, blocks)| ((*page).to_owned(), *blocks)).collect();
+    let known: BTreeMap<String, usize> = NOT_RUN
+        .iter()
+        .map(|(page, blocks)| ((*page).to_owned(), *blocks))
+        .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(idle, known, "blocks that nothing runs");
 }

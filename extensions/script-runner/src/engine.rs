@@ -137,7 +137,10 @@ impl Engine {
 
     /// Runs microtasks until there are none.
     fn turn(&mut self) {
-        self.jobs.drain(&mut self.context);
+        if let Err(why) = self.jobs.drain(&mut self.context) {
+            // What this task was to settle never will be: calls would wait for ever.
+            crate::give_up(&words(&why, &mut self.context));
+        }
         self.context.clear_kept_objects();
         for rejected in self.hooks.take() {
             if let PromiseState::Rejected(why) = rejected.state() {
@@ -191,7 +194,7 @@ fn evaluate(
     };
     let module = Module::parse(source, None, context).map_err(|why| at(why, context))?;
     let evaluated = module.load_link_evaluate(context);
-    jobs.drain(context);
+    jobs.drain(context).map_err(|why| at(why, context))?;
     match evaluated.state() {
         PromiseState::Fulfilled(_) => {}
         PromiseState::Rejected(why) => return Err(at(JsError::from_opaque(why), context)),
@@ -210,8 +213,12 @@ fn evaluate(
 /// An error in words, with its place in the script where that is known.
 pub(crate) fn words(error: &JsError, context: &mut Context) -> String {
     let text = error.to_string();
-    if !text.trim().is_empty() {
-        return text;
+    // The first line says what, the others where, from the inside out.
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    match (lines.next(), lines.next()) {
+        (Some(what), Some(place)) => return format!("{what} ({place})"),
+        (Some(what), None) => return what.to_owned(),
+        _ => {}
     }
     error
         .clone()
@@ -234,26 +241,23 @@ struct Jobs {
 }
 
 impl Jobs {
-    fn drain(&self, context: &mut Context) {
+    /// Ends early with an error that no script can catch: a limit of the engine was reached.
+    fn drain(&self, context: &mut Context) -> JsResult<()> {
         loop {
             let Some(job) = self.queue.borrow_mut().pop_front() else {
-                return;
+                return Ok(());
             };
-            let done = match job {
-                Job::PromiseJob(job) => job.call(context).map(drop),
-                Job::GenericJob(job) => job.call(context).map(drop),
+            match job {
+                Job::PromiseJob(job) => job.call(context).map(drop)?,
+                Job::GenericJob(job) => job.call(context).map(drop)?,
                 // The loading of a module, which ends at once: there are none.
                 Job::AsyncJob(job) => {
                     let context = RefCell::new(&mut *context);
                     job.call(&context)
                         .now_or_never()
-                        .map_or(Ok(()), |done| done.map(drop))
+                        .map_or(Ok(()), |done| done.map(drop))?;
                 }
-                _ => Ok(()),
-            };
-            if let Err(why) = done {
-                let why = words(&why, context);
-                ops::warn(&format!("nobody handled this error of the script: {why}"));
+                _ => {}
             }
         }
     }
@@ -265,8 +269,7 @@ impl JobExecutor for Jobs {
     }
 
     fn run_jobs(self: Rc<Self>, context: &mut Context) -> JsResult<()> {
-        self.drain(context);
-        Ok(())
+        self.drain(context)
     }
 }
 

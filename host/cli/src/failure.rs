@@ -197,6 +197,7 @@ impl From<Error> for Failure {
             Error::Clash { .. } => Self::new(Code::Usage, "clash", message),
             Error::Policy(_) => Self::new(Code::Usage, "policy", message),
             Error::Platform(_) => Self::new(Code::Usage, "settings", message),
+            Error::Tape(_) => Self::new(Code::Usage, "tape", message),
         }
     }
 }

@@ -96,8 +96,13 @@ fn the_documented_background_task_and_event_handler_work() {
         &home,
         &["--extension", script.to_str().unwrap(), "--policy", &policy],
     );
-    let status = bridge.until(|frame| frame["method"] == "ui.status");
-    assert_eq!(status["params"]["line"][0]["text"], "1 looks");
+    // More than one, so it goes on when its start has returned.
+    for _ in 0..2 {
+        bridge.until(|frame| {
+            let text = frame["params"]["line"][0]["text"].as_str();
+            text.is_some_and(|text| text.ends_with(" looks"))
+        });
+    }
     let answer = bridge.value(
         "call",
         json!({ "tool": "looks", "callId": "c", "arguments": {} }),
@@ -111,7 +116,6 @@ fn the_documented_background_task_and_event_handler_work() {
         let reaction = bridge.value("event", json!({ "name": "tool-call", "data": data }));
         assert_eq!(reaction["block"], answer["block"], "{command}: {reaction}");
     }
-    bridge.until(|frame| frame["params"]["line"][0]["text"] == "2 looks");
     bridge.end();
 }
 
@@ -135,7 +139,7 @@ fn a_changed_script_has_none_of_its_grants() {
     home.write("work/s.js", format!("{source}\n"));
     let ran = call();
     assert_eq!(ran.code, 3, "{ran:?}");
-    assert!(ran.err.contains("process = "), "{ran:?}");
+    assert!(ran.err.contains("to process of [extension.s]"), "{ran:?}");
     home.write("work/s.js", &source);
     assert_eq!(call().code, 0);
 }
@@ -172,7 +176,10 @@ fn what_is_wrong_with_a_script_is_told_with_its_place() {
             "on.start",
         ),
         ("for (;;) {}", "without giving way"),
-        ("const f = () => f() + 1; f();", "RangeError"),
+        (
+            "const f = () => f() + 1; f();",
+            "maximum number of recursive calls",
+        ),
         (
             "const all = []; for (;;) all.push(\"x\".repeat(1 << 20));",
             "memory",
@@ -211,7 +218,16 @@ fn what_a_tool_throws_is_its_failure() {
         (1, "throw { a: 1 }", "{\"a\":1}"),
         (1, "ctx.fail(\"more\", { n: 1 })", "more"),
         (1, "throw \"\\ud800\"", "\u{fffd}"),
-        (1, "const f = () => f() + 1; f()", "RangeError"),
+        (
+            1,
+            "const f = () => f() + 1; f()",
+            "maximum number of recursive calls",
+        ),
+        (
+            7,
+            "await ctx.sleep(1); const f = () => f() + 1; f()",
+            "maximum number of recursive calls",
+        ),
         (3, "await ctx.vms.list()", "vms = [\"list\"]"),
         (2, "await ctx.sleep(\"soon\")", "timers.sleep"),
         (1, "return await ctx.vms.nothing()", "TypeError"),
@@ -353,7 +369,7 @@ fn a_cancelled_call_ends_in_the_script_too() {
         "work/s.js",
         tool(
             "ctx.signal.addEventListener(\"abort\", () => ctx.log.warn(\"it heard of it\"));
-             ctx.update(\"begun\");
+             ctx.log.warn(\"begun\");
              try { await ctx.sleep(600000); } finally { ctx.log.warn(\"and was ended\"); }",
         ),
     );

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
-use crate::cases::{Context, bulk, end, exec, mcp, swarm, tree};
+use crate::cases::{Context, bulk, end, exec, languages, mcp, swarm, tree};
 use crate::lab::Lab;
 use crate::original::Route;
 
@@ -68,6 +68,8 @@ enum Job {
     Swarm,
     /// A tool that does nothing, by the Model Context Protocol.
     Mcp,
+    /// The same extension in each language.
+    Languages,
 }
 
 fn main() -> ExitCode {
@@ -104,6 +106,14 @@ fn measure_mcp(below: PathBuf, quick: bool) -> Outcome<Vec<report::Bar>> {
     mcp::measure(scratch.path(), quick)
 }
 
+/// The other one.
+async fn measure_languages(below: &Path, quick: bool) -> Outcome<()> {
+    let scratch = tempfile::Builder::new()
+        .prefix("pv-bench-")
+        .tempdir_in(below)?;
+    languages::measure(scratch.path(), quick).await
+}
+
 async fn measure(arguments: Arguments) -> Outcome<()> {
     let shared = Path::new("/dev/shm");
     let below = match arguments.scratch {
@@ -117,6 +127,10 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
         let bars = tokio::task::spawn_blocking(move || measure_mcp(below, quick)).await??;
         report::bars(&bars);
         return Ok(());
+    }
+    if arguments.only == [Job::Languages] {
+        report::processor();
+        return measure_languages(&below, arguments.quick).await;
     }
     if !rustix::process::geteuid().is_root() {
         return Err("sshd lets nobody but root log in as root: run this as root".into());
@@ -195,6 +209,10 @@ async fn measure(arguments: Arguments) -> Outcome<()> {
             Job::Mcp => {
                 let (below, quick) = (below.clone(), context.quick);
                 tokio::task::spawn_blocking(move || measure_mcp(below, quick)).await??
+            }
+            Job::Languages => {
+                measure_languages(&below, context.quick).await?;
+                Vec::new()
             }
         });
     }

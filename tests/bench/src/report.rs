@@ -121,6 +121,57 @@ pub(crate) fn servers(title: &str, servers: &[Server]) {
     }
 }
 
+/// What an extension in one language gave.
+#[derive(Default)]
+pub(crate) struct Language {
+    pub(crate) name: String,
+    /// Bytes of the component, or of the script.
+    pub(crate) size: u64,
+    /// A load that compiles.
+    pub(crate) cold: Series,
+    /// A load of compiled code.
+    pub(crate) cached: Series,
+    /// The first call of a session.
+    pub(crate) start: Series,
+    pub(crate) call: Series,
+    /// Linear memory of the instance after the calls, in bytes.
+    pub(crate) memory: u64,
+}
+
+/// A table of languages.
+pub(crate) fn languages(title: &str, all: &[Language]) {
+    println!(
+        "\n### {title}\n\n| language | size KiB | load, cold ms | load, cached ms | first call ms | call µs | p25 | p75 | p99 | memory MiB | loads | calls | failed |"
+    );
+    println!("|---|{}", "---:|".repeat(12));
+    for one in all {
+        let ms = |series: &Series| shown(series.quantile(0.5), |s| s * 1e3);
+        let us = |part| shown(one.call.quantile(part), |s| s * 1e6);
+        println!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
+            one.name,
+            one.size.div_ceil(1024),
+            ms(&one.cold),
+            ms(&one.cached),
+            ms(&one.start),
+            us(0.5),
+            us(0.25),
+            us(0.75),
+            us(0.99),
+            shown(Some(one.memory as f64 / f64::from(1 << 20)), |mib| mib),
+            one.cached.len(),
+            one.call.len(),
+            one.call.failures,
+        );
+    }
+    for Language { name, call, .. } in all {
+        if let Some(why) = &call.first_failure {
+            println!("\nThe first failure of {name}: {}", why.replace('\n', " "));
+        }
+    }
+    println!("\nLoad average {} when it ended.", load());
+}
+
 fn shown(value: Option<f64>, unit: impl Fn(f64) -> f64) -> String {
     value.map_or_else(
         || "–".into(),

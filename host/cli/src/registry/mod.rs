@@ -34,7 +34,7 @@ use crate::{inspect, setup};
 /// Which list.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Where {
-    /// The project's list: [extensions] of ./pi-vers.toml (default: yours, which every session loads)
+    /// The project's list: `[extensions]` of ./pi-vers.toml (default: yours, which every session loads)
     #[arg(long)]
     pub(crate) project: bool,
     /// One JSON object
@@ -49,7 +49,7 @@ pub(crate) struct Add {
     /// Refuse any other bytes
     #[arg(long, value_name = "SHA256")]
     pub(crate) digest: Option<String>,
-    /// Refuse it now and in every update unless this key signed it: a name from [signers] of extensions.toml, or "ssh-ed25519 AAAA…"
+    /// Refuse it now and in every update unless this key signed it: a name from `[signers]` of extensions.toml, or "ssh-ed25519 AAAA…"
     #[arg(long, value_name = "KEY")]
     pub(crate) signed_by: Option<String>,
     #[command(flatten)]

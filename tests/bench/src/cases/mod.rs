@@ -3,6 +3,7 @@
 pub(crate) mod bulk;
 pub(crate) mod end;
 pub(crate) mod exec;
+pub(crate) mod languages;
 pub(crate) mod mcp;
 pub(crate) mod swarm;
 pub(crate) mod tree;
