@@ -230,15 +230,20 @@ fn judged(args: &[&str], name: &str, text: &str, may: &[i32]) -> Result<(), Stri
     ))
 }
 
-/// A policy as a page shows it: the digest is not written out, and it may be lines of a section.
+/// A policy as a page shows it: its digests are not written out, or not there, and it may be lines of a section.
 fn policy(text: &str) -> Result<(), String> {
     let digest = format!("sha256:{}", "0".repeat(64));
-    let text = text.replace("sha256:…", &digest).replace("[…]", "[]");
-    let text = if text.contains("[extension.") {
-        text
-    } else {
-        format!("[extension.some]\ndigest = \"{digest}\"\n{text}")
-    };
+    let mut text = text.replace("sha256:…", &digest).replace("[…]", "[]");
+    if !text.contains("[extension.") {
+        text = format!("[extension.some]\n{text}");
+    }
+    if !text.contains("digest") {
+        let bound = |line: &str| match line.starts_with("[extension.") {
+            true => format!("{line}\ndigest = \"{digest}\"\n"),
+            false => format!("{line}\n"),
+        };
+        text = text.lines().map(bound).collect();
+    }
     // 1: it warns, of a digest that is nobody's, for example.
     judged(&["policy", "check"], "policy.toml", &text, &[0, 1])
 }
@@ -271,12 +276,15 @@ fn check(page: &Page, block: &Block) -> Result<(), String> {
             &text,
             &[0],
         ),
-        "toml" if text.contains("[project]") || text.contains("[extensions]") => {
-            toml::from_str::<toml::Table>(&text)
-                .map(drop)
-                .map_err(|why| why.to_string())
+        // A section of a policy, or lines of one.
+        "toml"
+            if text.contains("[extension.") || !text.lines().any(|line| line.starts_with('[')) =>
+        {
+            policy(&text)
         }
-        "toml" => policy(&text),
+        "toml" => toml::from_str::<toml::Table>(&text)
+            .map(drop)
+            .map_err(|why| why.to_string()),
         "wit" => contract(&text),
         "rust" | "python" | "c" => {
             let known = block.text.starts_with("{{#include ") || file(block).is_some();
