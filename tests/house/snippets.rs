@@ -86,7 +86,9 @@ fn whole(page: &Page, block: &Block) -> String {
 
 /// A shell with the binary in its `PATH`, a scratch home, and what cargo needs to build a project without a network.
 fn shell(scratch: &Scratch) -> Command {
-    let mut shell = Command::new("/bin/sh");
+    // A page that hangs fails.
+    let mut shell = Command::new("timeout");
+    shell.args(["--kill-after=10", "900", "/bin/sh"]);
     let as_binary = scratch.command();
     shell
         .env_clear()
