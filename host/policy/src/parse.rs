@@ -89,7 +89,11 @@ fn read(text: &str, origin: &str, project: bool) -> Result<Policy> {
         )
     })?;
     let mut policy = Policy::at_origin(origin);
-    let known = if project { &PROJECT[..] } else { &["extension"] };
+    let known = if project {
+        &PROJECT[..]
+    } else {
+        &["extension"]
+    };
     known_keys(whole.get_ref(), known, "the policy")?;
     let Some(extensions) = whole.get_ref().get("extension") else {
         return Ok(policy);

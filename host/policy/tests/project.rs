@@ -11,7 +11,9 @@ const OTHERS: &str =
 fn a_projects_file_may_say_how_it_is_built_and_the_users_policy_may_not() {
     let project = Policy::parse_project(OTHERS, "pi-vers.toml").unwrap();
     assert_eq!(project.names().count(), 0);
-    let why = Policy::parse(OTHERS, "policy.toml").unwrap_err().to_string();
+    let why = Policy::parse(OTHERS, "policy.toml")
+        .unwrap_err()
+        .to_string();
     assert!(why.contains("policy.toml:1:"), "{why}");
     // What is mistyped is told in both.
     for text in ["[extnsion.x]\n", "[projects]\n"] {
