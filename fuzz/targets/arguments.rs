@@ -48,10 +48,19 @@ fn run(data: &[u8]) {
     if open {
         return;
     }
-    let plain: String = pattern.chars().filter(|c| !matches!(c, '\'' | '"' | '\\')).collect();
-    for argument in arguments.iter().filter(|argument| argument.starts_with('-')) {
+    let plain: String = pattern
+        .chars()
+        .filter(|c| !matches!(c, '\'' | '"' | '\\'))
+        .collect();
+    for argument in arguments
+        .iter()
+        .filter(|argument| argument.starts_with('-'))
+    {
         let name = argument.split_inclusive('=').next().unwrap_or_default();
-        let name: String = name.chars().filter(|c| !matches!(c, '\'' | '"' | '\\')).collect();
+        let name: String = name
+            .chars()
+            .filter(|c| !matches!(c, '\'' | '"' | '\\'))
+            .collect();
         assert!(plain.contains(&name), "{pattern:?} let {argument:?} pass");
     }
     assert!(!arguments.iter().any(|argument| argument.contains('\0')));

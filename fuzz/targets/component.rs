@@ -5,12 +5,13 @@
 
 /// The host's own files, with what they need around them.
 #[allow(dead_code, unreachable_pub, reason = "they are used in the host")]
+#[path = "."]
 mod extension {
     pub(crate) const LARGEST: usize = 128 << 20;
 
-    #[path = "../../../host/runtime/src/extension/anatomy.rs"]
+    #[path = "../../host/runtime/src/extension/anatomy.rs"]
     pub(crate) mod anatomy;
-    #[path = "../../../host/runtime/src/extension/shape.rs"]
+    #[path = "../../host/runtime/src/extension/shape.rs"]
     pub(crate) mod shape;
 }
 

@@ -26,19 +26,21 @@ pub enum StartReason {
 }
 
 #[allow(dead_code, unreachable_pub, reason = "they are used in the host")]
+#[path = "."]
 mod bridge {
     pub(crate) mod ready {
         #[derive(Debug, serde::Serialize)]
         pub(crate) struct Ready;
     }
 
-    #[path = "../../../host/cli/src/bridge/frames.rs"]
+    #[path = "../../host/cli/src/bridge/frames.rs"]
     pub(crate) mod frames;
 }
 
 #[allow(dead_code, unreachable_pub, reason = "they are used in the host")]
+#[path = "."]
 mod wire {
-    #[path = "../../../host/cli/src/wire/lines.rs"]
+    #[path = "../../host/cli/src/wire/lines.rs"]
     pub(crate) mod lines;
 
     pub(crate) fn line(frame: &impl serde::Serialize) -> Vec<u8> {

@@ -2,11 +2,17 @@
 
 #![cfg_attr(feature = "engine", no_main)]
 
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "they are used in the client")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "they are used in the client"
+)]
+#[path = "."]
 mod api {
-    #[path = "../../../host/vers/src/api/failure.rs"]
+    #[path = "../../host/vers/src/api/failure.rs"]
     pub(crate) mod failure;
-    #[path = "../../../host/vers/src/api/types.rs"]
+    #[path = "../../host/vers/src/api/types.rs"]
     pub(crate) mod types;
 
     /// What the client does with an answer, but for the connection.
@@ -28,10 +34,20 @@ mod api {
     }
 }
 
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "they are used in the client")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "they are used in the client"
+)]
 #[path = "../../host/vers/src/error.rs"]
 mod error;
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "they are used in the client")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "they are used in the client"
+)]
 #[path = "../../host/vers/src/secret.rs"]
 mod secret;
 

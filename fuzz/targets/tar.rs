@@ -2,9 +2,15 @@
 
 #![cfg_attr(feature = "engine", no_main)]
 
-#[allow(dead_code, unreachable_pub, missing_docs, reason = "they are used in the client")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "they are used in the client"
+)]
+#[path = "."]
 mod transfer {
-    #[path = "../../../host/vers/src/transfer/tar.rs"]
+    #[path = "../../host/vers/src/transfer/tar.rs"]
     mod tar;
 
     /// Reads the files of an archive that comes in pieces; how many bytes of it were taken.

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 fn replay(target: &str, program: &str) {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("corpus")
+        .join(target);
     let ran = Command::new(program).arg(&corpus).output().unwrap();
     let said = String::from_utf8_lossy(&ran.stderr);
     assert!(ran.status.success(), "{target}: {:?} {said}", ran.status);
