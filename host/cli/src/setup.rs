@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use pi_vers_host::policy::{Error as PolicyError, Policy};
 use pi_vers_host::secrets::Secrets;
-use pi_vers_host::{Error, Extension, Harness, Host, Session};
+use pi_vers_host::{Error, Extension, Harness, Host, Session, Tape};
 use vers_client::{Environment, Overrides, Settings};
 
 use crate::args::Loading;
@@ -14,6 +14,7 @@ use crate::audit;
 use crate::dirs;
 use crate::failure::Failure;
 use crate::shipped::{self, SCRIPT_RUNNER, SHIPPED};
+use crate::tape;
 
 /// The project's policy, in its directory.
 pub(crate) const PROJECT: &str = "pi-vers.toml";
@@ -82,7 +83,7 @@ pub(crate) async fn secrets(settings: &Settings) -> Arc<Secrets> {
 
 /// A host with this policy, for this platform, and the audit log that the environment names.
 pub(crate) async fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
-    audited(policy, settings, &Loading::default(), Path::new("")).await
+    audited(policy, settings, &Loading::default(), Path::new(""), None).await
 }
 
 /// The same, with the audit log and the files that the command line names, for the project in this directory.
@@ -91,11 +92,15 @@ async fn audited(
     settings: Settings,
     loading: &Loading,
     directory: &Path,
+    tape: Option<Tape>,
 ) -> Result<Host, Failure> {
     let audit = loading.audit.as_deref();
     let mut builder = Host::builder().guarded(guarded(loading, directory)?);
     if let Some(log) = audit::log(audit)? {
         builder = builder.audit(log);
+    }
+    if let Some(tape) = tape {
+        builder = builder.tape(tape);
     }
     let host = builder
         .cache(dirs::cache()?.join("compiled"))
@@ -117,7 +122,10 @@ fn guarded(loading: &Loading, directory: &Path) -> Result<Vec<PathBuf>, Failure>
     ];
     let audit = loading.audit.clone();
     let audit = audit.or_else(|| std::env::var_os(audit::VARIABLE).map(PathBuf::from));
-    let all = named.into_iter().chain(audit);
+    let all = named
+        .into_iter()
+        .chain(audit)
+        .chain(tape::file(loading)?);
     all.filter(|path| !path.as_os_str().is_empty())
         .map(|path| {
             std::path::absolute(&path)
@@ -141,7 +149,8 @@ pub(crate) async fn load_in(
     directory: &Path,
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
-    let host = audited(policy, settings, loading, directory).await?;
+    let tape = tape::tape(loading)?;
+    let host = audited(policy, settings, loading, directory, tape).await?;
     let extensions = extensions(&host, &loading.extension).await?;
     Ok((host, extensions))
 }
