@@ -122,10 +122,7 @@ fn guarded(loading: &Loading, directory: &Path) -> Result<Vec<PathBuf>, Failure>
     ];
     let audit = loading.audit.clone();
     let audit = audit.or_else(|| std::env::var_os(audit::VARIABLE).map(PathBuf::from));
-    let all = named
-        .into_iter()
-        .chain(audit)
-        .chain(tape::file(loading)?);
+    let all = named.into_iter().chain(audit).chain(tape::file(loading)?);
     all.filter(|path| !path.as_os_str().is_empty())
         .map(|path| {
             std::path::absolute(&path)

@@ -67,7 +67,9 @@ impl Guest {
         if let Some(script) = script {
             wasi.args(&script.arguments());
         }
-        let tape = services.as_ref().and_then(|services| services.tape.as_ref());
+        let tape = services
+            .as_ref()
+            .and_then(|services| services.tape.as_ref());
         let voice = tape.map(|tape| Voice::new(tape, name.clone()));
         if let Some(voice) = &voice {
             wasi.wall_clock(Clocks(voice.clone()));

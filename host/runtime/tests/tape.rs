@@ -129,7 +129,11 @@ async fn the_first_difference_is_named() {
     // A recording whose extension had asked something else.
     let changed = directory.path().join("changed.jsonl");
     let text = std::fs::read_to_string(&path).unwrap();
-    std::fs::write(&changed, text.replace("[\"cat\"]},\"env", "[\"tac\"]},\"env")).unwrap();
+    std::fs::write(
+        &changed,
+        text.replace("[\"cat\"]},\"env", "[\"tac\"]},\"env"),
+    )
+    .unwrap();
     assert_ne!(text, std::fs::read_to_string(&changed).unwrap());
     let replay = Tape::replay(&changed).unwrap();
     play(&replay, &calls).await;

@@ -15,9 +15,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vers_client::transfer::{self, Options, Progress, Side};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{
-    Access, Destination, StreamProducer, StreamReader, StreamResult,
-};
+use wasmtime::component::{Access, Destination, StreamProducer, StreamReader, StreamResult};
 
 use super::files::{Place, place};
 use super::streams;

@@ -491,12 +491,9 @@ impl Player {
         let open = |item: &&mut Item| {
             !item.met && matches!(&item.line, Line::Enter { by: name, .. } if name == by)
         };
-        let fits = |item: &&mut Item| matches!(&item.line, Line::Enter { job: then, .. } if *then == job);
-        if let Some(item) = self
-            .items
-            .iter_mut()
-            .filter(open)
-            .find(fits)
+        let fits =
+            |item: &&mut Item| matches!(&item.line, Line::Enter { job: then, .. } if *then == job);
+        if let Some(item) = self.items.iter_mut().filter(open).find(fits)
             && let Line::Enter { n, id, .. } = &item.line
         {
             item.met = true;
@@ -528,9 +525,10 @@ impl Player {
     /// Compares what a call returned.
     pub(super) fn returned(&mut self, by: &str, n: u64, mut reply: Value) -> Result<(), TapeError> {
         clean(&self.secrets, &mut reply);
-        let at = self.items.iter().position(
-            |item| matches!(&item.line, Line::Return { n: number, .. } if *number == n),
-        );
+        let at = self
+            .items
+            .iter()
+            .position(|item| matches!(&item.line, Line::Return { n: number, .. } if *number == n));
         let Some(item) = at.and_then(|at| self.items.get_mut(at)) else {
             let now = brief(&format!("{by} returns from call {n}: {reply}"));
             return Err(self.differs(
@@ -553,12 +551,7 @@ impl Player {
     }
 
     /// What a question that waits for nothing is answered now.
-    pub(super) fn state(
-        &self,
-        by: &str,
-        what: &str,
-        mut with: Value,
-    ) -> Result<Value, TapeError> {
+    pub(super) fn state(&self, by: &str, what: &str, mut with: Value) -> Result<Value, TapeError> {
         clean(&self.secrets, &mut with);
         if let Some(value) = self.states.get(&same(by, what, &with)) {
             return Ok(value.clone());
@@ -575,10 +568,7 @@ impl Player {
         });
         states.next().ok_or_else(|| {
             let now = brief(&format!("{by} looks at {what} {with}"));
-            self.differs(
-                None,
-                format!("now {now}; in the recording it never does"),
-            )
+            self.differs(None, format!("now {now}; in the recording it never does"))
         })
     }
 

@@ -40,8 +40,8 @@ use record::Recorder;
 
 use crate::extension::Extension;
 use crate::owner::{End, Owner};
-pub(crate) use taps::{TakenTap, Tap};
 pub(crate) use clock::Clocks;
+pub(crate) use taps::{TakenTap, Tap};
 pub(crate) use voice::Voice;
 
 /// The contract whose calls are on the tape.

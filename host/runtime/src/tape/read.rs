@@ -84,7 +84,9 @@ pub(super) fn read(path: &Path) -> Result<Read, TapeError> {
         match (&line, head.is_some()) {
             (Line::Tape { format, .. }, false) if *format == FORMAT => head = Some(line),
             (Line::Tape { format, .. }, false) => {
-                let what = format!("the tape has format {format}, and this host reads {FORMAT}: record it anew");
+                let what = format!(
+                    "the tape has format {format}, and this host reads {FORMAT}: record it anew"
+                );
                 return Err(wrong(number, what));
             }
             (_, false) => return Err(wrong(number, "it is not the head of a tape".into())),
@@ -93,7 +95,9 @@ pub(super) fn read(path: &Path) -> Result<Read, TapeError> {
             }
             (Line::End { lines }, true) => {
                 if usize::try_from(*lines).ok() != number.checked_sub(1) {
-                    let what = format!("it says that {lines} lines come before it: some were taken out or put in");
+                    let what = format!(
+                        "it says that {lines} lines come before it: some were taken out or put in"
+                    );
                     return Err(wrong(number, what));
                 }
                 whole = true;
@@ -201,10 +205,7 @@ mod tests {
         let table = [
             (format!("{HEAD}\n{ask}\n{answer}\n"), "fine"),
             (String::new(), "is empty"),
-            (
-                format!("{HEAD}\n{ask}\n{answer}"),
-                "line 3: it is cut off",
-            ),
+            (format!("{HEAD}\n{ask}\n{answer}"), "line 3: it is cut off"),
             (format!("{HEAD}\n{answer}\n"), "line 2: no ask 1 is open"),
             (
                 format!("{HEAD}\n{ask}\n{answer}\n{answer}\n"),

@@ -284,10 +284,7 @@ where
 }
 
 /// Bytes from the tape, for the guest to read.
-fn replayed_bytes(
-    access: Access<'_, Guest, Has>,
-    tap: Tap,
-) -> wasmtime::Result<StreamReader<u8>> {
+fn replayed_bytes(access: Access<'_, Guest, Has>, tap: Tap) -> wasmtime::Result<StreamReader<u8>> {
     streams::outgoing(access, tap.replayed_bytes())
 }
 

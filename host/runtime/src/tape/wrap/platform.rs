@@ -133,9 +133,7 @@ impl shell::HostWithStore<Guest> for Taped {
         let real = accessor.with_getter::<Has>(super::guest);
         let open = <Has as shell::HostWithStore<Guest>>::forward_port(&real, vm, remote, local);
         let opened = asked.real(open).await?;
-        asked
-            .taped(&opened.as_ref().map(|_| ()))
-            .await?;
+        asked.taped(&opened.as_ref().map(|_| ())).await?;
         if let Ok(forward) = &opened {
             accessor.with(|mut access| -> wasmtime::Result<()> {
                 let forward = access.get().0.table.get_mut(forward)?;
