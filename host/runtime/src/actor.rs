@@ -479,8 +479,8 @@ impl AccessorTask<Guest> for Serve {
                 .await?
                 .map(|()| Reply::Done(Ok(()))),
         };
-        if let (Some(voice), Ok(reply)) = (&voice, &reply) {
-            voice.returned(&told, reply)?;
+        if let Some(voice) = &voice {
+            voice.returned(&told, reply.as_ref().ok())?;
         }
         // Nobody may be waiting any more: the call was given up.
         let _ = answer.send(reply);
