@@ -77,9 +77,9 @@ build_python() {
 
 build_c() {
   python_packages
-  local bindgen tools out=$kept/c
+  local bindgen out=$kept/c
   bindgen=$(tool wit-bindgen-cli 0.63.0 c)
-  tools=$(tool wasm-tools 1.263.0 component)
+  (cd "$here" && npm ci --ignore-scripts --loglevel=error) >&2
   rm -rf "$out"
   mkdir -p "$out"
   (
@@ -87,7 +87,7 @@ build_c() {
     "$bindgen" c "$wit" -w build-watch --sync all
     "$python/bin/python-zig" cc --target=wasm32-wasi -mexec-model=reactor -Oz -flto -Wall -Wextra -Werror -I. \
       "$samples/c/build-watch.c" build_watch.c build_watch_component_type.o -o core.wasm
-    "$tools" component new core.wasm -o build-watch.wasm
+    node "$here/component.mjs" core.wasm build-watch.wasm
   ) >&2
   echo "$out/build-watch.wasm"
 }

@@ -91,6 +91,7 @@ pub(crate) struct Actor {
     /// Fires when the store is gone and the reason written down.
     over: CancellationToken,
     urgency: Urgency,
+    pulse: Arc<Pulse>,
     memory: Arc<AtomicU64>,
 }
 
@@ -117,7 +118,7 @@ impl Actor {
         let life = Life {
             engine: engine.clone(),
             extension: extension.clone(),
-            pulse,
+            pulse: pulse.clone(),
             overdue: overdue.clone(),
             memory: memory.clone(),
         };
@@ -148,6 +149,7 @@ impl Actor {
             crashed,
             over,
             urgency: Urgency::new(overdue),
+            pulse,
             memory,
         }
     }
@@ -199,6 +201,11 @@ impl Actor {
     pub(crate) fn kill(&self, why: String) {
         let _ = self.killed_for.set(why);
         self.kill.cancel();
+    }
+
+    /// How often its loop has had a turn.
+    pub(crate) fn beats(&self) -> u64 {
+        self.pulse.beats()
     }
 
     /// Linear memory after the last order, in bytes.
@@ -472,8 +479,8 @@ impl AccessorTask<Guest> for Serve {
                 .await?
                 .map(|()| Reply::Done(Ok(()))),
         };
-        if let (Some(voice), Ok(reply)) = (&voice, &reply) {
-            voice.returned(&told, reply)?;
+        if let Some(voice) = &voice {
+            voice.returned(&told, reply.as_ref().ok())?;
         }
         // Nobody may be waiting any more: the call was given up.
         let _ = answer.send(reply);

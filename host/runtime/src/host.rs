@@ -289,10 +289,11 @@ impl Host {
         harness: Arc<dyn Harness>,
         extensions: Vec<Extension>,
     ) -> Result<Session, Error> {
+        let session = Session::new(self.clone(), harness, extensions)?;
         if let Some(tape) = &self.0.tape {
-            tape.begin(&self.0.secrets, &extensions)?;
+            tape.begin(&self.0.secrets, session.extensions())?;
         }
-        Session::new(self.clone(), harness, extensions)
+        Ok(session)
     }
 
     /// What the policy says of an extension.

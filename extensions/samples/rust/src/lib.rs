@@ -38,7 +38,8 @@ impl Builds {
     async fn read() -> Result<(Self, Option<String>), Error> {
         let stored = store::get(KEY.into()).await?;
         let builds = stored.as_deref().map(serde_json::from_str).transpose();
-        let builds = builds.map_err(|why| Error::Other(format!("what is stored is damaged: {why}")))?;
+        let builds =
+            builds.map_err(|why| Error::Other(format!("what is stored is damaged: {why}")))?;
         Ok((builds.unwrap_or_default(), stored))
     }
 
@@ -52,7 +53,8 @@ impl Builds {
                 builds.failed += 1;
             }
             builds.last = Some(last.clone());
-            let after = serde_json::to_string(&builds).map_err(|why| Error::Other(why.to_string()))?;
+            let after =
+                serde_json::to_string(&builds).map_err(|why| Error::Other(why.to_string()))?;
             if store::swap(KEY.into(), before, Some(after)).await? {
                 return Ok(builds);
             }
@@ -151,10 +153,19 @@ fn extension() -> Declaration {
         "Builds so far",
         "Tells how many builds succeeded and failed, and how the last one ended.",
     );
-    Declaration::new("build-watch", "0.1.0", "Runs builds on VMs and remembers how they ended")
-        .tool(build_run.open_world().long_running(), run)
-        .tool(build_status.read_only().idempotent(), status)
-        .command("builds", "Shows how the builds went", Some("[reset]"), command)
+    Declaration::new(
+        "build-watch",
+        "0.1.0",
+        "Runs builds on VMs and remembers how they ended",
+    )
+    .tool(build_run.open_world().long_running(), run)
+    .tool(build_status.read_only().idempotent(), status)
+    .command(
+        "builds",
+        "Shows how the builds went",
+        Some("[reset]"),
+        command,
+    )
 }
 
 pi_vers_sdk::extension!(extension);

@@ -27,7 +27,6 @@ mod vms;
 
 use wasmtime::component::Linker;
 
-use crate::bindings::web::vers::system::http as http_bindings;
 use crate::bindings::{Publisher, vers};
 use crate::engine::Engine;
 use crate::error::{Error, Refusal};
@@ -45,8 +44,7 @@ pub(crate) fn linker(engine: &Engine, taped: bool) -> Result<Linker<Guest>, Erro
         return linked.map(|()| linker).map_err(|why| unlinked(&why));
     }
     let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
-        .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest))
-        .and_then(|()| http_bindings::add_to_linker::<_, Has>(&mut linker, |guest| guest));
+        .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest));
     linked.map(|()| linker).map_err(|why| unlinked(&why))
 }
 

@@ -33,7 +33,8 @@ impl Pulse {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn beats(&self) -> u64 {
+    /// How often it has beaten.
+    pub(crate) fn beats(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }

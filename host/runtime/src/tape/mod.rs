@@ -234,10 +234,10 @@ impl Tape {
     }
 
     /// A session of these extensions begins on it: one for each tape.
-    pub(crate) fn begin(
+    pub(crate) fn begin<'a>(
         &self,
         secrets: &Arc<Secrets>,
-        extensions: &[Extension],
+        extensions: impl Iterator<Item = &'a Extension>,
     ) -> Result<(), TapeError> {
         let file = |what: String| TapeError::File {
             path: self.0.path.clone(),
@@ -249,7 +249,6 @@ impl Tape {
             ));
         }
         let loaded: Vec<Loaded> = extensions
-            .iter()
             .map(|extension| Loaded {
                 name: extension.name().to_owned(),
                 digest: extension.digest().to_string(),

@@ -24,6 +24,8 @@ pub(super) struct Recorder {
     /// What was last written of each question that waits for nothing.
     pub(super) states: HashMap<String, Value>,
     broken: Option<String>,
+    /// The last line is written.
+    closed: bool,
 }
 
 /// Lists of numbers that are shorter are numbers, and no bytes.
@@ -80,6 +82,7 @@ impl Recorder {
             strainers: HashMap::new(),
             states: HashMap::new(),
             broken: None,
+            closed: false,
         };
         this.write(head.clone());
         match this.broken.take() {
@@ -114,7 +117,7 @@ impl Recorder {
 
     /// Appends a line. What goes wrong is kept for the end: the session goes on without its tape.
     pub(super) fn write(&mut self, mut line: Line) {
-        if self.broken.is_some() {
+        if self.broken.is_some() || self.closed {
             return;
         }
         match &mut line {
@@ -172,6 +175,7 @@ impl Recorder {
     /// Writes the last line.
     pub(super) fn finish(&mut self) {
         self.write(Line::End { lines: self.lines });
+        self.closed = true;
     }
 }
 

@@ -27,6 +27,9 @@ pub(crate) struct Tap {
 type Write<T> = fn(&Tap, Option<&T>, u64);
 
 fn write_bytes(tap: &Tap, chunk: Option<&Bytes>, at: u64) {
+    if tap.voice.is_over() {
+        return;
+    }
     let mut floor = tap.voice.tape.floor();
     if let Side::Record(recorder) = &mut floor.side {
         let piece = chunk.map(|chunk| &**chunk).unwrap_or_default();
@@ -243,6 +246,9 @@ impl TakenTap {
     }
 
     pub(crate) fn took(&self, bytes: &[u8], at: u64) {
+        if self.tap.voice.is_over() {
+            return;
+        }
         let mut floor = self.tap.voice.tape.floor();
         if let Side::Record(recorder) = &mut floor.side {
             let data = recorder.strain(self.tap.n, true, bytes, false);

@@ -38,6 +38,10 @@ pub(crate) struct Voice {
     gave_way: AtomicBool,
     /// Answers that hold until something is brought.
     fresh: Mutex<HashMap<String, Value>>,
+    /// It was told that the session ends.
+    stopping: AtomicBool,
+    /// It has returned from that: what it does from here on until it is dropped is chance, and on no tape.
+    over: AtomicBool,
     /// The ask that streams which are made now belong to; 0: none.
     asking: AtomicU64,
 }
@@ -100,6 +104,8 @@ impl Voice {
             signal: Arc::default(),
             gave_way: AtomicBool::new(false),
             fresh: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            over: AtomicBool::new(false),
             asking: AtomicU64::new(0),
         })
     }
@@ -145,7 +151,15 @@ impl Voice {
         }
     }
 
+    /// Whether nothing of it is of interest any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
     pub(super) fn write(&self, line: Line) {
+        if self.is_over() {
+            return;
+        }
         if let Side::Record(recorder) = &mut self.tape.floor().side {
             recorder.write(line);
         }
@@ -164,6 +178,9 @@ impl Voice {
             return Err(ends(failed.clone()));
         }
         let n = floor.number();
+        if self.is_over() {
+            return Ok((n, None));
+        }
         match &mut floor.side {
             Side::Idle => Ok((n, None)),
             Side::Record(recorder) => {
@@ -195,7 +212,9 @@ impl Voice {
         if let Some(known) = self.fresh().get(&key) {
             return read(known.clone());
         }
-        let found = if self.replays() {
+        let found = if self.is_over() {
+            value(&real()?)?
+        } else if self.replays() {
             let mut floor = self.tape.floor();
             let found = match &floor.side {
                 Side::Replay(player) => player.state(&self.by, what, with),
@@ -205,6 +224,7 @@ impl Voice {
         } else {
             let found = value(&real()?)?;
             if let Side::Record(recorder) = &mut self.tape.floor().side
+                && !self.is_over()
                 && recorder.states.get(&key) != Some(&found)
             {
                 recorder.states.insert(key.clone(), found.clone());
@@ -261,6 +281,9 @@ impl Voice {
             None => self.tape.floor().number(),
         };
         owner.set_number(n, self.by.clone());
+        if matches!(job, Job::Stop) {
+            self.stopping.store(true, Ordering::Relaxed);
+        }
         let passed = self.turn(Key::Enter(n)).await?;
         match found {
             Some((_, Some(id))) => orders::set_id(job, id),
@@ -276,8 +299,19 @@ impl Voice {
         Ok(())
     }
 
-    /// A call returned.
-    pub(crate) fn returned(&self, owner: &Owner, reply: &Reply) -> wasmtime::Result<()> {
+    /// A call is over, and came to this if the extension serves such calls.
+    pub(crate) fn returned(&self, owner: &Owner, reply: Option<&Reply>) -> wasmtime::Result<()> {
+        let compared = reply.map_or(Ok(()), |reply| self.compared(owner, reply));
+        if self.stopping.load(Ordering::Relaxed) {
+            self.over.store(true, Ordering::Relaxed);
+        }
+        compared
+    }
+
+    fn compared(&self, owner: &Owner, reply: &Reply) -> wasmtime::Result<()> {
+        if self.is_over() {
+            return Ok(());
+        }
         let Some((n, _)) = owner.number() else {
             return Ok(());
         };
@@ -376,6 +410,9 @@ impl Future for Turn {
         let mut floor = tape.floor();
         if let Some(failed) = floor.failed() {
             return Poll::Ready(Err(ends(failed.clone())));
+        }
+        if this.voice.is_over() && this.voice.replays() {
+            return Poll::Pending;
         }
         let id = match this.id {
             Some(id) => id,

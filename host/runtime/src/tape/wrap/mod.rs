@@ -25,7 +25,6 @@ use super::taps::Tap;
 use super::voice::{Voice, read, value};
 use crate::bindings::Publisher;
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::web::vers::system::http;
 use crate::capability::streams;
 use crate::guest::{Guest, Has};
 
@@ -49,8 +48,7 @@ fn guest(guest: &mut Guest) -> &mut Guest {
 
 /// Links every interface of the contract.
 pub(crate) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
-    Publisher::add_to_linker::<_, Taped>(linker, data)?;
-    http::add_to_linker::<_, Taped>(linker, data)
+    Publisher::add_to_linker::<_, Taped>(linker, data)
 }
 
 /// Arguments under their names.
