@@ -177,6 +177,7 @@ impl Test {
             .cache(dirs::cache()?.join("compiled"))
             .state(at("state"))
             .policy(subject.policy.clone())
+            .script_runner(crate::shipped::SCRIPT_RUNNER)
             .secrets(Arc::new(secrets));
         let world = match subject.local {
             Some(local) => {
