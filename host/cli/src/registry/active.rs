@@ -68,7 +68,11 @@ pub(crate) async fn load(
     origin: &str,
     bytes: Vec<u8>,
 ) -> Result<Extension, pi_vers_host::Error> {
-    host.load(origin, bytes).await
+    // As the host tells them apart: what does not begin as a component is a script.
+    match bytes.starts_with(b"\0asm") {
+        true => host.load(origin, bytes).await,
+        false => host.load_script(origin, &bytes).await,
+    }
 }
 
 /// Whether sessions here load an added extension of this name.
