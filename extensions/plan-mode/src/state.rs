@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use pi_vers_sdk::harness::session;
-use pi_vers_sdk::{FlagValue, args, outcome};
+use pi_vers_sdk::{Error, FlagValue, args, outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::todos::Todo;
@@ -72,6 +72,8 @@ pub(crate) async fn persist() {
 pub(crate) async fn recorded() -> Option<State> {
     match session::entries(Some(ENTRY.into())).await {
         Ok(entries) => args::parse(entries.last()?).ok(),
+        // The session is over before it has begun.
+        Err(Error::Cancelled) => None,
         Err(error) => {
             warn(&format!(
                 "Cannot read the state of plan mode: {}",

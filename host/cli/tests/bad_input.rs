@@ -163,7 +163,7 @@ fn files_that_are_no_extension_are_told_apart() {
     check(
         &home.run(["inspect", "vers-wm"]),
         2,
-        &["no shipped extension vers-wm", "one of vers-vm"],
+        &["no file and no extension vers-wm", "one of vers-vm"],
     );
 }
 

@@ -218,7 +218,6 @@ mod tests {
             "http://example.com/a.wasm",
             "http://127.0.0.1.example.com/a.wasm",
             "https://user:secret@example.com/a.wasm",
-            "https:///a.wasm",
             "ftp://example.com/a",
             "file:///etc/passwd",
             "oci://example.com",
