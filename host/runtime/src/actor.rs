@@ -506,11 +506,11 @@ where
     let (call, task) = accessor.with(|mut access| -> wasmtime::Result<_> {
         let call = function.start_call_concurrent(&mut access, parameters)?;
         let task = call.task();
-        access.get().own(task, owner);
+        access.get().own(task, owner.clone());
         Ok((call, task))
     })?;
     let result = function.finish_call_concurrent(accessor, call).await;
-    accessor.with(|mut access| access.get().disown(task));
+    accessor.with(|mut access| access.get().disown(task, &owner));
     result.map(Ok)
 }
 

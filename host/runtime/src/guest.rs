@@ -110,8 +110,16 @@ impl Guest {
         self.owners.insert(task, owner);
     }
 
-    pub(crate) fn disown(&mut self, task: GuestTaskId) {
-        self.owners.remove(&task);
+    /// Ends that, unless the task's number has been given to another call meanwhile: a task may be gone before its end is
+    /// heard of.
+    pub(crate) fn disown(&mut self, task: GuestTaskId, owner: &Arc<Owner>) {
+        if self
+            .owners
+            .get(&task)
+            .is_some_and(|of| Arc::ptr_eq(of, owner))
+        {
+            self.owners.remove(&task);
+        }
     }
 
     /// The owner of a call stack: of its oldest task, or the extension itself.
