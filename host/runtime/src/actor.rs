@@ -525,7 +525,7 @@ pub(crate) fn crash(why: &wasmtime::Error, guest: &Guest) -> String {
     match why.downcast_ref::<wasmtime::Trap>() {
         Some(wasmtime::Trap::Interrupt) => "it computed without giving way for longer than its limit `cpu-slice` or its call's deadline allows".into(),
         Some(wasmtime::Trap::StackOverflow) => "its stack overflowed".into(),
-        Some(wasmtime::Trap::UnreachableCodeReached) => match guest.stderr.last() {
+        Some(wasmtime::Trap::UnreachableCodeReached) => match guest.last_words() {
             Some(said) => format!("{ABORTED_SAYING}{said}"),
             None => "it panicked or aborted".into(),
         },

@@ -110,6 +110,15 @@ impl Guest {
         self.owners.insert(task, owner);
     }
 
+    /// What it wrote to standard error last, without secrets.
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.stderr.last(|text| match &self.services {
+            Some(services) => services.secrets.redact(text).into_owned(),
+            // While it describes itself it has been told nothing.
+            None => text.to_owned(),
+        })
+    }
+
     /// Ends that, unless the task's number has been given to another call meanwhile: a task may be gone before its end is
     /// heard of.
     pub(crate) fn disown(&mut self, task: GuestTaskId, owner: &Arc<Owner>) {

@@ -33,13 +33,13 @@ impl Stderr {
         kept.extend(end);
     }
 
-    /// The last of it on one line, if there is any.
-    pub(crate) fn last(&self) -> Option<String> {
+    /// The last of it on one line, if there is any. `clean` takes secrets out, before anything is cut.
+    pub(crate) fn last(&self, clean: impl FnOnce(&str) -> String) -> Option<String> {
         let kept: Vec<u8> = {
             let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             kept.iter().copied().collect()
         };
-        let text = String::from_utf8_lossy(&kept);
+        let text = clean(&String::from_utf8_lossy(&kept));
         let lines: Vec<&str> = text
             .lines()
             .map(str::trim)
@@ -97,12 +97,12 @@ mod tests {
     #[test]
     fn the_end_is_kept_and_shown_on_one_line() {
         let stderr = Stderr::default();
-        assert_eq!(stderr.last(), None);
+        assert_eq!(stderr.last(str::to_owned), None);
         stderr.keep("x".repeat(10_000).as_bytes());
         stderr.keep(
             b"\nthread panicked at a.rs:1:\n  oh \x1b[2J no\nnote: run with `RUST_BACKTRACE=1`\n",
         );
-        let last = stderr.last().unwrap_or_default();
+        let last = stderr.last(str::to_owned).unwrap_or_default();
         assert!(last.contains("thread panicked at a.rs:1: oh"), "{last}");
         assert!(
             last.chars().count() <= SHOWN && !last.contains('\x1b'),
@@ -111,7 +111,7 @@ mod tests {
         stderr.keep(&[b'y'; 5000]);
         assert!(
             stderr
-                .last()
+                .last(str::to_owned)
                 .is_some_and(|last| last.bytes().all(|b| b == b'y'))
         );
     }
