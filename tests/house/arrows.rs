@@ -128,7 +128,13 @@ fn each_package_knows_only_those_below_it() {
     let known: BTreeSet<&str> = rows
         .iter()
         .map(|(name, _)| *name)
-        .chain([UNIFY, "pi-vers-tests", "pi-vers-bench", "pi-vers-samples"])
+        .chain([
+            UNIFY,
+            "pi-vers-tests",
+            "pi-vers-bench",
+            "pi-vers-samples",
+            "pi-vers-fuzz",
+        ])
         .collect();
     let all: BTreeSet<&str> = graph.members.iter().map(|id| graph.name(id)).collect();
     assert_eq!(all, known, "a new package needs a row here");
