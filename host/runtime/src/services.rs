@@ -18,7 +18,6 @@ use crate::bindings::vers::harness::types::Error as WitError;
 use crate::budget::Budget;
 use crate::harness::Harness;
 use crate::stand_in::StandIn;
-use crate::tape::Tape;
 use crate::types::FlagValue;
 
 /// Variables that every process started here gets, if the host has them: where things are and which
@@ -48,8 +47,6 @@ pub(crate) struct Services {
     pub(crate) bus: Bus,
     /// Takes the world's place in a test.
     pub(crate) stand_in: Option<Arc<dyn StandIn>>,
-    /// Records the session, or replays one.
-    pub(crate) tape: Option<Tape>,
     audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
     /// Where no extension writes.
@@ -83,7 +80,6 @@ impl Services {
             fleet,
             secrets,
             stand_in: None,
-            tape: None,
             audit,
             state,
             guarded,

@@ -156,7 +156,7 @@ fn processes_are_counted_and_go_with_their_instance() {
         "{told:?}"
     );
     assert!(told[1].contains("Error::Limit"), "{told:?}");
-    assert_eq!(crate::cancels::processes("7531975"), 0);
+    assert_eq!(crate::processes::processes("7531975"), 0);
 }
 
 #[test]

@@ -17,11 +17,11 @@ mod common;
 
 mod arguments;
 mod bombs;
-mod cancels;
 mod grants;
 mod loops;
 mod malformed;
 mod paths;
+mod processes;
 mod raider;
 mod raw;
 mod secrets;

@@ -209,7 +209,7 @@ fn no_argument_vector_of_a_child_holds_a_secret() {
     let secret = json!([["TOKEN", "secret:LLM_PROXY_KEY"]]);
     peer.raid(json!({ "what": "keep", "argv": ["sleep", "9517534"], "env": secret }));
     let end = Instant::now() + Duration::from_secs(30);
-    while crate::cancels::processes("9517534") == 0 {
+    while crate::processes::processes("9517534") == 0 {
         assert!(Instant::now() < end, "it runs");
         std::thread::sleep(Duration::from_millis(5));
     }
