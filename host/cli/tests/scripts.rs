@@ -225,7 +225,7 @@ fn what_a_tool_throws_is_its_failure() {
             "const f = () => f() + 1; f()",
             "maximum number of recursive calls",
         ),
-        (3, "await ctx.vms.list()", "vms = [\"list\"]"),
+        (3, "await ctx.vms.list()", "vms of [extension.s]"),
         (2, "await ctx.sleep(\"soon\")", "timers.sleep"),
         (1, "return await ctx.vms.nothing()", "TypeError"),
     ] {
