@@ -1,7 +1,7 @@
 //! The demo's steps with files by the thousand and with a server in the background.
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -16,6 +16,9 @@ use crate::failure::Failure;
 use crate::progress;
 
 const FILES: usize = 2_000;
+/// So long a line of a server may take to be seen.
+const LINE: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(20);
 
 impl Stage<'_> {
     pub(super) async fn copy(&mut self) -> Result<Told, Failure> {
@@ -93,10 +96,16 @@ impl Stage<'_> {
         if answer != "you asked: GET /demo HTTP/1.0" {
             return Err(wrong(format!("the server answered {answer:?}")));
         }
-        let logs = self
-            .ask("bg_logs", json!({ "id": "demo-server" }))
-            .await?
-            .text();
+        // The server answers before it writes its line, and the line has its way to go.
+        let late = Instant::now() + LINE;
+        let logs = loop {
+            let logs = self.ask("bg_logs", json!({ "id": "demo-server" }));
+            let logs = logs.await?.text();
+            if logs.contains("asked: GET /demo HTTP/1.0") || Instant::now() > late {
+                break logs;
+            }
+            tokio::time::sleep(AGAIN).await;
+        };
         if !logs.contains("asked: GET /demo HTTP/1.0") {
             return Err(wrong(format!(
                 "bg_logs does not show the request but: {logs}"
