@@ -240,7 +240,8 @@ impl Machine {
     /// A new connection, waiting for a VM that boots.
     async fn open_patiently(&self, deadline: Instant, purpose: Purpose) -> Result<Arc<Connection>> {
         tokio::select! {
-            connection = self.try_to_open(deadline, purpose) => connection,
+            // On the heap: making a connection is rare and needs 20 kB, which every start of a command would carry along.
+            connection = Box::pin(self.try_to_open(deadline, purpose)) => connection,
             () = self.closed.cancelled() => Err(Error::cancelled(format!("connect to VM {}", self.vm))),
         }
     }
