@@ -9,7 +9,7 @@
 
 mod common;
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -75,7 +75,7 @@ fn at_terminal(
     let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let (to, from) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        for byte in output.bytes().map_while(Result::ok) {
+        for byte in BufReader::new(output).bytes().map_while(Result::ok) {
             if to.send(byte).is_err() {
                 return;
             }

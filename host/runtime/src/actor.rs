@@ -166,10 +166,10 @@ impl Actor {
         let left = self
             .turn
             .give(order, |order| match self.orders.try_send(order) {
-                Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-                Err(TrySendError::Full(order)) => Err(order),
+                Ok(()) | Err(TrySendError::Closed(_)) => None,
+                Err(TrySendError::Full(order)) => Some(order),
             });
-        if let Err(order) = left {
+        if let Some(order) = left {
             let _ = self.orders.send(order).await;
         }
         reply

@@ -7,8 +7,14 @@ use serde_json::{Value, json};
 use crate::raider::{Raid, is_denied};
 
 /// A program, the patterns that a careful owner might write for it, and what must not pass them.
+type Vectors = (
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static [&'static str]],
+);
+
 #[rustfmt::skip]
-const VECTORS: &[(&str, &[&str], &[&[&str]])] = &[
+const VECTORS: &[Vectors] = &[
     ("git", &["status", "log --oneline *", "diff **", "show *", "fetch *", "clone * *", "grep *", "checkout -- *"], &[
         &["-c", "core.fsmonitor=touch x", "status"], &["-ccore.fsmonitor=touch x", "status"], &["--config-env=core.pager=X", "status"], &["--exec-path=/tmp", "status"], &["-C", "/", "status"],
         &["--git-dir=/tmp/evil", "status"], &["-p", "status"], &["--paginate", "status"], &["status", "--porcelain"], &["status", ""], &["status;id"], &["status\nid"], &["status", "--", "x"],

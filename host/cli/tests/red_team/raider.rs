@@ -98,7 +98,7 @@ impl Raid {
 
     /// What became of each, in the guest's words.
     pub(crate) fn told(&self, raids: &[Value]) -> Vec<String> {
-        self.each(raids).iter().map(|line| text(line)).collect()
+        self.each(raids).iter().map(text).collect()
     }
 
     /// What `inspect` says.

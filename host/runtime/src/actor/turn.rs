@@ -67,14 +67,15 @@ impl Turn {
         turn
     }
 
-    /// Gives an order and turns the life for a moment, if nobody else does. The order comes back if it was not taken.
+    /// Gives an order and turns the life for a moment, if nobody else does. The order comes back if it was not taken; `give`
+    /// returns it likewise.
     pub(super) fn give<T>(
         self: &Arc<Self>,
         order: T,
-        give: impl FnOnce(T) -> Result<(), T>,
-    ) -> Result<(), T> {
+        give: impl FnOnce(T) -> Option<T>,
+    ) -> Option<T> {
         if TURNING.get() || self.skips() || !self.take() {
-            return Err(order);
+            return Some(order);
         }
         let _held = Held(self);
         let given = give(order);
@@ -228,19 +229,18 @@ impl Drop for Task {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
     use tokio::sync::mpsc;
 
-    /// Counts what it is given; notes the thread it is polled on.
-    fn counter() -> (
-        Arc<Turn>,
-        mpsc::UnboundedSender<u64>,
-        Arc<Mutex<Vec<(u64, std::thread::ThreadId)>>>,
-    ) {
+    type Seen = Vec<(u64, std::thread::ThreadId)>;
+
+    /// Keeps what it is given; notes the thread it is polled on.
+    fn counter() -> (Arc<Turn>, mpsc::UnboundedSender<u64>, Arc<Mutex<Seen>>) {
         let (sender, mut queue) = mpsc::unbounded_channel();
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::new(Mutex::new(Seen::new()));
         let served = seen.clone();
         let turn = Turn::start(async move {
             while let Some(order) = queue.recv().await {
@@ -266,8 +266,8 @@ mod tests {
                 let (turn, orders) = (&turn, &orders);
                 scope.spawn(move || {
                     for at in 0..5_000 {
-                        let give = |order| orders.send(order).map_err(|lost| lost.0);
-                        if let Err(order) = turn.give(giver * 5_000 + at, give) {
+                        let give = |order| orders.send(order).err().map(|lost| lost.0);
+                        if let Some(order) = turn.give(giver * 5_000 + at, give) {
                             orders.send(order).unwrap();
                         }
                     }
@@ -282,15 +282,13 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(30), all)
             .await
             .expect("every order is served without a further push");
-        let elsewhere = |seen: &[(u64, std::thread::ThreadId)]| {
-            seen.iter().filter(|(_, thread)| *thread != here).count()
-        };
+        let elsewhere = |seen: &Seen| seen.iter().filter(|(_, thread)| *thread != here).count();
         assert_eq!(elsewhere(&seen.lock().unwrap()), 20_000);
         let before = seen.lock().unwrap().len();
         proven(&turn);
         while turn
-            .give(1, |order| orders.send(order).map_err(|lost| lost.0))
-            .is_err()
+            .give(1, |order| orders.send(order).err().map(|lost| lost.0))
+            .is_some()
         {
             tokio::task::yield_now().await;
         }
@@ -315,14 +313,16 @@ mod tests {
             while computed() < begun + 2 * LONG {}
             Poll::Pending
         }));
-        let _ = (0..FIRST).map(|_| turn.give((), |()| Ok(()))).count();
-        let give = || turn.give((), |()| Ok(()));
-        assert_eq!(give(), Ok(()));
+        for _ in 0..FIRST {
+            assert_eq!(turn.give((), |()| None), Some(()));
+        }
+        let give = || turn.give((), |()| None);
+        assert_eq!(give(), None);
         for _ in 0..SKIPPED {
-            assert_eq!(give(), Err(()));
+            assert_eq!(give(), Some(()));
         }
         assert_eq!(turns.load(Ordering::Relaxed), 1);
-        assert_eq!(give(), Ok(()));
+        assert_eq!(give(), None);
     }
 
     #[tokio::test]
@@ -331,14 +331,14 @@ mod tests {
         let (within, sent) = (inner.clone(), orders.clone());
         proven(&inner);
         let outer = Turn::start(std::future::poll_fn(move |_| {
-            let given = within.give(7, |order| sent.send(order).map_err(|lost| lost.0));
-            assert_eq!(given, Err(7));
+            let given = within.give(7, |order| sent.send(order).err().map(|lost| lost.0));
+            assert_eq!(given, Some(7));
             Poll::Ready(())
         }));
         proven(&outer);
-        assert_eq!(outer.give((), |()| Ok(())), Ok(()));
+        assert_eq!(outer.give((), |()| None), None);
         assert!(seen.lock().unwrap().is_empty());
-        assert_eq!(outer.give((), |()| Ok(())), Err(()), "it is over");
+        assert_eq!(outer.give((), |()| None), Some(()), "it is over");
         drop(orders);
     }
 
@@ -346,9 +346,9 @@ mod tests {
     async fn a_life_that_panics_is_over() {
         let turn = Turn::start(std::future::poll_fn(|_| panic!("on purpose")));
         proven(&turn);
-        let give = std::panic::AssertUnwindSafe(|| turn.give((), |()| Ok(())));
+        let give = std::panic::AssertUnwindSafe(|| turn.give((), |()| None));
         assert!(std::panic::catch_unwind(give).is_err());
-        assert_eq!(turn.give((), |()| Ok(())), Err(()));
+        assert_eq!(turn.give((), |()| None), Some(()));
         assert!(!TURNING.get());
     }
 }

@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::sync::OwnedSemaphorePermit;
 use wasmtime::component::{Access, Accessor, HasSelf, Resource, StreamReader};
 
-use super::stand_in::{self, Played, Started};
+use super::stand_in::{self, Asked, Played, Started};
 use super::streams::{self, Output};
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::process::{
@@ -380,7 +380,11 @@ async fn start(
     let room = ask.room_for_process()?;
     let what = name(&command.program);
     let directory = directory(ask, command.working_directory.as_deref())?;
-    let asked = stand_in::of(&command);
+    let asked = ask
+        .services
+        .stand_in
+        .as_ref()
+        .map(|stand_in| (stand_in, Asked::of(&command, None)));
     // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
     let argv = match command.program {
         Program::Argv(argv) => argv,
@@ -395,7 +399,7 @@ async fn start(
         .map(|variable| variable.name.as_str())
         .collect();
     let (args, working_directory, variables) = (arguments, &*directory, &*names);
-    let found = match ask.services.stand_in {
+    let found = match asked {
         Some(_) => stand_in::program(program),
         None => local::resolve_program(program, &ask.services.path()).map_err(Error::from),
     };
@@ -439,8 +443,8 @@ async fn start(
         env.retain(|(name, _)| *name != variable.name);
         env.push((variable.name.clone(), value));
     }
-    if let Some(stand_in) = &ask.services.stand_in {
-        return stand_in::spawn_here(stand_in, argv, asked, stdin, (what, room));
+    if let Some((stand_in, asked)) = asked {
+        return stand_in::play(stand_in, asked, stdin, what, room);
     }
     let mut full = vec![program.to_string_lossy().into_owned()];
     full.extend(arguments.iter().cloned());

@@ -129,23 +129,56 @@ impl Played {
 /// A process with its outputs.
 pub(super) type Started = (Arc<Running>, Option<Output>, Option<Output>);
 
-/// Begins to play a command.
-fn play(
-    stand_in: &Arc<dyn StandIn>,
+/// A command to play, as the extension wrote it: noted before the policy and the secrets make of it what would run.
+pub(super) struct Asked {
     command: StandInCommand,
     merged: bool,
-    timeout: Option<u64>,
+    timeout: Option<Duration>,
+}
+
+impl Asked {
+    /// For this VM, or for this machine.
+    pub(super) fn of(command: &Command, vm: Option<String>) -> Self {
+        let argv = match &command.program {
+            Program::Argv(argv) => argv.clone(),
+            Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
+        };
+        let env = command.env.iter().map(|variable| {
+            let value = match &variable.value {
+                EnvValue::Plain(value) => StandInValue::Plain(value.clone()),
+                EnvValue::Secret(name) => StandInValue::Secret(name.clone()),
+            };
+            (variable.name.clone(), value)
+        });
+        Self {
+            command: StandInCommand {
+                vm,
+                argv,
+                env: env.collect(),
+                directory: command.working_directory.clone(),
+            },
+            merged: matches!(command.output, OutputMode::Merged),
+            timeout: command.timeout.map(Duration::from_millis),
+        }
+    }
+}
+
+/// Begins to play a command that was permitted; `what` is its name for people.
+pub(super) fn play(
+    stand_in: &Arc<dyn StandIn>,
+    asked: Asked,
     stdin: Option<Incoming>,
-    (what, room): (String, OwnedSemaphorePermit),
+    what: String,
+    room: OwnedSemaphorePermit,
 ) -> Result<Started, Error> {
-    let run = stand_in.command(command).map_err(refused)?;
+    let run = stand_in.command(asked.command).map_err(refused)?;
     let StandInRun {
         mut stdout,
         mut stderr,
         end,
         id,
     } = run;
-    if merged {
+    if asked.merged {
         stdout.append(&mut stderr);
     }
     if let Some(input) = stdin {
@@ -164,7 +197,7 @@ fn play(
         stand_in: stand_in.clone(),
         id,
         end,
-        timeout: timeout.map(Duration::from_millis),
+        timeout: asked.timeout,
         stopped,
     };
     let [stdout, stderr] = outputs;
@@ -207,24 +240,6 @@ pub(super) fn value(of: &HeaderValue) -> StandInValue {
     }
 }
 
-fn values(command: &Command) -> Vec<(String, StandInValue)> {
-    let values = command.env.iter().map(|variable| {
-        let value = match &variable.value {
-            EnvValue::Plain(value) => StandInValue::Plain(value.clone()),
-            EnvValue::Secret(name) => StandInValue::Secret(name.clone()),
-        };
-        (variable.name.clone(), value)
-    });
-    values.collect()
-}
-
-fn argv(program: &Program) -> Vec<String> {
-    match program {
-        Program::Argv(argv) => argv.clone(),
-        Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
-    }
-}
-
 /// `shell.spawn`, played.
 pub(super) async fn spawn_on_vm(
     accessor: &Accessor<Guest, Has>,
@@ -238,19 +253,12 @@ pub(super) async fn spawn_on_vm(
         let facts = facts(ask, vm).await?;
         let room = ask.room_for_process()?;
         let what = format!("{} on VM {}", name(&command.program), facts.id);
-        let asked = StandInCommand {
-            vm: Some(facts.id.to_string()),
-            argv: argv(&command.program),
-            env: values(&command),
-            directory: command.working_directory.clone(),
-        };
-        let merged = matches!(command.output, OutputMode::Merged);
-        let timeout = command.timeout;
+        let asked = Asked::of(&command, Some(facts.id.to_string()));
         // The policy, and whether each secret is there.
         super::shell::translate(ask, &facts, command, stdin.is_some()).await?;
         // A VM that is not there or does not run starts nothing.
         running(ask, facts.id).await?;
-        play(stand_in, asked, merged, timeout, stdin, (what, room))
+        play(stand_in, asked, stdin, what, room)
     }
     .await;
     match started {
@@ -283,46 +291,6 @@ pub(super) fn program(name: &str) -> Result<PathBuf, Error> {
         )));
     }
     Ok(PathBuf::from(PROGRAMS).join(name))
-}
-
-/// `process.spawn`, played: what was permitted, and how the extension wrote it.
-pub(super) fn spawn_here(
-    stand_in: &Arc<dyn StandIn>,
-    argv: Vec<String>,
-    command: (
-        Vec<(String, StandInValue)>,
-        Option<String>,
-        bool,
-        Option<u64>,
-    ),
-    stdin: Option<Incoming>,
-    named: (String, OwnedSemaphorePermit),
-) -> Result<Started, Error> {
-    let (env, directory, merged, timeout) = command;
-    let asked = StandInCommand {
-        vm: None,
-        argv,
-        env,
-        directory,
-    };
-    play(stand_in, asked, merged, timeout, stdin, named)
-}
-
-/// What [`spawn_here`] needs of a command whose program goes elsewhere.
-pub(super) fn of(
-    command: &Command,
-) -> (
-    Vec<(String, StandInValue)>,
-    Option<String>,
-    bool,
-    Option<u64>,
-) {
-    (
-        values(command),
-        command.working_directory.clone(),
-        matches!(command.output, OutputMode::Merged),
-        command.timeout,
-    )
 }
 
 /// A file of a VM, in the directory that stands for it.

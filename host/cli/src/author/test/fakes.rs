@@ -126,7 +126,7 @@ fn refused(refuse: &Refuse) -> Refused {
 }
 
 /// The first of them that fits and is not used up; then it is used once more.
-fn take<'a, T>(all: &'a mut [Fake<T>], fits: impl Fn(&T) -> bool) -> Option<&'a mut Fake<T>> {
+fn take<T>(all: &mut [Fake<T>], fits: impl Fn(&T) -> bool) -> Option<&mut Fake<T>> {
     let found = all
         .iter_mut()
         .find(|one| one.times.is_none_or(|times| one.used < times) && fits(&one.fake))?;
