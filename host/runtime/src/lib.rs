@@ -35,6 +35,7 @@ mod extension;
 mod guest;
 mod harness;
 mod host;
+mod outgoing;
 mod owner;
 mod patience;
 mod publications;

@@ -2,7 +2,6 @@
 
 mod publications;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +19,11 @@ use crate::actor::{Job, Reply};
 use crate::bindings::vers::harness::types as wit;
 use crate::capability::call::ToolCall;
 use crate::capability::refusal;
-use crate::content::Content;
 use crate::error::{CallError, Error};
 use crate::events::{Event, Reaction};
 use crate::extension::Extension;
 use crate::host::Host;
+use crate::outgoing;
 use crate::owner::{End, Owner};
 use crate::patience::Patience;
 use crate::services::{Message, Services};
@@ -731,18 +730,26 @@ async fn run_tool(
         why,
     };
     let secrets = &session.0.services.secrets;
-    let scrub = |output: ToolOutput| scrub(secrets, output);
+    let handed_on = |result: wit::ToolResult| {
+        let mut output = ToolOutput::try_from(result)?;
+        let data = [&mut output.details, &mut output.structured];
+        let data = data.into_iter().flatten();
+        outgoing::message(
+            secrets,
+            slot.grants.limits().output,
+            &mut output.content,
+            data,
+        )
+        .map_err(|why| format!("its result {why}"))?;
+        Ok(output)
+    };
     match ended {
         Ended {
             reply: Some(Reply::Tool(Ok(result))),
             end: None,
             ..
         } => {
-            let output = within(
-                slot.grants.limits().output,
-                scrub(ToolOutput::try_from(result).map_err(contract)?),
-            )
-            .map_err(contract)?;
+            let output = handed_on(result).map_err(contract)?;
             if let Some(structured) = &output.structured
                 && let Some(problem) = slot.extension.check_structured(&tool, structured).first()
             {
@@ -756,14 +763,7 @@ async fn run_tool(
             reply: Some(Reply::Tool(Err(wit::ToolError::Failed(result)))),
             end: None,
             ..
-        } => {
-            let output = within(
-                slot.grants.limits().output,
-                scrub(ToolOutput::try_from(result).map_err(contract)?),
-            )
-            .map_err(contract)?;
-            Err(CallError::Failed(output))
-        }
+        } => Err(CallError::Failed(handed_on(result).map_err(contract)?)),
         Ended {
             reply: Some(Reply::Tool(Err(wit::ToolError::Capability(why)))),
             end: None,
@@ -773,7 +773,7 @@ async fn run_tool(
         mut ended => {
             let said = match ended.reply.take() {
                 Some(Reply::Tool(Ok(result) | Err(wit::ToolError::Failed(result)))) => {
-                    ToolOutput::try_from(result).map(scrub).unwrap_or_default()
+                    handed_on(result).unwrap_or_default()
                 }
                 _ => ToolOutput::default(),
             };
@@ -782,84 +782,10 @@ async fn run_tool(
     }
 }
 
-/// No value of a secret leaves through a tool's words, wherever the guest had it from.
-fn scrub(secrets: &Secrets, mut output: ToolOutput) -> ToolOutput {
-    let texts = output.content.iter_mut().flat_map(Content::texts_mut);
-    texts.for_each(|text| redact(secrets, text));
-    for value in [&mut output.details, &mut output.structured]
-        .into_iter()
-        .flatten()
-    {
-        redact_json(secrets, value);
-    }
-    output
-}
-
-/// The same for every text of a JSON value, names of members included.
-pub(crate) fn redact_json(secrets: &Secrets, value: &mut Value) {
-    match value {
-        Value::String(text) => redact(secrets, text),
-        Value::Array(items) => items.iter_mut().for_each(|item| redact_json(secrets, item)),
-        Value::Object(members) => {
-            if members
-                .keys()
-                .any(|name| matches!(secrets.redact(name), Cow::Owned(_)))
-            {
-                *members = std::mem::take(members)
-                    .into_iter()
-                    .map(|(name, value)| (secrets.redact(&name).into_owned(), value))
-                    .collect();
-            }
-            members
-                .values_mut()
-                .for_each(|member| redact_json(secrets, member));
-        }
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-pub(crate) fn redact(secrets: &Secrets, text: &mut String) {
-    if let Cow::Owned(clean) = secrets.redact(text) {
-        *text = clean;
-    }
-}
-
-/// Refuses a result larger than the extension's limit.
-fn within(limit: u64, output: ToolOutput) -> Result<ToolOutput, String> {
-    let content = output.content.iter().map(Content::size);
-    let data = [&output.details, &output.structured].into_iter().flatten();
-    let sizes = content.chain(data.map(bytes));
-    fits(limit, sizes.fold(0, usize::saturating_add))?;
-    Ok(output)
-}
-
-/// About as many bytes as the value has as a text.
-fn bytes(value: &Value) -> usize {
-    const LEAST: usize = 4;
-    match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(bytes).fold(LEAST, usize::saturating_add),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| name.len().saturating_add(bytes(value)))
-            .fold(LEAST, usize::saturating_add),
-        Value::Null | Value::Bool(_) | Value::Number(_) => LEAST,
-    }
-}
-
-fn fits(limit: u64, size: usize) -> Result<(), String> {
-    if u64::try_from(size).unwrap_or(u64::MAX) > limit {
-        return Err(format!(
-            "its result has {size} bytes, more than the {limit} that its limit `output` allows"
-        ));
-    }
-    Ok(())
-}
-
 /// An error that a guest handed on, or made up: so it is neither believed to be free of secrets nor to be short.
 fn refused(secrets: &Secrets, why: wit::Error) -> CallError {
     let (kind, mut message) = refusal(why);
-    redact(secrets, &mut message);
+    outgoing::clean(secrets, &mut message);
     CallError::Refused {
         kind,
         message: crate::types::visible(&message)

@@ -7,11 +7,11 @@ use wasmtime::component::{Accessor, HasSelf, Resource};
 
 use crate::bindings::vers::harness::call::{Host, HostToolCall, HostToolCallWithStore};
 use crate::bindings::vers::harness::types::Content;
-use crate::content::{Content as Shown, from_guest};
+use crate::content::from_guest;
 use crate::guest::{Guest, Has};
+use crate::outgoing;
 use crate::owner::Owner;
 use crate::patience::Patience;
-use crate::session::{redact, redact_json};
 use crate::types::{Progress, json};
 
 /// The longest caption of a progress bar, in characters.
@@ -58,17 +58,11 @@ impl HostToolCall for Guest {
         let Ok(mut content) = from_guest(content) else {
             return Ok(());
         };
-        let sizes = content.iter().map(Shown::size);
-        let size = sizes.fold(0, usize::saturating_add);
-        if u64::try_from(size).unwrap_or(u64::MAX) > self.limits.output {
+        let limit = self.limits.output;
+        if let Some(services) = &self.services
+            && outgoing::message(&services.secrets, limit, &mut content, &mut details).is_err()
+        {
             return Ok(());
-        }
-        if let Some(services) = &self.services {
-            let texts = content.iter_mut().flat_map(Shown::texts_mut);
-            texts.for_each(|text| redact(&services.secrets, text));
-            details
-                .iter_mut()
-                .for_each(|details| redact_json(&services.secrets, details));
         }
         if let (None, Some(updates)) = (call.owner.ended(), call.owner.updates()) {
             // A watch channel keeps the newest only: that is the coalescing the contract promises.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pi_vers_policy::{Request, SessionVerb};
+use serde_json::Value;
 use tokio::sync::watch;
 use wasmtime::component::{Accessor, HasSelf, Resource};
 
@@ -15,8 +16,8 @@ use crate::bindings::vers::harness::types::{
 use crate::content::{Content as Shown, from_guest};
 use crate::guest::{Ask, Guest, Has};
 use crate::harness::{BuiltInCall, BuiltInError, HarnessError};
+use crate::outgoing;
 use crate::services::Services;
-use crate::session::{redact, redact_json};
 use crate::types::{self, json};
 
 /// How long a built-in tool has to stop: less than the grace of the call it works for.
@@ -122,19 +123,10 @@ fn variable(services: &Services, name: &str) -> Result<Option<String>, Error> {
     Ok(value)
 }
 
-/// Whether a message is within the limit `output`.
-fn fits(ask: &Ask, content: &[Shown]) -> Result<(), Error> {
-    let size = content
-        .iter()
-        .map(Shown::size)
-        .fold(0, usize::saturating_add);
-    let most = ask.limits.output;
-    if u64::try_from(size).unwrap_or(u64::MAX) > most {
-        return Err(Error::Limit(format!(
-            "a message of {size} bytes is more than the {most} that the limit `output` allows"
-        )));
-    }
-    Ok(())
+/// Makes a message fit to leave, or says why it may not.
+fn hand_on(ask: &Ask, content: &mut [Shown], details: Option<&mut Value>) -> Result<(), Error> {
+    outgoing::message(&ask.services.secrets, ask.limits.output, content, details)
+        .map_err(|why| Error::Limit(format!("the message {why}")))
 }
 
 async fn permitted(accessor: &Accessor<Guest, Has>, verb: SessionVerb) -> Result<Ask, Error> {
@@ -153,14 +145,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendMessage).await?;
             let mut message = types::CustomMessage::try_from(message).map_err(Error::Invalid)?;
-            let secrets = &ask.services.secrets;
-            let texts = message.content.iter_mut().flat_map(Shown::texts_mut);
-            texts.for_each(|text| redact(secrets, text));
-            message
-                .details
-                .iter_mut()
-                .for_each(|details| redact_json(secrets, details));
-            fits(&ask, &message.content)?;
+            hand_on(&ask, &mut message.content, message.details.as_mut())?;
             ask.race(ask.services.harness.send_message(
                 &ask.name,
                 message,
@@ -180,9 +165,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
         Ok(async {
             let ask = permitted(accessor, SessionVerb::SendUserMessage).await?;
             let mut content = from_guest(content).map_err(Error::Invalid)?;
-            let texts = content.iter_mut().flat_map(Shown::texts_mut);
-            texts.for_each(|text| redact(&ask.services.secrets, text));
-            fits(&ask, &content)?;
+            hand_on(&ask, &mut content, None)?;
             ask.race(
                 ask.services
                     .harness
@@ -202,7 +185,7 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
             let ask = permitted(accessor, SessionVerb::AppendEntry).await?;
             let mut data = json(&data, "the entry").map_err(Error::Invalid)?;
             // It is written to a file that others may read.
-            redact_json(&ask.services.secrets, &mut data);
+            outgoing::clean_json(&ask.services.secrets, &mut data);
             ask.race(ask.services.harness.append_entry(&ask.name, &kind, data))
                 .await
         }

@@ -7,11 +7,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{COMPLETE, Cause, Offer, Session, fits, given_up, redact, refused};
+use super::{COMPLETE, Cause, Offer, Session, given_up, refused};
 use crate::actor::{Found, Job, Reply, Wanted};
 use crate::bindings::vers::harness::types as wit;
 use crate::content::{Content, ResourceContents};
 use crate::error::CallError;
+use crate::outgoing;
 use crate::owner::Owner;
 use crate::publications::{
     Conversation, Entry, MOST_ENTRIES, Prompt, Resource, ResourceTemplate, entries, parts, values,
@@ -83,13 +84,10 @@ impl Session {
         let secrets = &self.0.services.secrets;
         let mut contents = parts(found).map_err(|why| broken(&slot, why))?;
         let texts = contents.iter_mut().flat_map(ResourceContents::texts_mut);
-        texts.for_each(|text| redact(secrets, text));
+        outgoing::clean_all(secrets, texts);
         let sizes = contents.iter().map(ResourceContents::size);
-        fits(
-            slot.grants.limits().output,
-            sizes.fold(0, usize::saturating_add),
-        )
-        .map_err(|why| broken(&slot, why))?;
+        outgoing::within(slot.grants.limits().output, sizes)
+            .map_err(|why| broken(&slot, format!("the resource {why}")))?;
         Ok(contents)
     }
 
@@ -120,10 +118,9 @@ impl Session {
         let mut conversation = Conversation::try_from(found).map_err(|why| broken(&slot, why))?;
         let blocks = conversation.messages.iter_mut().map(|one| &mut one.content);
         let texts = blocks.flat_map(Content::texts_mut);
-        texts
-            .chain(conversation.description.as_mut())
-            .for_each(|text| redact(secrets, text));
-        fits(slot.grants.limits().output, conversation.size()).map_err(|why| broken(&slot, why))?;
+        outgoing::clean_all(secrets, texts.chain(conversation.description.as_mut()));
+        outgoing::within(slot.grants.limits().output, [conversation.size()])
+            .map_err(|why| broken(&slot, format!("the prompt {why}")))?;
         Ok(conversation)
     }
 
