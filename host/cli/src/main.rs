@@ -19,6 +19,7 @@ mod interrupt;
 mod local;
 mod login;
 mod mcp;
+mod notices;
 mod person;
 mod policy;
 mod progress;

@@ -5,16 +5,13 @@
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use crate::failure::{Code, Failure};
+use crate::notices::{Notices, ReadFlags, WatchFlags};
 
 /// So long nothing may happen before a change is told.
 const STILL: Duration = Duration::from_millis(100);
@@ -34,7 +31,7 @@ const MADE: [&str; 6] = [
 
 /// See the module.
 pub(super) struct Tree {
-    told: AsyncFd<OwnedFd>,
+    told: Notices,
     directories: HashMap<i32, PathBuf>,
 }
 
@@ -45,13 +42,7 @@ impl Tree {
             let why = format!("{} can't be watched: {why}", directory.display());
             Failure::new(Code::Usage, "usage", why)
         };
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let told = inotify::init(flags).map_err(|why| wrong(why.into()))?;
-        #[allow(
-            deprecated,
-            reason = "deprecated for types that may change their descriptor: `OwnedFd` does not, and the other way is unsafe"
-        )]
-        let told = AsyncFd::new(told).map_err(wrong)?;
+        let told = Notices::new().map_err(wrong)?;
         let mut tree = Self {
             told,
             directories: HashMap::new(),
@@ -69,13 +60,13 @@ impl Tree {
                     "it has more than {MOST} directories"
                 )));
             }
-            let what = inotify::WatchFlags::CLOSE_WRITE
-                | inotify::WatchFlags::MOVED_TO
-                | inotify::WatchFlags::MOVED_FROM
-                | inotify::WatchFlags::CREATE
-                | inotify::WatchFlags::DELETE
-                | inotify::WatchFlags::ONLYDIR;
-            let number = match inotify::add_watch(self.told.get_ref(), &directory, what) {
+            let what = WatchFlags::CLOSE_WRITE
+                | WatchFlags::MOVED_TO
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::CREATE
+                | WatchFlags::DELETE
+                | WatchFlags::ONLYDIR;
+            let number = match self.told.add(&directory, what) {
                 Ok(number) => number,
                 // It was there a moment ago.
                 Err(rustix::io::Errno::NOENT) if directory != root => continue,
@@ -104,43 +95,26 @@ impl Tree {
 
     async fn event(&mut self) {
         loop {
-            let Ok(mut ready) = self.told.readable().await else {
+            let Ok(all) = self.told.next().await else {
                 // Nothing will be told any more.
                 return std::future::pending().await;
             };
-            let (mut ours, mut new) = (false, Vec::new());
-            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-            let mut reader = inotify::Reader::new(self.told.get_ref(), &mut buffer);
-            loop {
-                match reader.next() {
-                    Ok(event) => {
-                        if event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW) {
-                            ours = true;
-                        }
-                        let Some(name) = event.file_name() else {
-                            continue;
-                        };
-                        let name = OsStr::from_bytes(name.to_bytes());
-                        if !counts(name) {
-                            continue;
-                        }
-                        ours = true;
-                        let appeared = inotify::ReadFlags::CREATE | inotify::ReadFlags::MOVED_TO;
-                        if event.events().contains(inotify::ReadFlags::ISDIR)
-                            && event.events().intersects(appeared)
-                            && let Some(parent) = self.directories.get(&event.wd())
-                        {
-                            new.push(parent.join(name));
-                        }
+            let mut ours = false;
+            for notice in all {
+                ours |= notice.is_incomplete();
+                let Some(name) = notice.name.filter(|name| counts(name)) else {
+                    continue;
+                };
+                ours = true;
+                let appeared = ReadFlags::CREATE | ReadFlags::MOVED_TO;
+                if notice.what.contains(ReadFlags::ISDIR)
+                    && notice.what.intersects(appeared)
+                    && let Some(parent) = self.directories.get(&notice.directory)
+                {
+                    let directory = parent.join(name);
+                    if let Err(why) = self.add(&directory) {
+                        tracing::warn!("{} is not watched: {why}", directory.display());
                     }
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(_) => break,
-                }
-            }
-            ready.clear_ready();
-            for directory in new {
-                if let Err(why) = self.add(&directory) {
-                    tracing::warn!("{} is not watched: {why}", directory.display());
                 }
             }
             if ours {

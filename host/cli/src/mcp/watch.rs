@@ -5,18 +5,15 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::fs::inotify;
-use tokio::io::unix::AsyncFd;
 use tokio::time::timeout;
 
 use super::site::Site;
 use crate::failure::{Code, Failure};
+use crate::notices::{Notice, Notices, WatchFlags};
 
 /// So long nothing may happen to the files before they are loaded.
 const STILL: Duration = Duration::from_millis(150);
@@ -47,7 +44,7 @@ pub(crate) fn watch(
 
 /// What the system tells of the directories of some files.
 struct Changes {
-    told: AsyncFd<OwnedFd>,
+    told: Notices,
     /// Names of files, by the number under which the system knows their directory.
     names: HashMap<i32, Vec<OsString>>,
 }
@@ -59,57 +56,43 @@ impl Changes {
             Failure::new(Code::Usage, "usage", why).next("start without --watch")
         };
         let all = || "the files of extensions".to_owned();
-        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
-        let told = inotify::init(flags).map_err(|why| wrong(all(), why.into()))?;
+        let told = Notices::new().map_err(|why| wrong(all(), why))?;
         let mut names: HashMap<i32, Vec<OsString>> = HashMap::new();
         for file in files {
             let absolute = std::path::absolute(&file).unwrap_or(file);
             let (Some(directory), Some(name)) = (absolute.parent(), absolute.file_name()) else {
                 continue;
             };
-            let what = inotify::WatchFlags::CLOSE_WRITE
-                | inotify::WatchFlags::MOVED_TO
-                | inotify::WatchFlags::CREATE
-                | inotify::WatchFlags::MODIFY;
-            let number = inotify::add_watch(&told, directory, what)
+            let what = WatchFlags::CLOSE_WRITE
+                | WatchFlags::MOVED_TO
+                | WatchFlags::CREATE
+                | WatchFlags::MODIFY;
+            let number = told
+                .add(directory, what)
                 .map_err(|why| wrong(directory.display().to_string(), why.into()))?;
             names.entry(number).or_default().push(name.to_owned());
         }
-        let told = AsyncFd::new(told).map_err(|why| wrong(all(), why))?;
         Ok(Self { told, names })
     }
 
     /// Waits until something has happened to one of the files; `false`: nothing will be told any more. Cancel-safe.
     async fn next(&mut self) -> bool {
         loop {
-            let Ok(mut ready) = self.told.readable().await else {
-                return false;
-            };
-            let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
-            let mut reader = inotify::Reader::new(self.told.get_ref(), &mut buffer);
-            let mut ours = false;
-            loop {
-                match reader.next() {
-                    Ok(event) => {
-                        let name = event.file_name();
-                        let name = name.map(|name| OsString::from_vec(name.to_bytes().to_vec()));
-                        // Too much has happened to be told: something of ours may have.
-                        ours |= event.events().contains(inotify::ReadFlags::QUEUE_OVERFLOW)
-                            || name.is_some_and(|name| {
-                                let names = self.names.get(&event.wd());
-                                names.is_some_and(|names| names.contains(&name))
-                            });
-                    }
-                    Err(rustix::io::Errno::AGAIN) => break,
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(_) => return false,
-                }
-            }
-            ready.clear_ready();
-            if ours {
-                return true;
+            match self.told.next().await {
+                Err(_) => return false,
+                Ok(all) if all.iter().any(|notice| self.is_ours(notice)) => return true,
+                Ok(_) => {}
             }
         }
+    }
+
+    /// Whether one of the files may have changed.
+    fn is_ours(&self, notice: &Notice) -> bool {
+        notice.is_incomplete()
+            || notice.name.as_ref().is_some_and(|name| {
+                let names = self.names.get(&notice.directory);
+                names.is_some_and(|names| names.contains(name))
+            })
     }
 }
 
