@@ -47,6 +47,7 @@ impl Interrupts {
                 if let Some(left) = &left {
                     terminal.note(left);
                 }
+                pi_vers_system::process::kill_all();
                 std::process::exit(i32::from(Code::Cancelled as u8));
             }
         });

@@ -70,8 +70,9 @@ fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
         .build();
     let runtime = runtime.map_err(|why| Failure::internal(format!("cannot start: {why}")))?;
     let result = runtime.block_on(Box::pin(dispatch(terminal.clone(), command)));
-    // A thread that waits for standard input or a lock is not waited for.
+    // A thread that waits for standard input or a lock is not waited for, nor is a task that stops a process politely.
     runtime.shutdown_background();
+    pi_vers_system::process::kill_all();
     if !audit::finish() {
         terminal.note("pi-vers: the end of the audit log could not be written: is the disk full?");
     }

@@ -70,5 +70,6 @@ pub use types::{
 };
 
 pub use pi_vers_policy as policy;
+pub use pi_vers_system::process::kill_all;
 pub use pi_vers_system::secrets;
 pub use vers_client as platform;

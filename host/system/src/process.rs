@@ -14,6 +14,7 @@
 //! cannot be written in safe Rust.
 
 mod group;
+mod living;
 mod output;
 mod program;
 mod supervisor;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 
 use crate::{ByteStream, Error, Kind};
 use group::Group;
+pub use living::kill_all;
 pub use program::resolve_program;
 use supervisor::{Order, Shared, Supervisor};
 
@@ -163,11 +165,14 @@ pub fn spawn(command: Command) -> Result<Child, Error> {
     let ended = signal(SignalKind::child()).map_err(io)?;
     // Rust's own descriptors are close-on-exec; what the host inherited, or a C library opened, may not be.
     close_fds::set_fds_cloexec_threadsafe(3, &[]);
-    let child = std_command.spawn().map_err(io)?;
+    let start = || {
+        let child = std_command.spawn().map_err(io)?;
+        Ok(Arc::new(Shared::new(Group::new(child.id())?)))
+    };
+    let shared = living::born(start, Arc::downgrade)?;
     // Our copies of the child's ends go now: the outputs end when the last process that has them does.
     drop(std_command);
 
-    let shared = Arc::new(Shared::new(Group::new(child.id())?));
     let (orders, inbox) = mpsc::channel(1);
     tokio::spawn(Supervisor::new(shared.clone(), ended, inbox, command.timeout, path).run());
     Ok(Child {

@@ -17,6 +17,7 @@ mod common;
 
 mod arguments;
 mod bombs;
+mod cancels;
 mod grants;
 mod loops;
 mod malformed;

@@ -64,6 +64,10 @@ impl Peer {
         peer
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn send(&mut self, message: &Value) {
         let line = format!("{message}\n");
         let input = self.input.as_mut().unwrap();

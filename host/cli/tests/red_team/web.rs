@@ -2,12 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// See the module. Threads end with the test's process.
 pub(crate) struct Web {
     port: u16,
     seen: Arc<Mutex<Vec<String>>>,
+    open: Arc<AtomicUsize>,
 }
 
 impl Web {
@@ -17,14 +19,17 @@ impl Web {
         let web = Self {
             port,
             seen: Arc::default(),
+            open: Arc::default(),
         };
-        let seen = web.seen.clone();
+        let (seen, open) = (web.seen.clone(), web.open.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let Ok(stream) = stream else { return };
-                let seen = seen.clone();
+                let (seen, open) = (seen.clone(), open.clone());
+                open.fetch_add(1, Ordering::SeqCst);
                 std::thread::spawn(move || {
                     let _ = serve(stream, &seen);
+                    open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
@@ -50,6 +55,11 @@ impl Web {
     /// The requests that came, each whole.
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 }
 
