@@ -153,7 +153,7 @@ fn gone(forever: &str) {
 #[test]
 fn a_process_that_ignores_polite_signals_ends_with_the_server() {
     let raid = Raid::new(
-        "process = [{ program = \"/bin/sh\", args = [\"**\"] }, { program = \"/usr/bin/sh\", args = [\"**\"] }]",
+        "process = [{ program = \"/bin/sh\", args = [\"-c *\"] }, { program = \"/usr/bin/sh\", args = [\"-c *\"] }]",
     );
     let forever = format!("8643{}", std::process::id());
     let script = format!("trap '' TERM INT HUP; sleep {forever}; sleep {forever}");
