@@ -118,7 +118,8 @@ async fn dispatch(terminal: Arc<Terminal>, command: Command) -> Result<Code, Fai
 /// What extensions and the host log goes to standard error, as `PI_VERS_LOG` says.
 fn log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("PI_VERS_LOG")
-        .unwrap_or_else(|_| "warn".into());
+        // The SDK warns of every answer that is an error: those are for the client.
+        .unwrap_or_else(|_| "warn,rmcp=error".into());
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
