@@ -1,13 +1,13 @@
 //! The fixture that attacks, with orders of the test's own in its bytes, and runs of the binary with it.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-use crate::common::{BINARY, Home, Ran};
+use crate::common::{BINARY, Home, Ran, finish};
 
 /// What stands before the orders in the component, and how many bytes there are for both.
 const MARK: &[u8] = b"RAIDER'S ORDERS:";
@@ -18,6 +18,8 @@ pub(crate) struct Raid {
     pub(crate) home: Home,
     pub(crate) component: PathBuf,
     pub(crate) policy: PathBuf,
+    /// What /etc/hosts says to its runs, if something else.
+    hosts: Option<PathBuf>,
 }
 
 impl Raid {
@@ -41,6 +43,7 @@ impl Raid {
             home,
             component,
             policy,
+            hosts: None,
         }
     }
 
@@ -64,9 +67,19 @@ impl Raid {
             .collect()
     }
 
+    /// Has names stand for these addresses.
+    pub(crate) fn resolve(&mut self, hosts: &str) {
+        self.hosts = Some(self.home.write("hosts", hosts));
+    }
+
     /// Runs it.
     pub(crate) fn run(&self, words: &[&str]) -> Ran {
-        self.home.run(self.words(words))
+        let command = self.home.command(self.words(words));
+        let mut command = match &self.hosts {
+            Some(hosts) => resolving(&command, hosts),
+            None => command,
+        };
+        finish(command.spawn().unwrap())
     }
 
     /// One raid in a process of its own.
@@ -113,6 +126,28 @@ pub(crate) fn section(name: &str, wasm: &[u8], rules: &str) -> String {
     let digest = sha2::Sha256::digest(wasm);
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("[extension.{name}]\ndigest = \"sha256:{digest}\"\n{rules}\n")
+}
+
+/// The same command in a mount namespace of its own, with another /etc/hosts.
+fn resolving(command: &Command, hosts: &Path) -> Command {
+    let mut inside = Command::new("unshare");
+    inside
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg("mount --bind \"$0\" /etc/hosts && exec \"$@\"")
+        .arg(hosts)
+        .arg(command.get_program())
+        .args(command.get_args())
+        .env_clear()
+        .envs(
+            command
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
+        .current_dir(command.get_current_dir().unwrap())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    inside
 }
 
 /// The text of a result.

@@ -65,6 +65,49 @@ fn no_spelling_of_a_url_leads_elsewhere() {
 }
 
 #[test]
+fn a_name_that_stands_for_a_private_address_leads_nowhere_though_the_name_is_granted() {
+    let web = Web::new();
+    let names = [
+        ("own.example", "127.0.0.1"),
+        ("six.example", "::1"),
+        ("mapped.example", "::ffff:127.0.0.1"),
+        ("any.example", "0.0.0.0"),
+        ("cloud.example", "169.254.169.254"),
+        ("private.example", "10.0.0.1"),
+        ("shared.example", "100.64.0.1"),
+    ];
+    let port = web.port();
+    let url = |name: &str| format!("http://{name}:{port}/ok/x");
+    let rules: Vec<String> = names
+        .iter()
+        .map(|(name, _)| format!("\"{}\"", url(name)))
+        .chain([format!(
+            "{{ url = \"{}\", addresses = [\"127.0.0.1\"] }}",
+            url("granted.example")
+        )])
+        .collect();
+    let mut raid = Raid::new(&format!("http = [{}]", rules.join(", ")));
+    let hosts: Vec<String> = names
+        .iter()
+        .chain(&[("granted.example", "127.0.0.1")])
+        .map(|(name, address)| format!("{address} {name}\n"))
+        .collect();
+    raid.resolve(&hosts.concat());
+    let ask = |name: &str| json!({ "what": "http", "text": url(name), "timeout": 5_000 });
+    let raids: Vec<_> = names.iter().map(|(name, _)| ask(name)).collect();
+    for ((name, address), told) in names.iter().zip(raid.told(&raids)) {
+        assert!(
+            told.starts_with("refused: Error::Denied("),
+            "{name} {address}: {told}"
+        );
+    }
+    assert_eq!(web.seen(), [""; 0], "nobody was asked anything");
+    // The names are those of this test, and an address that is granted is one that is asked.
+    let told = raid.told(&[ask("granted.example")]);
+    assert!(told[0].starts_with("200 "), "{told:?}");
+}
+
+#[test]
 fn methods_and_headers_smuggle_nothing() {
     let web = Web::new();
     let raid = Raid::new(&format!("http = [{}]", web.rule("/ok/*")));
