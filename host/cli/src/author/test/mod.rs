@@ -5,6 +5,7 @@
 
 mod fakes;
 mod harness;
+mod lines;
 mod matching;
 mod platform;
 mod report;
