@@ -15,6 +15,7 @@ mod bridge;
 mod chaos;
 mod copy;
 mod core;
+mod desk;
 mod guest;
 mod lab;
 mod lieutenant;

@@ -10,7 +10,7 @@ use pi_vers_tests::faults::{Faults, Random};
 use pi_vers_tests::{Bench, DEADLINE, settings};
 use serde_json::json;
 
-use super::desk::{Place, Run};
+use super::desk::{ANNOUNCEMENT, Place, Run};
 
 /// Prompts; each with a fault while it is worked on.
 const ROUNDS: usize = 20;
@@ -50,7 +50,11 @@ impl Chaos {
         } = self;
         let desk = run.desk.clone();
         run.end().await;
-        told.extend(desk.announced().into_iter().map(|message| message.text));
+        told.extend(
+            desk.sent(ANNOUNCEMENT)
+                .into_iter()
+                .map(|message| message.text),
+        );
         let run = Self::session(&place, &faults).await;
         Self {
             place,

@@ -1,115 +1,19 @@
 //! A platform with an image for agents, and sessions on it that write down what they are told.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::path::Path;
+use std::sync::Arc;
 
-use futures::future::BoxFuture;
 use pi_vers_host::platform::{Environment, Overrides, Secret, Settings};
-use pi_vers_host::{
-    CallError, Content, CustomMessage, Delivery, FlagValue, Harness, HarnessError, Host, Line,
-    Session, Severity, StartReason,
-};
-use pi_vers_tests::{Bench, Scratch, built, eventually, ids, session_with, settings};
+use pi_vers_host::{CallError, FlagValue, Host, Session, StartReason};
+use pi_vers_tests::{Scratch, agents, eventually, ids, session_with};
 use serde_json::{Value, json};
 use vers_local::Endpoint;
 
-pub(super) fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
-    it.lock().expect("nobody panics with it")
-}
+use crate::desk::{Desk, Message, lock};
 
-/// A message of an extension to the conversation.
-#[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) kind: String,
-    pub(super) text: String,
-    pub(super) details: Value,
-    pub(super) wakes: bool,
-    pub(super) follow_up: bool,
-}
-
-/// A harness.
-#[derive(Debug)]
-pub(super) struct Desk {
-    id: String,
-    directory: PathBuf,
-    flags: BTreeMap<String, FlagValue>,
-    pub(super) sent: Mutex<Vec<Message>>,
-    pub(super) told: Mutex<Vec<String>>,
-    pub(super) bus: Mutex<Vec<(String, Value)>>,
-    widget: Mutex<Option<String>>,
-}
-
-impl Desk {
-    /// The announcements so far.
-    pub(super) fn announced(&self) -> Vec<Message> {
-        let sent = lock(&self.sent);
-        let announced = sent.iter().filter(|sent| sent.kind == "vers:lt_completed");
-        announced.cloned().collect()
-    }
-}
-
-impl Harness for Desk {
-    fn notify(&self, _: &str, message: &str, _: Severity) {
-        lock(&self.told).push(message.to_owned());
-    }
-
-    fn set_widget(&self, from: &str, key: &str, lines: Option<Vec<Line>>) {
-        if from != "vers-lieutenant" {
-            return;
-        }
-        assert!(key.ends_with("vers-lt"), "{key}");
-        let line = |line: &Line| line.iter().map(|span| span.text.as_str()).collect();
-        let lines = lines.map(|lines| lines.iter().map(line).collect::<Vec<String>>().join("\n"));
-        *lock(&self.widget) = lines;
-    }
-
-    fn working_directory(&self) -> PathBuf {
-        self.directory.clone()
-    }
-
-    fn session_id(&self) -> String {
-        self.id.clone()
-    }
-
-    fn flag(&self, name: &str) -> Option<FlagValue> {
-        self.flags.get(name).cloned()
-    }
-
-    fn send_message(
-        &self,
-        _: &str,
-        message: CustomMessage,
-        delivery: Delivery,
-        trigger_turn: bool,
-    ) -> BoxFuture<'_, Result<(), HarnessError>> {
-        let text = message.content.iter().map(|block| match block {
-            Content::Text(text) => text.as_str(),
-            _ => "[no text]",
-        });
-        lock(&self.sent).push(Message {
-            kind: message.kind.clone(),
-            text: text.collect(),
-            details: message.details.clone().unwrap_or_default(),
-            wakes: trigger_turn,
-            follow_up: matches!(delivery, Delivery::FollowUp),
-        });
-        Box::pin(async { Ok(()) })
-    }
-
-    fn append_entry(&self, _: &str, _: &str, _: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn entries(&self, _: &str, _: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn bus(&self, _: &str, topic: &str, data: &Value) {
-        lock(&self.bus).push((topic.to_owned(), data.clone()));
-    }
-}
+/// The kind of message by which the end of a run is announced.
+pub(super) const ANNOUNCEMENT: &str = "vers:lt_completed";
 
 /// A platform with a commit that an agent is installed in.
 pub(super) struct Place {
@@ -119,15 +23,12 @@ pub(super) struct Place {
     pub(super) golden: String,
 }
 
-/// What the agent's program is on a VM.
-const AGENT: &str = "#!/bin/sh\nexec /usr/local/lib/pi-vers/pi-vers scripted-agent \"$@\"\n";
-
 impl Place {
     pub(super) async fn new() -> Self {
         pi_vers_tests::needs("tmux");
         let scratch = Scratch::new();
         let endpoint = scratch.up().await;
-        let golden = install(&scratch, &endpoint).await;
+        let golden = agents::golden(&scratch, &endpoint).await;
         Self {
             scratch,
             endpoint,
@@ -193,42 +94,6 @@ impl Place {
     }
 }
 
-/// Makes a commit in which the scripted agent is `pi`.
-async fn install(scratch: &Scratch, endpoint: &Endpoint) -> String {
-    let program = scratch.work().join("pi-vers");
-    std::fs::copy(built::binary(), &program).expect("the binary can be copied");
-    std::fs::write(scratch.work().join("pi"), AGENT).expect("a file");
-    let bench = Bench::open(settings(endpoint), &scratch.work()).await;
-    let vm = ids(&bench
-        .text("vers_vm_create", json!({ "wait_boot": true }))
-        .await)
-    .swap_remove(0);
-    for (from, to) in [
-        ("pi-vers", "/usr/local/lib/pi-vers/pi-vers"),
-        ("pi", "/usr/local/bin/pi"),
-    ] {
-        bench
-            .text(
-                "vers_vm_copy",
-                json!({ "src": from, "dst": format!("vm:{vm}:{to}") }),
-            )
-            .await;
-    }
-    bench.text("vers_vm_use", json!({ "vmId": vm })).await;
-    let script = "chmod 755 /usr/local/bin/pi /usr/local/lib/pi-vers/pi-vers && pi --version";
-    let version = bench.text("bash", json!({ "command": script })).await;
-    assert!(version.contains("0."), "{version}");
-    let commit = bench.text("vers_vm_commit", json!({ "vmId": vm })).await;
-    let commit = ids(&commit)
-        .into_iter()
-        .find(|id| *id != vm)
-        .unwrap_or_else(|| panic!("no commit: {commit}"));
-    bench.text("vers_vm_delete", json!({ "vmId": vm })).await;
-    bench.session.end().await;
-    std::fs::remove_file(program).expect("it is there");
-    commit
-}
-
 /// One run of a session.
 pub(super) struct Run {
     pub(super) session: Session,
@@ -244,18 +109,7 @@ impl Run {
         flags: &[(&str, FlagValue)],
         edit: impl FnOnce(String) -> String,
     ) -> Self {
-        let flags = flags
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
-        let desk = Arc::new(Desk {
-            id: id.into(),
-            directory: directory.to_owned(),
-            flags: flags.collect(),
-            sent: Mutex::default(),
-            told: Mutex::default(),
-            bus: Mutex::default(),
-            widget: Mutex::default(),
-        });
+        let desk = Desk::new(("vers-lieutenant", "vers-lt"), id, directory, flags);
         let (host, session) = session_with(settings, directory, desk.clone(), edit).await;
         session
             .start(StartReason::Startup)
@@ -307,7 +161,7 @@ impl Run {
 
     /// The announcements so far.
     pub(super) fn announced(&self) -> Vec<Message> {
-        self.desk.announced()
+        self.desk.sent(ANNOUNCEMENT)
     }
 
     /// Waits for so many announcements; the last one.
@@ -337,7 +191,7 @@ impl Run {
     }
 
     pub(super) fn widget(&self) -> Option<String> {
-        lock(&self.desk.widget).clone()
+        self.desk.widget()
     }
 
     pub(super) fn told(&self, what: &str) -> bool {
@@ -345,11 +199,7 @@ impl Run {
     }
 
     pub(super) fn heard(&self, topic: &str) -> Vec<Value> {
-        let bus = lock(&self.desk.bus);
-        bus.iter()
-            .filter(|(name, _)| name == topic)
-            .map(|(_, data)| data.clone())
-            .collect()
+        self.desk.heard(topic)
     }
 
     pub(super) async fn end(self) {

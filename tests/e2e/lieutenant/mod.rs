@@ -15,7 +15,8 @@ use pi_vers_tests::{built, eventually, ids};
 use serde_json::{Value, json};
 
 use crate::bridge::shim::Shim;
-use desk::{Place, Run, lock};
+use crate::desk::lock;
+use desk::{Place, Run};
 
 #[tokio::test]
 async fn a_lieutenant_works_while_the_model_goes_on_and_wakes_it_when_it_is_done() {

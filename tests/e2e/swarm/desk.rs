@@ -1,98 +1,15 @@
 //! A platform with an image for agents, and sessions on it that write down what they are told.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 
-use futures::future::BoxFuture;
-use pi_vers_host::{
-    CallError, Content, CustomMessage, Delivery, FlagValue, Harness, HarnessError, Host, Line,
-    Session, StartReason,
-};
+use pi_vers_host::{CallError, FlagValue, Host, Session, StartReason};
 use pi_vers_tests::{DEADLINE, Scratch, agents, session_with};
 use serde_json::{Value, json};
 use vers_client::{Environment, Overrides, Secret, Settings};
 use vers_local::Endpoint;
 
-pub(super) fn lock<T>(it: &Mutex<T>) -> MutexGuard<'_, T> {
-    it.lock().expect("nobody panics with it")
-}
-
-/// A message of an extension to the conversation.
-#[derive(Debug, Clone)]
-pub(super) struct Message {
-    pub(super) kind: String,
-    pub(super) text: String,
-    pub(super) wakes: bool,
-    pub(super) follow_up: bool,
-}
-
-/// A harness.
-#[derive(Debug)]
-pub(super) struct Desk {
-    id: String,
-    directory: PathBuf,
-    flags: BTreeMap<String, FlagValue>,
-    sent: Mutex<Vec<Message>>,
-    bus: Mutex<Vec<(String, Value)>>,
-    widget: Mutex<Option<String>>,
-}
-
-impl Harness for Desk {
-    fn set_widget(&self, from: &str, key: &str, lines: Option<Vec<Line>>) {
-        if from != "vers-swarm" {
-            return;
-        }
-        assert!(key.ends_with("vers-swarm"), "{key}");
-        let line = |line: &Line| line.iter().map(|span| span.text.as_str()).collect();
-        let lines = lines.map(|lines| lines.iter().map(line).collect::<Vec<String>>().join("\n"));
-        *lock(&self.widget) = lines;
-    }
-
-    fn working_directory(&self) -> PathBuf {
-        self.directory.clone()
-    }
-
-    fn session_id(&self) -> String {
-        self.id.clone()
-    }
-
-    fn flag(&self, name: &str) -> Option<FlagValue> {
-        self.flags.get(name).cloned()
-    }
-
-    fn send_message(
-        &self,
-        _: &str,
-        message: CustomMessage,
-        delivery: Delivery,
-        trigger_turn: bool,
-    ) -> BoxFuture<'_, Result<(), HarnessError>> {
-        let text = message.content.iter().map(|block| match block {
-            Content::Text(text) => text.as_str(),
-            _ => "[no text]",
-        });
-        lock(&self.sent).push(Message {
-            kind: message.kind.clone(),
-            text: text.collect(),
-            wakes: trigger_turn,
-            follow_up: matches!(delivery, Delivery::FollowUp),
-        });
-        Box::pin(async { Ok(()) })
-    }
-
-    fn append_entry(&self, _: &str, _: &str, _: Value) -> BoxFuture<'_, Result<(), HarnessError>> {
-        Box::pin(async { Ok(()) })
-    }
-
-    fn entries(&self, _: &str, _: Option<&str>) -> BoxFuture<'_, Result<Vec<Value>, HarnessError>> {
-        Box::pin(async { Ok(Vec::new()) })
-    }
-
-    fn bus(&self, _: &str, topic: &str, data: &Value) {
-        lock(&self.bus).push((topic.to_owned(), data.clone()));
-    }
-}
+use crate::desk::{Desk, Message, lock};
 
 /// A platform with a commit that an agent is installed in.
 pub(super) struct Place {
@@ -186,17 +103,7 @@ impl Run {
         place: &Place,
         flags: &[(&str, FlagValue)],
     ) -> Self {
-        let flags = flags
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()));
-        let desk = Arc::new(Desk {
-            id: id.into(),
-            directory: directory.to_owned(),
-            flags: flags.collect(),
-            sent: Mutex::default(),
-            bus: Mutex::default(),
-            widget: Mutex::default(),
-        });
+        let desk = Desk::new(("vers-swarm", "vers-swarm"), id, directory, flags);
         // The home that a policy means is that of the process.
         let home = format!("{}/.pi/agent", place.home().display());
         let edit = |grants: String| grants.replace("~/.pi/agent", &home);
@@ -276,13 +183,11 @@ impl Run {
     }
 
     pub(super) fn widget(&self) -> Option<String> {
-        lock(&self.desk.widget).clone()
+        self.desk.widget()
     }
 
     pub(super) fn heard(&self, topic: &str) -> Vec<Value> {
-        let bus = lock(&self.desk.bus);
-        let said = bus.iter().filter(|(name, _)| name == topic);
-        said.map(|(_, data)| data.clone()).collect()
+        self.desk.heard(topic)
     }
 
     /// Waits until the status has this in it.

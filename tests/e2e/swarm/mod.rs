@@ -14,7 +14,8 @@ use pi_vers_tests::agents::Direct;
 use pi_vers_tests::eventually;
 use serde_json::{Value, json};
 
-use desk::{Place, lock};
+use crate::desk::lock;
+use desk::Place;
 
 /// A command that runs until somebody makes this file.
 const UNTIL_GO: &str = "run while [ ! -e /tmp/go ]; do sleep 0.05; done";
