@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use pi_vers_host::{
     Answer, BuiltInCall, BuiltInError, Content, CustomMessage, Delivery, Dialog, ExtensionInfo,
-    FlagValue, Harness, HarnessError, Severity, ToolOutput, visible,
+    FlagValue, Harness, HarnessError, Headless, Severity, ToolOutput, visible,
 };
 use serde_json::Value;
 
@@ -29,10 +29,7 @@ const MOST_HELD: usize = 100;
 #[derive(Debug)]
 enum Entries {
     Kept(Stored),
-    Passing {
-        id: String,
-        entries: Mutex<Vec<(String, String, Value)>>,
-    },
+    Passing(Headless),
 }
 
 /// See the module.
@@ -61,10 +58,7 @@ impl CommandLine {
         })?;
         let entries = match session {
             Some(stored) => Entries::Kept(stored),
-            None => Entries::Passing {
-                id: uuid::Uuid::new_v4().to_string(),
-                entries: Mutex::default(),
-            },
+            None => Entries::Passing(Headless::new(&directory)),
         };
         Ok(Self {
             terminal,
@@ -197,7 +191,7 @@ impl Harness for CommandLine {
     fn session_id(&self) -> String {
         match &self.entries {
             Entries::Kept(stored) => stored.id().to_owned(),
-            Entries::Passing { id, .. } => id.clone(),
+            Entries::Passing(headless) => headless.session_id(),
         }
     }
 
@@ -240,13 +234,7 @@ impl Harness for CommandLine {
                     .append(&from, &kind, data)
                     .await
                     .map_err(HarnessError::Failed),
-                Entries::Passing { entries, .. } => {
-                    entries
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .push((from, kind, data));
-                    Ok(())
-                }
+                Entries::Passing(headless) => headless.append_entry(&from, &kind, data).await,
             }
         })
     }
@@ -263,13 +251,7 @@ impl Harness for CommandLine {
                     .entries(&from, kind.as_deref())
                     .await
                     .map_err(HarnessError::Failed),
-                Entries::Passing { entries, .. } => {
-                    let entries = entries.lock().unwrap_or_else(PoisonError::into_inner);
-                    let own = entries.iter().filter(|(name, k, _)| {
-                        *name == from && kind.as_ref().is_none_or(|kind| kind == k)
-                    });
-                    Ok(own.map(|(_, _, data)| data.clone()).collect())
-                }
+                Entries::Passing(headless) => headless.entries(&from, kind.as_deref()).await,
             }
         })
     }

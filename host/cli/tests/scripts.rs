@@ -42,6 +42,12 @@ fn run(home: &Home, script: &Path, arguments: &str) -> Ran {
     ])
 }
 
+/// Runs its tool under this policy.
+fn granted(home: &Home, script: &Path, policy: &str) -> Ran {
+    let script = script.to_str().unwrap();
+    home.run(["run", "--extension", script, "--policy", policy, "t"])
+}
+
 /// Runs the tool of a script of this body.
 fn body(body: &str) -> Ran {
     let home = Home::new();
@@ -313,14 +319,7 @@ fn programs_of_this_machine_run_with_their_streams() {
         &script,
         "process = [{ program = \"/bin/sh\", args = [\"-c ...\"], env = \"any\" }, { program = \"/usr/bin/sh\", args = [\"-c ...\"], env = \"any\" }, { program = \"/usr/bin/dash\", args = [\"-c ...\"], env = \"any\" }]",
     );
-    let ran = home.run([
-        "run",
-        "--extension",
-        script.to_str().unwrap(),
-        "--policy",
-        &policy,
-        "t",
-    ]);
+    let ran = granted(&home, &script, &policy);
     assert_eq!(
         ran.out.trim_end(),
         "3 gr\u{fc}\u{df} err 10 a\u{fc}b 0 100 true 300004 true",
@@ -344,14 +343,7 @@ fn files_are_read_and_written_where_they_are_granted() {
         ),
     );
     let policy = grant(&home, &script, "files = [{ path = \".\", mode = \"rw\" }]");
-    let ran = home.run([
-        "run",
-        "--extension",
-        script.to_str().unwrap(),
-        "--policy",
-        &policy,
-        "t",
-    ]);
+    let ran = granted(&home, &script, &policy);
     assert_eq!(
         ran.out.trim_end(),
         "\u{fc} 6 a.txt,b.txt VersError denied",
