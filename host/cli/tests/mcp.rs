@@ -10,14 +10,14 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use common::{Home, platform};
+use common::{Home, each_message, platform};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
@@ -67,16 +67,7 @@ impl Client {
 
     fn of(child: Child, input: Box<dyn Write>, output: impl Read + Send + 'static) -> Self {
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                let value = serde_json::from_str(&line);
-                let value = value.unwrap_or_else(|why| panic!("no JSON ({why}): {line}"));
-                if sender.send(value).is_err() {
-                    return;
-                }
-            }
-        });
+        each_message(output, move |message| sender.send(message).is_ok());
         Self {
             child,
             input: Some(input),

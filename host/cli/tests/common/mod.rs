@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -125,6 +125,22 @@ pub(crate) fn finish(child: Child) -> Ran {
         out: text(output.stdout),
         err: text(output.stderr),
     }
+}
+
+/// Tells each line of a server's standard output, which carries nothing but messages, for as long as somebody listens.
+pub(crate) fn each_message(
+    output: impl Read + Send + 'static,
+    mut tell: impl FnMut(serde_json::Value) -> bool + Send + 'static,
+) {
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { return };
+            let message = serde_json::from_str(&line);
+            if !tell(message.unwrap_or_else(|why| panic!("no JSON ({why}): {line}"))) {
+                return;
+            }
+        }
+    });
 }
 
 /// Ctrl-C.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::Digest as _;
 
-use crate::common::{BINARY, Home};
+use crate::common::{BINARY, Home, each_message};
 
 /// Nothing that a test waits for takes so long: the first process compiles the extensions.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
@@ -71,17 +71,7 @@ impl Peer {
     fn of(child: Child, input: Box<dyn Write + Send>, output: impl Read + Send + 'static) -> Self {
         // One line ahead and no more: what is not asked for stays with the server.
         let (sender, lines) = mpsc::sync_channel(0);
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                // Standard output carries nothing but the protocol.
-                let value = serde_json::from_str(&line);
-                let value = value.unwrap_or_else(|why| panic!("no JSON ({why}): {line}"));
-                if sender.send(value).is_err() {
-                    return;
-                }
-            }
-        });
+        each_message(output, move |message| sender.send(message).is_ok());
         Self {
             child,
             input: Some(input),

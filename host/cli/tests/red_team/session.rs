@@ -1,7 +1,7 @@
 //! `pi-vers mcp` with a raider, driven by hand.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Stdio};
 use std::sync::mpsc;
@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::each_message;
 use crate::raider::Raid;
 
 /// Nothing that is waited for takes so long.
@@ -39,16 +40,7 @@ impl Peer {
         let input = child.stdin.take();
         let output = child.stdout.take().unwrap();
         let (sender, lines) = mpsc::channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines() {
-                let Ok(line) = line else { return };
-                let value = serde_json::from_str(&line);
-                let value = value.unwrap_or_else(|why| panic!("no JSON ({why}): {line}"));
-                if sender.send(value).is_err() {
-                    return;
-                }
-            }
-        });
+        each_message(output, move |message| sender.send(message).is_ok());
         let mut peer = Self {
             child,
             input,
