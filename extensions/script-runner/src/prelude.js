@@ -34,8 +34,19 @@
     return ok;
   }
 
-  const ask = async (scope, operation, args = {}, bytes = undefined) =>
-    read(await later(scope, operation, stringify(args) ?? "{}", bytes));
+  // By scope: tells those who listen that the call was given up, once. What a call waits for may fail for that reason before the host's
+  // word of it is there: they are told first.
+  const aborts = new Map();
+
+  const ask = async (scope, operation, args = {}, bytes = undefined) => {
+    const answer = await later(scope, operation, stringify(args) ?? "{}", bytes);
+    try {
+      return read(answer);
+    } catch (thrown) {
+      if (thrown.kind === "cancelled" && aborts.has(scope) && tell(scope, "call.isCancelled")) aborts.get(scope)();
+      throw thrown;
+    }
+  };
   const tell = (scope, operation, args = {}) => read(now(scope, operation, stringify(args) ?? "{}"));
 
   // ---- bytes and text
@@ -422,10 +433,27 @@
   // Whether the call has been given up, as the Web has it. What the call waits for at the host ends by itself.
   function signal(scope) {
     const listeners = new Set();
-    let watched = false;
+    let [watched, onabort] = [false, null];
+    const abort = () => {
+      if (!aborts.delete(scope)) return;
+      onabort?.({ type: "abort" });
+      for (const one of [...listeners]) one({ type: "abort" });
+    };
+    const watch = () => {
+      if (watched) return;
+      watched = true;
+      aborts.set(scope, abort);
+      ask(scope, "call.cancelled").then(abort, () => {});
+    };
     const reason = () => new VersError("cancelled", "cancelled");
     const it = {
-      onabort: null,
+      get onabort() {
+        return onabort;
+      },
+      set onabort(listener) {
+        onabort = listener;
+        watch();
+      },
       get aborted() {
         return tell(scope, "call.isCancelled");
       },
@@ -438,15 +466,7 @@
       addEventListener(type, listener) {
         if (type !== "abort") return;
         listeners.add(listener);
-        if (watched) return;
-        watched = true;
-        ask(scope, "call.cancelled").then(
-          () => {
-            it.onabort?.({ type });
-            for (const one of listeners) one({ type });
-          },
-          () => {},
-        );
+        watch();
       },
       removeEventListener(_type, listener) {
         listeners.delete(listener);
@@ -616,6 +636,8 @@
       const plain = thrown instanceof Error && thrown.constructor === Error;
       const message = plain ? thrown.message : thrown instanceof Error ? String(thrown) : show(thrown);
       return stringify({ error: { kind: "failed", message: message.toWellFormed() } });
+    } finally {
+      aborts.delete(scope);
     }
   }
 

@@ -358,6 +358,7 @@ fn a_cancelled_call_ends_in_the_script_too() {
         "work/s.js",
         tool(
             "ctx.signal.addEventListener(\"abort\", () => ctx.log.warn(\"it heard of it\"));
+             ctx.signal.onabort = () => ctx.log.warn(\"and so did another\");
              ctx.log.warn(\"begun\");
              try { await ctx.sleep(600000); } finally { ctx.log.warn(\"and was ended\"); }",
         ),
@@ -377,9 +378,14 @@ fn a_cancelled_call_ends_in_the_script_too() {
     let mut rest = String::new();
     stderr.read_to_string(&mut rest).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(6), "{rest}");
-    for said in ["it heard of it", "and was ended"] {
-        assert!(rest.contains(said), "{said}: {rest}");
-    }
+    // Whoever listens is told before what the call waits for fails.
+    let said = ["and so did another", "it heard of it", "and was ended"]
+        .map(|said| rest.matches(said).count());
+    assert_eq!(said, [1; 3], "{rest}");
+    assert!(
+        rest.find("it heard of it") < rest.find("and was ended"),
+        "{rest}"
+    );
 }
 
 #[test]
