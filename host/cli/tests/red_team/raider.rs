@@ -91,7 +91,7 @@ impl Raid {
         let script: Vec<String> = lines.collect();
         let script = self.home.write("script.jsonl", script.join("\n"));
         let words = ["run", "--quiet", "--json", "--keep-going", "--script"];
-        let ran = self.run(&[&words, &[script.to_str().unwrap()], options].concat());
+        let ran = self.run(&[&words[..], &[script.to_str().unwrap()], options].concat());
         let told = ran.json();
         assert_eq!(told.len(), calls.len(), "{ran:?}");
         told
