@@ -288,7 +288,7 @@ fn check(page: &Page, block: &Block) -> Result<(), String> {
             .map(drop)
             .map_err(|why| why.to_string()),
         "wit" => contract(&text),
-        "rust" | "python" | "c" => {
+        "rust" | "python" | "c" | "zig" => {
             let known = block.text.starts_with("{{#include ") || file(block).is_some();
             let known = known || !matches!(runner(block), Runner::This);
             known

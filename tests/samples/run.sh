@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # Builds the sample extension in each language from the published wit/ with that language's public toolchain, and runs them against one
-# list through the binary that PI_VERS_BIN names. With arguments only those languages: rust, script, python, c. C is built only when it is named: the lock file of its last
-# step is one that `npm ci` refuses on some machines. With `--build` as the first
-# argument it builds only, and prints LANGUAGE=COMPONENT for each. Toolchains are pinned and kept beside the target directory's other
-# things; fetching them is the only traffic that is not on loopback.
+# list through the binary that PI_VERS_BIN names. With arguments only those languages: rust, script, python, c, zig. With `--build` as the first argument it
+# builds only, and prints LANGUAGE=COMPONENT for each. Toolchains are pinned and kept beside the target directory's other things; fetching them is the only
+# traffic that is not on loopback.
 set -euo pipefail
+shopt -s inherit_errexit
 cd "$(dirname "$0")/../.."
 only_build=
 [ "${1:-}" != --build ] || { only_build=1; shift; }
 languages=("$@")
-[ "$#" != 0 ] || languages=(rust script python)
+[ "$#" != 0 ] || languages=(rust script python c zig)
 [ -n "$only_build" ] || PI_VERS_BIN=$(realpath "${PI_VERS_BIN:?name the pi-vers binary to test}")
 
 target=${CARGO_TARGET_DIR:-target}
@@ -76,22 +76,37 @@ build_python() {
   echo "$built"
 }
 
-build_c() {
+# A component of C's bindings, and of a sample that is compiled with them by a function that makes core.wasm in the present directory.
+of_bindings() { # name, function
   python_packages
-  local bindgen out=$kept/c
+  local out=$kept/$1 bindgen tools zig=$python/bin/python-zig
   bindgen=$(tool wit-bindgen-cli 0.63.0 c)
-  (cd "$here" && npm ci --ignore-scripts --loglevel=error) >&2
+  tools=$(tool wasm-tools 1.263.0 component)
   rm -rf "$out"
   mkdir -p "$out"
   (
     cd "$out"
     "$bindgen" c "$wit" -w build-watch --sync all
-    "$python/bin/python-zig" cc --target=wasm32-wasi -mexec-model=reactor -Oz -flto -Wall -Wextra -Werror -I. \
-      "$samples/c/build-watch.c" build_watch.c build_watch_component_type.o -o core.wasm
-    node "$here/component.mjs" core.wasm build-watch.wasm
+    "$2"
+    "$tools" component new core.wasm -o build-watch.wasm
   ) >&2
   echo "$out/build-watch.wasm"
 }
+
+compile_c() {
+  "$zig" cc --target=wasm32-wasi -mexec-model=reactor -Oz -flto -Wall -Wextra -Werror -I. \
+    "$samples/c/build-watch.c" build_watch.c build_watch_component_type.o -o core.wasm
+}
+
+compile_zig() {
+  "$zig" fmt --check "$samples/zig/build-watch.zig"
+  "$zig" translate-c -target wasm32-wasi -lc build_watch.h > bindings.zig
+  "$zig" build-obj -target wasm32-wasi -OReleaseSmall -lc --name build-watch --dep bindings "-Mroot=$samples/zig/build-watch.zig" -Mbindings=bindings.zig
+  "$zig" cc --target=wasm32-wasi -mexec-model=reactor -Oz -flto build-watch.o build_watch.c build_watch_component_type.o -o core.wasm
+}
+
+build_c() { of_bindings c compile_c; }
+build_zig() { of_bindings zig compile_zig; }
 
 built=()
 for language in "${languages[@]}"; do
@@ -107,11 +122,12 @@ if [ -n "$only_build" ]; then
 fi
 
 # What was built for earlier versions of the contract, and is not built again.
-for component in tests/kept/*/*.wasm; do
-  [ "$#" = 0 ] && [ -e "$component" ] || continue
-  language=$(basename "$component" .wasm)
-  built+=("$language=$component")
-done
+if [ "$#" = 0 ]; then
+  for component in tests/kept/*/*.*; do
+    language=$(basename "${component%.*}")
+    built+=("$language=$component")
+  done
+fi
 
 export PI_VERS_BIN PI_VERS_TEST_CACHE=$kept/cache
 cargo build --quiet --release --locked -p pi-vers-samples --target-dir "$target"

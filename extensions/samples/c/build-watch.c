@@ -255,7 +255,7 @@ static void answer(vers_harness_types_tool_result_t *result, text said) {
   result->content.ptr[0].val.text = give(said);
 }
 
-// The next bytes; none at the end.
+// The next bytes; none at the end. Gives way where there is nothing to wait for: who only computes is ended after a while.
 static size_t read_some(vers_system_process_stream_u8_t from, uint8_t *buffer) {
   for (;;) {
     build_watch_waitable_status_t status = vers_system_process_stream_u8_read(from, buffer, CHUNK);
@@ -267,7 +267,7 @@ static size_t read_some(vers_system_process_stream_u8_t from, uint8_t *buffer) {
       build_watch_waitable_join(from, 0);
       build_watch_waitable_set_drop(set);
       status = event.code;
-    }
+    } else build_watch_thread_yield();
     if (BUILD_WATCH_WAITABLE_COUNT(status)) return BUILD_WATCH_WAITABLE_COUNT(status);
     if (BUILD_WATCH_WAITABLE_STATE(status) != BUILD_WATCH_WAITABLE_COMPLETED) return 0;
   }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::raider::{Raid, text};
-use crate::raw::{function, module, running, section, starting};
+use crate::patch::begun_with;
+use crate::raider::{Raid, text, with};
+use crate::raw::{function, module, number, running, section, starting};
 
 /// A raid that costs the instance, and what the host says of it; then a new instance serves.
 fn costs(raid: &Raid, what: Value, says: &str) {
@@ -106,6 +107,62 @@ fn a_new_instance_finds_zeros_where_another_left_its_memory() {
         json!({ "what": "eat", "n": 60 }),
     ]);
     assert_eq!(text(&told[2]), "ate", "what the first held is free again");
+}
+
+/// Grows the memory by 32 MiB and traps where any word of all that there is then is the raider's canary: `local` is where it looks.
+fn looking(local: u32) -> Vec<u8> {
+    let local = number(local as usize);
+    // The same number, with its sign.
+    let mut canary = number(usize::from_ne_bytes([0x5a; 8]));
+    *canary.last_mut().unwrap() |= 0x80;
+    canary.push(0);
+    [
+        &b"\x41\x80\x04\x40\x00\x1a\x03\x40\x20"[..],
+        &local,
+        b"\x29\x03\x00\x42",
+        &canary,
+        b"\x51\x04\x40\x00\x0b\x20",
+        &local,
+        b"\x41\x08\x6a\x22",
+        &local,
+        b"\x3f\x00\x41\x10\x74\x49\x0d\x00\x0b",
+    ]
+    .concat()
+}
+
+#[test]
+fn nothing_that_an_extension_had_in_memory_is_in_that_of_another() {
+    let raid = Raid::new("limits = { memory = \"256 MiB\" }");
+    let orders = json!({ "name": "finder", "tool": "find" });
+    let tool = "[async-lift]vers:harness/tools@0.1.0#run";
+    let finder = begun_with(&with(&orders), tool, looking);
+    let at = raid.home.write("finder.wasm", &finder);
+    let more = crate::raider::section("finder", &finder, "limits = { memory = \"256 MiB\" }");
+    let policy = std::fs::read_to_string(&raid.policy).unwrap();
+    std::fs::write(&raid.policy, policy + &more).unwrap();
+    let find = ("find", json!({ "what": "nothing" }));
+    let calls = [
+        ("raid", json!({ "what": "eat", "n": 100 })),
+        ("raid", json!({ "what": "panic" })),
+        // Its instance may be older than the other's end. The next one is not.
+        ("find", json!({ "what": "panic" })),
+        find.clone(),
+        // It would have found it: here is its own.
+        ("find", json!({ "what": "eat", "n": 1 })),
+        find.clone(),
+        find,
+    ];
+    let told = raid.script(&["-e", at.to_str().unwrap()], &calls);
+    assert_eq!(text(&told[0]), "ate");
+    assert_eq!(told[1]["error"]["kind"], "crashed", "{}", told[1]);
+    assert_eq!(
+        text(&told[3]),
+        "nothing",
+        "something of the other was found"
+    );
+    assert_eq!(text(&told[4]), "ate");
+    assert_eq!(told[5]["error"]["kind"], "crashed", "{}", told[5]);
+    assert_eq!(text(&told[6]), "nothing", "nor of one's own before");
 }
 
 #[test]

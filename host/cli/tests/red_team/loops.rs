@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::raider::{Raid, text};
-use crate::raw::{function, module, running, starting};
+use crate::patch::{SPIN, begun_with};
+use crate::raider::{Raid, text, with};
+use crate::raw::{destroying, function, module, number, running, starting};
 use crate::session::Peer;
 
 /// The limit under which guests run here; what is asserted is many times more, for the machine may have other work.
@@ -68,6 +69,73 @@ fn a_call_that_computes_on_after_it_was_given_up_is_ended_long_before_its_limits
         assert_eq!(ran.json()[0]["error"]["kind"], "timed-out", "{ran:?}");
         assert!(start.elapsed() < SOON, "{what}: {:?}", start.elapsed());
     }
+}
+
+/// How long a text is for which the guest never makes room.
+const LENGTH: usize = 4002;
+
+#[test]
+fn a_loop_where_the_host_asks_for_room_costs_the_instance() {
+    // `cabi_realloc`: the host calls it to write a text into the guest. Only for one length, so that the guest lives until then.
+    let wasm = begun_with(&with(&json!({})), "cabi_realloc", |_| {
+        [
+            b"\x20\x03\x41",
+            &number(LENGTH)[..],
+            b"\x46\x04\x40",
+            SPIN,
+            b"\x0b",
+        ]
+        .concat()
+    });
+    let raid = Raid::of(&wasm, "raider", SLICE);
+    let blank = json!({ "what": "nothing", "text": "" });
+    let arguments =
+        json!({ "what": "nothing", "text": "x".repeat(LENGTH - blank.to_string().len()) });
+    // Once as what a function of the host returns at once, and once as what comes of it later, while the guest waits.
+    let value = format!("\"{}\"", "x".repeat(LENGTH - 2));
+    let start = Instant::now();
+    let told = raid.each(&[
+        json!({ "what": "nothing" }),
+        arguments,
+        json!({ "what": "nothing" }),
+        json!({ "what": "set", "text": "k", "argv": [value] }),
+        json!({ "what": "get", "text": "k" }),
+        json!({ "what": "nothing" }),
+    ]);
+    for (told, expected) in told
+        .iter()
+        .zip(["nothing", "", "nothing", "set", "", "nothing"])
+    {
+        match expected {
+            "" => {
+                assert_eq!(told["error"]["kind"], "crashed", "{told}");
+                let why = told["error"]["message"].as_str().unwrap();
+                assert!(why.contains("cpu-slice"), "{why}");
+            }
+            expected => assert_eq!(text(told), expected, "{told}"),
+        }
+    }
+    assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_loop_behind_a_result_or_in_a_destructor_is_ended() {
+    // The function that frees a result when the host has read it.
+    let post_return = begun_with(
+        &with(&json!({})),
+        "cabi_post_vers:harness/description@0.1.0#describe",
+        |_| SPIN.to_vec(),
+    );
+    // The destructor of a resource, when its handle is dropped.
+    for wasm in [post_return, destroying(SPIN)] {
+        let start = Instant::now();
+        let ran = Raid::of(&wasm, "raider", SLICE).inspect();
+        assert!(ran.code == 7 && ran.line().contains("cpu-slice"), "{ran:?}");
+        assert!(start.elapsed() < SOON, "{:?}", start.elapsed());
+    }
+    // It is the destructor that does not end: one without a loop is no more than a description that is missing.
+    let ran = Raid::of(&destroying(b""), "raider", SLICE).inspect();
+    assert!(ran.code == 7 && ran.line().contains("describe"), "{ran:?}");
 }
 
 #[test]

@@ -92,20 +92,21 @@ impl Raid {
 
     /// Many raids in one process and one instance: a line of JSON for each.
     pub(crate) fn each(&self, raids: &[Value]) -> Vec<Value> {
-        let lines = raids
+        let calls: Vec<(&str, Value)> = raids.iter().map(|raid| ("raid", raid.clone())).collect();
+        self.script(&[], &calls)
+    }
+
+    /// Calls of any tools in one process, with more options for it: a line of JSON for each.
+    pub(crate) fn script(&self, options: &[&str], calls: &[(&str, Value)]) -> Vec<Value> {
+        let lines = calls
             .iter()
-            .map(|raid| json!({ "tool": "raid", "arguments": raid }).to_string());
+            .map(|(tool, arguments)| json!({ "tool": tool, "arguments": arguments }).to_string());
         let script: Vec<String> = lines.collect();
         let script = self.home.write("script.jsonl", script.join("\n"));
-        let ran = self.run(&[
-            "run",
-            "--json",
-            "--keep-going",
-            "--script",
-            script.to_str().unwrap(),
-        ]);
+        let words = ["run", "--quiet", "--json", "--keep-going", "--script"];
+        let ran = self.run(&[&words[..], &[script.to_str().unwrap()], options].concat());
         let told = ran.json();
-        assert_eq!(told.len(), raids.len(), "{ran:?}");
+        assert_eq!(told.len(), calls.len(), "{ran:?}");
         told
     }
 

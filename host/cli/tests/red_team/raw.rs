@@ -80,3 +80,55 @@ pub(crate) fn starting(module: &[u8]) -> Vec<u8> {
 pub(crate) fn running(code: &[u8]) -> Vec<u8> {
     starting(&module(&[function(b"\x00", code)], b""))
 }
+
+/// A component with a resource of its own, whose destructor is this code, and which makes one and drops it before anything is called.
+pub(crate) fn destroying(code: &[u8]) -> Vec<u8> {
+    let kind = b"\x01\x60\x01\x7f\x00";
+    let destructor = [
+        MODULE,
+        &section(1, kind),
+        &section(3, b"\x01\x00"),
+        &section(7, &[b"\x01", &name("d")[..], b"\x00\x00"].concat()),
+        &section(10, &items(&[function(b"\x00", code)])),
+    ];
+    // Takes `n`, which makes a handle, and `d`, which drops it.
+    let imports = [
+        [&name("")[..], &name("n"), b"\x00\x00"].concat(),
+        [&name("")[..], &name("d"), b"\x00\x01"].concat(),
+    ];
+    let user = [
+        MODULE,
+        &section(1, b"\x03\x60\x01\x7f\x01\x7f\x60\x01\x7f\x00\x60\x00\x00"),
+        &section(2, &items(&imports)),
+        &section(3, b"\x01\x02"),
+        &section(8, b"\x02"),
+        // d(n(1))
+        &section(
+            10,
+            &items(&[function(b"\x00", b"\x41\x01\x10\x00\x10\x01")]),
+        ),
+    ];
+    let built_in = [
+        b"\x01\x02",
+        &name("n")[..],
+        b"\x00\x01",
+        &name("d"),
+        b"\x00\x02",
+    ]
+    .concat();
+    let user_with = [b"\x01\x00\x01\x01", &name("")[..], b"\x12\x01"].concat();
+    extension(
+        &[
+            section(1, &destructor.concat()),
+            section(2, b"\x01\x00\x00\x00"),
+            // The destructor, and the resource that it is of.
+            section(6, &[b"\x01\x00\x00\x01\x00", &name("d")[..]].concat()),
+            section(7, b"\x01\x3f\x7f\x01\x00"),
+            section(8, b"\x02\x02\x00\x03\x00"),
+            section(2, &built_in),
+            section(1, &user.concat()),
+            section(2, &user_with),
+        ]
+        .concat(),
+    )
+}
