@@ -29,6 +29,7 @@ mod session;
 mod setup;
 mod shipped;
 mod ssh;
+mod tape;
 mod terminal;
 mod tools;
 mod whoami;
@@ -71,9 +72,12 @@ fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
     let result = runtime.block_on(Box::pin(dispatch(terminal.clone(), command)));
     // A thread that waits for standard input or a lock is not waited for.
     runtime.shutdown_background();
+    let taped = tape::finish(terminal);
     if !audit::finish() {
         terminal.note("pi-vers: the end of the audit log could not be written: is the disk full?");
     }
+    // Why the session did not go as recorded says more than what it came to.
+    taped?;
     result
 }
 

@@ -30,6 +30,7 @@ use crate::engine::{Engine, Overdue, Pulse, Ticker, watch};
 use crate::extension::Extension;
 use crate::guest::Guest;
 use crate::owner::Owner;
+use crate::tape::Voice;
 use publications::Publications;
 pub(crate) use publications::{Found, Wanted};
 use turn::Turn;
@@ -280,6 +281,7 @@ impl Life {
     /// Serves the queue until it closes (`None`) or the guest crashes (the reason).
     async fn run(self, guest: Guest, mut queue: mpsc::Receiver<Order>) -> Option<String> {
         let slice = Duration::from_millis(guest.limits.cpu_slice);
+        let voice = guest.voice.clone();
         let handles = usize::try_from(guest.limits.handles).unwrap_or(usize::MAX);
         let mut store = Store::new(self.engine.wasm(), guest);
         store.limiter(|guest| &mut guest.limiter);
@@ -291,6 +293,7 @@ impl Life {
             Metered {
                 work: pin!(work),
                 ticker: self.engine.ticker(),
+                voice: voice.as_deref(),
             }
             .await
         };
@@ -423,8 +426,18 @@ impl AccessorTask<Guest> for Serve {
     async fn run(self, accessor: &Accessor<Guest>) -> wasmtime::Result<()> {
         let Self {
             exports,
-            order: Order { owner, job, answer },
+            order:
+                Order {
+                    owner,
+                    mut job,
+                    answer,
+                },
         } = self;
+        let voice = accessor.with(|mut access| access.get().voice.clone());
+        let told = owner.clone();
+        if let Some(voice) = &voice {
+            voice.enter(&owner, &mut job).await?;
+        }
         let reply = match job {
             Job::Tool(call) => {
                 let call = accessor.with(|mut access| access.get().table.push(call))?;
@@ -466,6 +479,9 @@ impl AccessorTask<Guest> for Serve {
                 .await?
                 .map(|()| Reply::Done(Ok(()))),
         };
+        if let Some(voice) = &voice {
+            voice.returned(&told, reply.as_ref().ok())?;
+        }
         // Nobody may be waiting any more: the call was given up.
         let _ = answer.send(reply);
         Ok(())
@@ -528,6 +544,8 @@ pub(crate) fn crash(why: &wasmtime::Error, guest: &Guest) -> String {
 struct Metered<'a, F> {
     work: Pin<&'a mut F>,
     ticker: &'a Ticker,
+    /// To be told when the guest rests.
+    voice: Option<&'a Voice>,
 }
 
 impl<F: Future> Future for Metered<'_, F> {
@@ -535,7 +553,10 @@ impl<F: Future> Future for Metered<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _running = self.ticker.enter();
-        self.work.as_mut().poll(context)
+        match self.voice {
+            None => self.work.as_mut().poll(context),
+            Some(voice) => voice.polled(context, |context| self.work.as_mut().poll(context)),
+        }
     }
 }
 

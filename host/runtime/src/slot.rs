@@ -248,8 +248,12 @@ impl Slot {
             () = cancel.cancelled() => End::Cancelled,
             () = until(owner.deadline()) => End::TimedOut,
             () = self.stop.cancelled() => End::Stopped,
+            end = self.taped_end(&owner) => end,
         };
         let started = owner.take_started();
+        if let Some(tape) = &self.services.tape {
+            tape.gave_up(&owner, end);
+        }
         owner.finish(end);
         let give_up = Instant::now() + GRACE;
         let hurry = match &overdue {
@@ -279,6 +283,14 @@ impl Slot {
             end: Some(end),
             stopped,
         })
+    }
+
+    /// Waits until the tape that is replayed gives this order up.
+    async fn taped_end(&self, owner: &Owner) -> End {
+        match &self.services.tape {
+            Some(tape) => tape.gives_up(owner).await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn answered(
