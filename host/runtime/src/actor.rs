@@ -311,6 +311,11 @@ impl Life {
         let exports = Arc::new(Exports::find(&mut *store, &instance, &self.extension)?);
         let (events, mut event_queue) = mpsc::channel::<Order>(QUEUE);
         let (pulse, memory) = (self.pulse.clone(), self.memory.clone());
+        let replays = store
+            .data()
+            .voice
+            .as_ref()
+            .is_some_and(|voice| voice.replays());
         store
             .run_concurrent(async move |accessor| {
                 let in_order = async {
@@ -329,7 +334,8 @@ impl Life {
                         accessor.with(|mut access| {
                             memory.store(access.get().limiter.memory(), Ordering::Relaxed)
                         });
-                        if matches!(order.job, Job::Event(_)) {
+                        // A replay takes their order from its tape: whoever waited for his turn behind another would wait for ever.
+                        if matches!(order.job, Job::Event(_)) && !replays {
                             // A guest that does not keep up loses events rather than memory.
                             if let Err(full) = events.try_send(order) {
                                 tracing::warn!("an event was dropped: {full}");

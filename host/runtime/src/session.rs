@@ -29,7 +29,6 @@ use crate::owner::{End, Owner};
 use crate::patience::Patience;
 use crate::services::{Message, Services};
 use crate::slot::{Ended, Slot};
-use crate::tape::Tape;
 use crate::types::{Command, Completion, FlagValue, StartReason, Tool, ToolOutput, Update};
 
 /// How long an extension may take over one event before the harness goes on without it: 10 s with the grace in which
@@ -450,9 +449,8 @@ impl Session {
                 continue;
             }
             let request = pi_vers_policy::Request::Event { name: event.name() };
-            // On a tape that is replayed an event does nothing that was not granted then.
-            let replayed = self.0.services.tape.as_ref().is_some_and(Tape::replays);
-            if !replayed && !slot.grants.decide(&request).is_allowed() {
+            let job = Job::Event((&event).into());
+            if !slot.may_have(&request, &job) {
                 tracing::info!(target: "audit", extension = slot.name(), event = event.name(), "not delivered: not granted");
                 continue;
             }
@@ -466,7 +464,7 @@ impl Session {
                 Some(Instant::now() + EVENT),
                 None,
             );
-            let given = self.give(cause, slot, owner, Job::Event((&event).into()));
+            let given = self.give(cause, slot, owner, job);
             let answer = match given.await {
                 Ok(Ended {
                     reply: Some(Reply::Answer(answer)),
@@ -988,12 +986,9 @@ async fn deliver(
             for slot in &slots {
                 let wants = message.from.as_deref() != Some(slot.name())
                     && slot.extension.info().topics.contains(topic);
-                if !wants
-                    || !slot
-                        .grants
-                        .decide(&pi_vers_policy::Request::Bus { topic })
-                        .is_allowed()
-                {
+                let request = pi_vers_policy::Request::Bus { topic };
+                let job = Job::Event((&event).into());
+                if !wants || !slot.may_have(&request, &job) {
                     continue;
                 }
                 let owner = Owner::new(
@@ -1002,14 +997,7 @@ async fn deliver(
                     Some(Instant::now() + EVENT),
                     None,
                 );
-                if let Err(why) = slot
-                    .run(
-                        owner,
-                        Job::Event((&event).into()),
-                        &CancellationToken::new(),
-                    )
-                    .await
-                {
+                if let Err(why) = slot.run(owner, job, &CancellationToken::new()).await {
                     tracing::warn!(extension = slot.name(), "{why}");
                 }
             }

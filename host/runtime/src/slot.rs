@@ -18,6 +18,7 @@ use crate::extension::Extension;
 use crate::guest::Guest;
 use crate::owner::{End, Owner};
 use crate::services::Services;
+use crate::tape::Tape;
 use crate::types::{Severity, StartReason};
 use pi_vers_policy::Grants;
 
@@ -108,6 +109,13 @@ impl Slot {
         &self.stop
     }
 
+    /// Whether the extension is granted this event. In a replay: whether it had it then.
+    pub(crate) fn may_have(&self, request: &pi_vers_policy::Request<'_>, job: &Job) -> bool {
+        let tape = self.services.tape.as_ref();
+        tape.and_then(|tape| tape.grants(self.name(), job))
+            .unwrap_or_else(|| self.grants.decide(request).is_allowed())
+    }
+
     /// Why the session started, for the first start of the extension.
     pub(crate) fn set_reason(&self, reason: StartReason) {
         let _ = self.reason.set(reason);
@@ -140,6 +148,12 @@ impl Slot {
     pub(crate) async fn actor(&self) -> Result<Arc<Actor>, CallError> {
         if self.stop.is_cancelled() {
             return Err(CallError::Closed);
+        }
+        if let Some(why) = self.services.tape.as_ref().and_then(Tape::failed) {
+            return Err(CallError::Crashed {
+                extension: self.name().into(),
+                why: why.to_string(),
+            });
         }
         if let Some(actor) = self.running() {
             return Ok(actor);
@@ -241,12 +255,14 @@ impl Slot {
         cancel: &CancellationToken,
     ) -> Result<Ended, CallError> {
         let overdue = owner.deadline().map(|at| actor.overdue(at));
+        let replays = self.services.tape.as_ref().is_some_and(Tape::replays);
         let mut reply = actor.order(owner.clone(), job).await;
         let end = tokio::select! {
             biased;
             answer = &mut reply => return self.answered(actor, &owner, answer).await,
             () = cancel.cancelled() => End::Cancelled,
-            () = until(owner.deadline()) => End::TimedOut,
+            // A tape knows what was too late when it was recorded.
+            () = until(owner.deadline()), if !replays => End::TimedOut,
             () = self.stop.cancelled() => End::Stopped,
             end = self.taped_end(&owner) => end,
         };

@@ -14,14 +14,17 @@ use std::sync::Arc;
 
 use pi_vers_host::policy::{Digest, Policy};
 use pi_vers_host::secrets::Secrets;
-use pi_vers_host::{Headless, Host, Session, StartReason, Tape};
+use pi_vers_host::{Event, Headless, Host, Session, StartReason, Tape};
 use serde_json::{Value, json};
 use support::{guest, nowhere};
 
 const CANARY: &str = "canary-3f9a51c07e";
 
-const RULES: &str = "process = [{ program = \"/bin/cat\", args = [\"\"] }, { program = \"/usr/bin/cat\", args = [\"\"] }]\n\
-                     files = [{ path = \"/etc\", mode = \"ro\" }]\n";
+const RULES: &str = "process = [{ program = \"/bin/cat\", args = [\"\"] }, { program = \"/usr/bin/cat\", args = [\"\"] }, \
+                     { program = \"/bin/true\", args = [\"\"] }, { program = \"/usr/bin/true\", args = [\"\"] }]\n\
+                     files = [{ path = \"/etc\", mode = \"ro\" }]\n\
+                     events = [\"input\"]\n\
+                     bus = [\"gossip\"]\n";
 
 /// A session of `unruly` on this tape; replayed, it is granted nothing.
 async fn session(tape: &Tape, home: &Path) -> Session {
@@ -154,35 +157,120 @@ async fn the_first_difference_is_named() {
     assert!(why.contains("now unruly is called"), "{why}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_that_race_end_the_same_way_in_every_replay() {
-    async fn race(tape: &Tape) -> Vec<String> {
-        let home = tempfile::tempdir().unwrap();
-        let session = session(tape, home.path()).await;
-        session.start(StartReason::Startup).await.unwrap();
-        let mut calls: Vec<_> = (0..4)
-            .map(|n| {
-                let text = format!("{n}\n").repeat(30_000);
-                session.call("run", json!({ "argv": ["cat"], "text": text }))
-            })
-            .collect();
-        let mut results = Vec::new();
-        for call in &mut calls {
-            results.push(call.outcome().await.unwrap().text());
-        }
-        session.end().await;
-        results
+/// Calls, events and messages that race, with streams both ways, one of which nobody reads to its end.
+async fn race(tape: &Tape) -> Vec<String> {
+    let home = tempfile::tempdir().unwrap();
+    let session = session(tape, home.path()).await;
+    session.start(StartReason::Startup).await.unwrap();
+    session
+        .call("background", json!({}))
+        .outcome()
+        .await
+        .unwrap();
+    let mut calls: Vec<_> = (0..3)
+        .map(|n| {
+            let text = format!("{n}\n").repeat(30_000);
+            session.call("run", json!({ "argv": ["cat"], "text": text }))
+        })
+        .collect();
+    let unread = "nobody reads this\n".repeat(20_000);
+    calls.push(session.call("run", json!({ "argv": ["true"], "text": unread })));
+    calls.push(session.call("sleep", json!({ "n": 3 })));
+    calls.push(session.call("read-file", json!({ "text": "/etc/passwd" })));
+    calls.push(session.call("read-file", json!({ "text": "/etc/not-there" })));
+    session.tell("gossip", json!("hush"));
+    let events = ["one", "two"].map(|text| session.event(Event::Input(text.into())));
+    let reactions = futures::future::join_all(events).await;
+    let mut results: Vec<_> = reactions.iter().map(|of| format!("{of:?}")).collect();
+    for call in &mut calls {
+        results.push(match call.outcome().await {
+            Ok(output) => output.text(),
+            Err(why) => format!("{why:?}"),
+        });
     }
+    for tool in ["ticks", "seen"] {
+        let output = session.call(tool, json!({})).outcome().await.unwrap();
+        results.push(output.text());
+    }
+    session.end().await;
+    results
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn fifty_replays_of_a_race_two_at_a_time_come_out_as_it_did() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("tape.jsonl");
     let recording = Tape::record(&path);
     let recorded = race(&recording).await;
     recording.finish().unwrap();
-    for _ in 0..20 {
+    assert!(
+        recorded.iter().any(|result| result.contains("hush")),
+        "{recorded:?}"
+    );
+    for _ in 0..25 {
+        let replays = [0, 1].map(|_| {
+            let replay = Tape::replay(&path).unwrap();
+            tokio::spawn(async move { (race(&replay).await, replay.finish()) })
+        });
+        for replay in replays {
+            let (again, finished) = replay.await.unwrap();
+            finished.unwrap();
+            assert_eq!(again, recorded);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_was_given_up_is_given_up_at_the_same_place() {
+    async fn cancelled(tape: &Tape) -> Vec<String> {
+        let home = tempfile::tempdir().unwrap();
+        let session = session(tape, home.path()).await;
+        let mut call = session.call("sleep", json!({ "n": 60_000 }));
+        session.call("count", json!({})).outcome().await.unwrap();
+        // A replay gives it up by itself.
+        if !tape.replays() {
+            call.canceller().cancel();
+        }
+        let first = format!("{:?}", call.outcome().await);
+        let second = session.call("count", json!({})).outcome().await.unwrap();
+        session.end().await;
+        vec![first, second.text()]
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tape.jsonl");
+    let recording = Tape::record(&path);
+    let recorded = cancelled(&recording).await;
+    recording.finish().unwrap();
+    for _ in 0..3 {
         let replay = Tape::replay(&path).unwrap();
-        assert_eq!(race(&replay).await, recorded);
+        assert_eq!(cancelled(&replay).await, recorded);
         replay.finish().unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_that_stands_still_ends_with_the_line_it_waits_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tape.jsonl");
+    let recording = Tape::record(&path);
+    play(&recording, &[("sleep", json!({ "n": 5 }))]).await;
+    recording.finish().unwrap();
+    // The answer that the call waits for is taken out: who made the tape was killed before it came.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let cut: Vec<_> = text
+        .lines()
+        .take_while(|line| !line.contains("\"line\":\"answer\""))
+        .collect();
+    let short = directory.path().join("short.jsonl");
+    std::fs::write(&short, cut.join("\n") + "\n").unwrap();
+    let replay = Tape::replay(&short).unwrap();
+    let results = play(&replay, &[("sleep", json!({ "n": 5 }))]).await;
+    let why = replay.finish().unwrap_err().to_string();
+    assert!(
+        why.contains("the recording was cut off after line"),
+        "{why}"
+    );
+    assert!(results[0].contains("cut off"), "{}", results[0]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

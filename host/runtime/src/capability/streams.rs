@@ -385,8 +385,8 @@ struct Consumer {
     to: mpsc::Sender<Held>,
     buffers: Buffers,
     room: Option<Pin<Box<dyn Future<Output = Room> + Send>>>,
-    /// Room that was found, while the tape has not come to this yet.
-    held: Option<(mpsc::OwnedPermit<Held>, OwnedSemaphorePermit)>,
+    /// Room that was found, or that nobody takes more, while the tape has not come to this yet.
+    held: Option<Room>,
     tap: Option<TakenTap>,
 }
 
@@ -404,7 +404,7 @@ impl StreamConsumer<Guest> for Consumer {
     ) -> Poll<wasmtime::Result<StreamResult>> {
         let (to, buffers) = (self.to.clone(), self.buffers.clone());
         let room = match self.held.take() {
-            Some(held) => Poll::Ready(Some(held)),
+            Some(held) => Poll::Ready(held),
             None => {
                 let room = self.room.get_or_insert_with(|| {
                     Box::pin(async move {
@@ -416,42 +416,46 @@ impl StreamConsumer<Guest> for Consumer {
                 room.as_mut().poll(context)
             }
         };
-        match room {
-            Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(Ok(StreamResult::Dropped)),
-            Poll::Ready(Some((place, mut bytes_room))) => {
-                self.room = None;
-                let mut at = 0;
-                if let Some(tap) = &mut self.tap {
-                    match tap.poll(context) {
-                        Poll::Ready(passed) => at = passed?,
-                        Poll::Pending => {
-                            self.held = Some((place, bytes_room));
-                            return match finish {
-                                true => Poll::Ready(Ok(StreamResult::Cancelled)),
-                                false => Poll::Pending,
-                            };
-                        }
-                    }
+        let room = match room {
+            Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(room) => room,
+        };
+        self.room = None;
+        let mut at = 0;
+        if let Some(tap) = &mut self.tap {
+            match tap.poll(context) {
+                Poll::Ready(passed) => at = passed?,
+                Poll::Pending => {
+                    self.held = Some(room);
+                    return match finish {
+                        true => Poll::Ready(Ok(StreamResult::Cancelled)),
+                        false => Poll::Pending,
+                    };
                 }
-                let mut direct = source.as_direct(store);
-                let bytes = direct.remaining();
-                let count = bytes.len().min(bytes_room.num_permits());
-                // What is not needed is for others.
-                drop(bytes_room.split(bytes_room.num_permits() - count));
-                let chunk = bytes
-                    .get(..count)
-                    .map_or_else(Bytes::new, Bytes::copy_from_slice);
-                direct.mark_read(count);
-                if let Some(tap) = &self.tap {
-                    tap.took(&chunk, at);
-                }
-                if !chunk.is_empty() {
-                    place.send((chunk, bytes_room));
-                }
-                Poll::Ready(Ok(StreamResult::Completed))
             }
         }
+        let Some((place, mut bytes_room)) = room else {
+            if let Some(tap) = &self.tap {
+                tap.took(None, at);
+            }
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let mut direct = source.as_direct(store);
+        let bytes = direct.remaining();
+        let count = bytes.len().min(bytes_room.num_permits());
+        // What is not needed is for others.
+        drop(bytes_room.split(bytes_room.num_permits() - count));
+        let chunk = bytes
+            .get(..count)
+            .map_or_else(Bytes::new, Bytes::copy_from_slice);
+        direct.mark_read(count);
+        if let Some(tap) = &self.tap {
+            tap.took(Some(&chunk), at);
+        }
+        if !chunk.is_empty() {
+            place.send((chunk, bytes_room));
+        }
+        Poll::Ready(Ok(StreamResult::Completed))
     }
 }

@@ -28,6 +28,8 @@ struct Shown {
     /// Looks since the last thing that was brought.
     reads: u64,
     ticks: Ticks,
+    /// Something was brought. Until then it stands: how long an instance takes to come up is chance.
+    begun: bool,
 }
 
 impl Clock {
@@ -37,6 +39,7 @@ impl Clock {
         shown.at = at.max(shown.at.saturating_add(shown.reads));
         shown.reads = 0;
         shown.ticks = ticks;
+        shown.begun = true;
     }
 
     /// One look. `real`: the time there is, if it is not a replay's; says when the clock has to jump.
@@ -44,7 +47,9 @@ impl Clock {
         let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         shown.reads += 1;
         let mut jump = None;
-        if let Some(real) = real.filter(|real| *real > shown.at + shown.reads + BEHIND) {
+        let shows = shown.at.saturating_add(shown.reads);
+        let behind = |real: &u64| shown.begun && *real > shows.saturating_add(BEHIND);
+        if let Some(real) = real.filter(behind) {
             jump = Some((shown.reads, real));
             shown.at = real;
         }

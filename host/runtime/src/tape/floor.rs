@@ -1,12 +1,13 @@
 //! The turnstile: one thing at a time is brought to each extension, and only while it rests.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
 use pi_vers_system::secrets::Secrets;
 use serde_json::Value;
+use tokio::sync::watch;
 
 use super::TapeError;
 use super::line::{Key, Line, Loaded, brief, difference};
@@ -49,6 +50,8 @@ pub(super) struct Floor {
     /// Grows with each thing that passes.
     pub(super) progress: u64,
     failed: Option<TapeError>,
+    /// Told when the tape gives up calls, and when the replay has failed.
+    pub(super) changed: watch::Sender<()>,
 }
 
 impl Floor {
@@ -61,6 +64,7 @@ impl Floor {
             next: 0,
             progress: 0,
             failed: None,
+            changed: watch::Sender::new(()),
         }
     }
 
@@ -80,7 +84,13 @@ impl Floor {
         for waiter in &self.waiters {
             waiter.waker.wake_by_ref();
         }
+        self.changed.send_replace(());
         why
+    }
+
+    /// The guest computes.
+    pub(super) fn computes(&mut self) {
+        self.progress += 1;
     }
 
     pub(super) fn runs(&mut self, actor: u64) {
@@ -129,26 +139,42 @@ impl Floor {
         }
     }
 
-    /// Comes in, if it is this one's turn. `Some(None)`: recording.
-    pub(super) fn pass(&mut self, id: u64, waker: &Waker) -> Option<Option<(Line, Ticks)>> {
-        let at = self.waiters.iter().position(|waiter| waiter.id == id)?;
-        let waiter = self.waiters.get_mut(at)?;
+    /// Comes in, if it is this one's turn; with what the tape brings, in a replay.
+    pub(super) fn pass(
+        &mut self,
+        id: u64,
+        waker: &Waker,
+    ) -> Poll<Result<Option<(Line, Ticks)>, TapeError>> {
+        let Some(at) = self.waiters.iter().position(|waiter| waiter.id == id) else {
+            return Poll::Pending;
+        };
+        let Some(waiter) = self.waiters.get_mut(at) else {
+            return Poll::Pending;
+        };
         let place = self.places.entry(waiter.actor).or_default();
         if place.granted != Some(id) {
             waiter.live = true;
             waiter.waker.clone_from(waker);
-            return None;
+            return Poll::Pending;
         }
         place.granted = None;
         place.rests = false;
         self.waiters.remove(at);
         self.progress += 1;
-        let brought = match &mut self.side {
-            Side::Replay(player) => player.take(),
-            Side::Idle | Side::Record(_) => None,
-        };
+        let mut brought = None;
+        if let Side::Replay(player) = &mut self.side {
+            // Not sooner: a guest that blocks in a function of WASI looks as if it rested, and nobody of it comes here.
+            if let Some(missing) = player.missing() {
+                return Poll::Ready(Err(self.fail(missing)));
+            }
+            let before = player.given_up.len();
+            brought = player.take();
+            if player.given_up.len() != before {
+                self.changed.send_replace(());
+            }
+        }
         self.grant();
-        Some(brought)
+        Poll::Ready(Ok(brought))
     }
 
     /// Lets in whoever may come in now.
@@ -177,7 +203,7 @@ impl Floor {
                 }
             }
             Side::Replay(player) => {
-                let Some((by, key)) = player.next() else {
+                let Some(key) = player.next() else {
                     return;
                 };
                 let Some(waiter) = waiters
@@ -190,10 +216,6 @@ impl Floor {
                     return;
                 };
                 if !place.rests || place.granted.is_some() {
-                    return;
-                }
-                if let Some(missing) = player.missing(&by) {
-                    self.fail(missing);
                     return;
                 }
                 place.granted = Some(waiter.id);
@@ -229,13 +251,23 @@ pub(super) struct Player {
     pub(super) secrets: Arc<Secrets>,
     /// Where asks are, by what they ask.
     asks: HashMap<String, VecDeque<usize>>,
-    /// What holds now.
+    /// What holds now, from where each extension is.
     states: HashMap<String, Value>,
-    answered: HashMap<Key, usize>,
     pub(super) given_up: BTreeMap<u64, End>,
-    pub(super) gave_up: u64,
     /// Up to where the lines of an extension were looked at.
     looked: HashMap<String, usize>,
+}
+
+/// What an event is called, and the topic of one that has one.
+fn kind(job: &Value) -> Option<(&str, Option<&Value>)> {
+    match job.get("event")? {
+        Value::String(name) => Some((name, None)),
+        Value::Object(event) => event
+            .iter()
+            .next()
+            .map(|(name, of)| (name.as_str(), of.get(0).filter(|_| name == "Bus"))),
+        _ => None,
+    }
 }
 
 /// What makes two asks the same.
@@ -254,19 +286,19 @@ impl Player {
             secrets: Arc::default(),
             asks: HashMap::new(),
             states: HashMap::new(),
-            answered: HashMap::new(),
             given_up: BTreeMap::new(),
-            gave_up: 0,
             looked: HashMap::new(),
         };
+        let mut all = HashSet::new();
         for (at, item) in this.items.iter().enumerate() {
             if let Line::Ask { by, what, with, .. } = &item.line {
                 let places = this.asks.entry(same(by, what, with)).or_default();
                 places.push_back(at);
             }
-            if let Some((_, key, _)) = item.line.delivery() {
-                this.answered.insert(key, at);
-            }
+            all.extend(item.line.by().map(str::to_owned));
+        }
+        for by in all {
+            this.reaction(&by);
         }
         this.skip();
         this
@@ -304,37 +336,24 @@ impl Player {
     }
 
     /// The next thing that is brought to somebody.
-    fn next(&self) -> Option<(String, Key)> {
+    fn next(&self) -> Option<Key> {
         let item = self.items.get(self.cursor)?;
-        let (by, key, _) = item.line.delivery()?;
-        Some((by.to_owned(), key))
+        item.line.delivery().map(|(_, key, _)| key)
     }
 
-    /// Goes on to the next thing that is brought to somebody; what lies between holds from now on.
+    /// Goes on to the next thing that is brought to somebody.
     fn skip(&mut self) {
         while let Some(item) = self.items.get_mut(self.cursor) {
             if item.line.delivery().is_some() {
                 return;
             }
-            match &item.line {
-                Line::State {
-                    by,
-                    what,
-                    with,
-                    value,
-                } => {
-                    self.states.insert(same(by, what, with), value.clone());
-                }
-                Line::GiveUp { n, why, .. } => {
-                    let end = match why.as_str() {
-                        "timed-out" => End::TimedOut,
-                        "stopped" => End::Stopped,
-                        _ => End::Cancelled,
-                    };
-                    self.given_up.insert(*n, end);
-                    self.gave_up += 1;
-                }
-                _ => {}
+            if let Line::GiveUp { n, why, .. } = &item.line {
+                let end = match why.as_str() {
+                    "timed-out" => End::TimedOut,
+                    "stopped" => End::Stopped,
+                    _ => End::Cancelled,
+                };
+                self.given_up.insert(*n, end);
             }
             self.cursor += 1;
         }
@@ -346,22 +365,38 @@ impl Player {
         let line = item.line.clone();
         let by = line.by().unwrap_or_default().to_owned();
         self.cursor += 1;
-        let after = self.items.get(self.cursor..).unwrap_or_default();
-        let reaction = after
-            .iter()
-            .filter(|item| item.line.by() == Some(by.as_str()))
-            .take_while(|item| item.line.delivery().is_none());
-        let ticks = reaction.filter_map(|item| match &item.line {
-            Line::Clock { reads, at, .. } => Some((*reads, *at)),
-            _ => None,
-        });
-        let ticks = ticks.collect();
+        let ticks = self.reaction(&by);
         self.skip();
         Some((line, ticks))
     }
 
-    /// What this extension did then before the next thing, and has not done now.
-    fn missing(&mut self, by: &str) -> Option<TapeError> {
+    /// What holds for an extension until the next thing is brought to it: others may be brought something meanwhile, so it
+    /// does not end there. What its questions are answered is noted, when its clock jumps is returned.
+    fn reaction(&mut self, by: &str) -> Ticks {
+        let after = self.items.get(self.cursor..).unwrap_or_default();
+        let reaction = after
+            .iter()
+            .filter(|item| item.line.by() == Some(by))
+            .take_while(|item| item.line.delivery().is_none());
+        let mut ticks = Ticks::new();
+        for item in reaction {
+            match &item.line {
+                Line::State {
+                    what, with, value, ..
+                } => {
+                    self.states.insert(same(by, what, with), value.clone());
+                }
+                Line::Clock { reads, at, .. } => ticks.push_back((*reads, *at)),
+                _ => {}
+            }
+        }
+        ticks
+    }
+
+    /// What the extension that is brought the next thing did then before it, and has not done now.
+    fn missing(&mut self) -> Option<TapeError> {
+        let by = self.items.get(self.cursor)?.line.by()?.to_owned();
+        let by = by.as_str();
         let from = self.looked.get(by).copied().unwrap_or(0);
         let found = (from..self.cursor).find(|at| {
             self.items.get(*at).is_some_and(|item| {
@@ -411,9 +446,19 @@ impl Player {
         }
     }
 
-    /// Whether the tape brings this some time.
-    pub(super) fn brings(&self, key: Key) -> bool {
-        self.answered.get(&key).is_some_and(|at| *at >= self.cursor)
+    /// Whether an extension had such an event then. A message on the bus has to be the same and still to come: the last ones of a session may
+    /// have come too late to be delivered, and whether they were sent is compared where they are sent.
+    pub(super) fn has_event(&self, of: &str, mut job: Value) -> bool {
+        clean(&self.secrets, &mut job);
+        let wanted = kind(&job);
+        let message = wanted.is_some_and(|(_, topic)| topic.is_some());
+        self.items.iter().any(|item| match &item.line {
+            Line::Enter { by, job: then, .. } if by == of => match message {
+                true => !item.met && *then == job,
+                false => kind(then) == wanted,
+            },
+            _ => false,
+        })
     }
 
     /// Finds an ask on the tape: its number, and the answer of one that waits for nothing.
@@ -556,6 +601,7 @@ impl Player {
         if let Some(value) = self.states.get(&same(by, what, &with)) {
             return Ok(value.clone());
         }
+        // Sooner than then: what it would have been answered.
         let later = self.items.iter().skip(self.cursor);
         let mut states = later.filter_map(|item| match &item.line {
             Line::State {
@@ -577,7 +623,9 @@ impl Player {
         let mut all = Vec::new();
         for item in &self.items {
             if let Line::Took {
-                n: number, data, ..
+                n: number,
+                data: Some(data),
+                ..
             } = &item.line
                 && *number == n
             {
@@ -587,15 +635,17 @@ impl Player {
         all
     }
 
-    /// That an extension writes something else than then.
-    pub(super) fn wrote_else(&self, by: &str, n: u64, then: &[u8], now: &[u8]) -> TapeError {
-        let same = then
-            .iter()
-            .zip(now)
-            .take_while(|(then, now)| then == now)
-            .count();
+    /// That an extension writes something else than then, from this byte of the stream on.
+    pub(super) fn wrote_else(
+        &self,
+        by: &str,
+        n: u64,
+        from: usize,
+        then: &[u8],
+        now: &[u8],
+    ) -> TapeError {
         let show = |bytes: &[u8]| {
-            let rest = bytes.get(same..).unwrap_or_default();
+            let rest = bytes.get(from..).unwrap_or_default();
             let rest = rest.get(..rest.len().min(60)).unwrap_or_default();
             Value::String(String::from_utf8_lossy(rest).into_owned()).to_string()
         };
@@ -606,7 +656,7 @@ impl Player {
         self.differs(
             at,
             format!(
-                "{by} writes something else into the stream of ask {n}: from byte {same} on recorded {}, now {}",
+                "{by} writes something else into the stream of ask {n}: from byte {from} on recorded {}, now {}",
                 show(then),
                 show(now)
             ),

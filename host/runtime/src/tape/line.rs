@@ -115,12 +115,18 @@ pub(super) enum Line {
         at: u64,
         value: Value,
     },
-    /// The host took what the extension wrote into a stream of the ask `n`.
+    /// The host took what the extension wrote into a stream of the ask `n`: so many bytes, of which `data` is what may be
+    /// written down by now. `end`: it takes no more.
     Took {
         n: u64,
         by: String,
         at: u64,
-        data: Data,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data: Option<Data>,
+        #[serde(default)]
+        count: u64,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        end: bool,
     },
     /// What holds from here on, for questions that wait for nothing.
     State {
@@ -189,6 +195,9 @@ impl Line {
             } => format!("{by} reads the end of the stream of ask {n}"),
             Self::Chunk { n, by, .. } => format!("{by} reads the stream of ask {n}"),
             Self::Done { n, by, .. } => format!("{by} waits for the outcome of ask {n}"),
+            Self::Took {
+                n, by, end: true, ..
+            } => format!("the stream of ask {n} takes no more of {by}"),
             Self::Took { n, by, .. } => format!("{by} writes into the stream of ask {n}"),
             Self::State { by, what, .. } => format!("{by} looks at {what}"),
             Self::Clock { by, .. } => format!("{by} reads the clock"),

@@ -29,7 +29,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pi_vers_system::secrets::Secrets;
 use rand::RngCore as _;
@@ -38,11 +38,16 @@ use floor::{Floor, Side};
 use line::{FORMAT, Line, Loaded};
 use record::Recorder;
 
+use crate::actor::Job;
 use crate::extension::Extension;
 use crate::owner::{End, Owner};
+use crate::slot::GRACE;
 pub(crate) use clock::Clocks;
 pub(crate) use taps::{TakenTap, Tap};
 pub(crate) use voice::Voice;
+
+/// How long a call of a replay waits while nothing happens.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The contract whose calls are on the tape.
 const CONTRACT: &str = "0.1.0";
@@ -106,8 +111,6 @@ struct Inner {
     instances: Mutex<HashMap<String, u64>>,
     floor: Mutex<Floor>,
     notes: Mutex<Vec<String>>,
-    /// Counts the calls that the tape has given up.
-    given_up: tokio::sync::watch::Sender<u64>,
 }
 
 impl Inner {
@@ -173,7 +176,6 @@ impl Tape {
             instances: Mutex::default(),
             floor: Mutex::new(floor),
             notes: Mutex::default(),
-            given_up: tokio::sync::watch::Sender::new(0),
         }))
     }
 
@@ -297,18 +299,52 @@ impl Tape {
         }
     }
 
-    /// Waits until the tape gives this call up; for ever, if it does not.
+    /// Waits until the tape gives this call up; for ever, if it does not. A replay that stands still while it waits has failed: so no call
+    /// waits longer than that.
     pub(crate) async fn gives_up(&self, owner: &Owner) -> End {
-        let mut changes = self.0.given_up.subscribe();
-        loop {
-            if let (Side::Replay(player), Some((n, _))) = (&self.floor().side, owner.number())
-                && let Some(end) = player.given_up.get(n)
-            {
-                return *end;
-            }
-            if changes.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
+        if !self.replays() {
+            return std::future::pending().await;
         }
+        // From before the first look on, so that no change is missed.
+        let mut changes = self.floor().changed.subscribe();
+        let mut before = None;
+        loop {
+            let progress = {
+                let mut floor = self.floor();
+                if before == Some(floor.progress) {
+                    floor.stuck();
+                }
+                if floor.failed().is_some() {
+                    break;
+                }
+                if let (Side::Replay(player), Some((n, _))) = (&floor.side, owner.number())
+                    && let Some(end) = player.given_up.get(n)
+                {
+                    return *end;
+                }
+                floor.progress
+            };
+            before = match tokio::time::timeout(PATIENCE, changes.changed()).await {
+                Ok(_) => None,
+                Err(_) => Some(progress),
+            };
+        }
+        // The extension's instance ends with the reason, if it is in the tape's hands.
+        tokio::time::sleep(GRACE).await;
+        End::Stopped
+    }
+
+    /// Why the replay has failed, if it has: nothing more is begun then.
+    pub(crate) fn failed(&self) -> Option<TapeError> {
+        self.floor().failed().cloned()
+    }
+
+    /// Whether an extension was granted an event such as this, if a replay can tell.
+    pub(crate) fn grants(&self, of: &str, job: &Job) -> Option<bool> {
+        let Side::Replay(player) = &self.floor().side else {
+            return None;
+        };
+        let told = orders::job(job).ok().flatten()?;
+        Some(player.has_event(of, told))
     }
 }

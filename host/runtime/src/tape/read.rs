@@ -127,6 +127,8 @@ struct Numbers {
     once: HashSet<Key>,
     returned: HashSet<u64>,
     ended: HashSet<u64>,
+    /// Streams that take no more.
+    full: HashSet<u64>,
 }
 
 impl Numbers {
@@ -167,11 +169,16 @@ impl Numbers {
                     self.ended.insert(*n);
                 }
             }
-            Line::Took { n, data, .. } => {
-                if !self.asks.contains(n) {
-                    return Err(format!("no ask {n} is open"));
+            Line::Took { n, data, end, .. } => {
+                if !self.asks.contains(n) || self.full.contains(n) {
+                    return Err(format!("no stream of ask {n} is open"));
                 }
-                data.bytes()?;
+                if let Some(data) = data {
+                    data.bytes()?;
+                }
+                if *end {
+                    self.full.insert(*n);
+                }
             }
             Line::GiveUp { .. }
             | Line::State { .. }

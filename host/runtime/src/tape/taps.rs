@@ -188,6 +188,7 @@ impl Tap {
             turn: None,
             then,
             now: Vec::new(),
+            count: 0,
         }
     }
 }
@@ -246,33 +247,60 @@ impl TakenTap {
         Poll::Ready(passed.map(|passed| passed.at))
     }
 
-    pub(crate) fn took(&self, bytes: &[u8], at: u64) {
+    /// What was taken then; `None`: no more is.
+    pub(crate) fn took(&self, bytes: Option<&[u8]>, at: u64) {
         if self.tap.voice.is_over() {
             return;
         }
         let mut floor = self.tap.voice.tape.floor();
         if let Side::Record(recorder) = &mut floor.side {
-            let data = recorder.strain(self.tap.n, true, bytes, false);
+            let data = bytes.map(|bytes| recorder.strain(self.tap.n, true, bytes, false));
             recorder.write(Line::Took {
                 n: self.tap.n,
                 by: self.tap.voice.by.to_string(),
                 at,
                 data,
+                count: bytes.map_or(0, |bytes| u64::try_from(bytes.len()).unwrap_or(u64::MAX)),
+                end: bytes.is_none(),
             });
         }
     }
 }
 
-/// What the guest writes in a replay: compared with what it wrote then, and dropped.
+/// What the guest writes in a replay: compared with what it wrote then, and dropped. As much is taken in a step as then, or the guest would
+/// have to be asked for more or fewer of them than are on the tape.
 pub(super) struct Compared {
     tap: Tap,
     turn: Option<Turn>,
+    /// All that was written then, as far as it may be known.
     then: Vec<u8>,
     now: Vec<u8>,
+    /// Bytes that were taken then up to now.
+    count: usize,
 }
 
-/// The most that is taken in one step: as when it was recorded.
+/// The most that is taken in one step.
 const STEP: usize = 64 << 10;
+
+impl Compared {
+    /// Where what is written differs from what was, if it does.
+    fn difference(&self) -> Option<usize> {
+        // From a secret on, which is not on the tape, nothing can be compared; and what could be the beginning of one was
+        // written down with the next piece, or never.
+        let secret = find(&self.then, MARK.as_bytes());
+        let known = secret.unwrap_or(self.then.len());
+        let common = self.now.len().min(known);
+        let pairs = self.now.iter().zip(&self.then).take(common);
+        let differs = pairs.enumerate().find(|(_, (now, then))| now != then);
+        match differs {
+            Some((at, _)) => Some(at),
+            None if secret.is_none() && self.now.len() != self.count => {
+                Some(self.now.len().min(self.count))
+            }
+            None => None,
+        }
+    }
+}
 
 impl StreamConsumer<Guest> for Compared {
     type Item = u8;
@@ -287,26 +315,35 @@ impl StreamConsumer<Guest> for Compared {
         let this = self.get_mut();
         let (voice, n) = (&this.tap.voice, this.tap.n);
         let turn = this.turn.get_or_insert_with(|| voice.turn(Key::Took(n)));
-        match Pin::new(turn).poll(context) {
+        let passed = match Pin::new(turn).poll(context) {
             Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
             Poll::Pending => return Poll::Pending,
             Poll::Ready(passed) => passed?,
         };
         this.turn = None;
+        let Some(Line::Took { count, end, .. }) = passed.line else {
+            return Poll::Ready(Err(wasmtime::Error::msg("the tape brings something else")));
+        };
+        if end {
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        }
         let mut direct = source.as_direct(store);
         let bytes = direct.remaining();
-        let count = bytes.len().min(STEP);
+        let then = usize::try_from(count).unwrap_or(usize::MAX);
+        this.count = this.count.saturating_add(then);
+        // Where there was a secret then, its stand-in has another length: all that is there is taken.
+        let most = match find(&this.then, MARK.as_bytes()) {
+            Some(_) => STEP,
+            None => then,
+        };
+        let count = bytes.len().min(most);
         this.now
             .extend_from_slice(bytes.get(..count).unwrap_or_default());
         direct.mark_read(count);
-        // What could be the beginning of a secret was written down with the next piece, or never; and from a secret on,
-        // which is not on the tape, nothing can be compared.
-        let known = find(&this.then, MARK.as_bytes()).unwrap_or(this.then.len());
-        let common = this.now.len().min(known);
-        if this.now.get(..common) != this.then.get(..common) {
+        if let Some(at) = this.difference() {
             let mut floor = voice.tape.floor();
             let why = match &floor.side {
-                Side::Replay(player) => player.wrote_else(&voice.by, n, &this.then, &this.now),
+                Side::Replay(player) => player.wrote_else(&voice.by, n, at, &this.then, &this.now),
                 Side::Idle | Side::Record(_) => return Poll::Ready(Ok(StreamResult::Completed)),
             };
             return Poll::Ready(Err(ends(floor.fail(why))));

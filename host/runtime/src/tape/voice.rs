@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::Duration;
+use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::task::AtomicWaker;
 use rand_core::TryRng as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::time::Sleep;
 
 use super::clock::{Clock, Seeded};
 use super::floor::{Side, same};
@@ -21,9 +19,6 @@ use super::orders;
 use super::{Tape, TapeError};
 use crate::actor::{Job, Reply};
 use crate::owner::Owner;
-
-/// How long a replay in which nothing happens waits for what the tape brings.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// See the module.
 pub(crate) struct Voice {
@@ -110,7 +105,7 @@ impl Voice {
         })
     }
 
-    pub(super) fn replays(&self) -> bool {
+    pub(crate) fn replays(&self) -> bool {
         self.tape.replays()
     }
 
@@ -126,11 +121,12 @@ impl Voice {
         self.tape.floor().runs(self.actor);
         let waker = Waker::from(self.signal.clone());
         let result = work(&mut Context::from_waker(&waker));
-        let rests = result.is_pending()
-            && !self.signal.woken.load(Ordering::SeqCst)
-            && !self.gave_way.load(Ordering::SeqCst);
-        if rests {
-            self.tape.floor().rests(self.actor);
+        if result.is_pending() {
+            if self.gave_way.load(Ordering::SeqCst) {
+                self.tape.floor().computes();
+            } else if !self.signal.woken.load(Ordering::SeqCst) {
+                self.tape.floor().rests(self.actor);
+            }
         }
         result
     }
@@ -146,8 +142,6 @@ impl Voice {
             voice: self.clone(),
             key,
             id: None,
-            patience: None,
-            progress: 0,
         }
     }
 
@@ -384,13 +378,12 @@ impl Voice {
     }
 }
 
-/// A place in the queue before the turnstile.
+/// A place in the queue before the turnstile. It waits as long as the tape does not come to it: whoever called the extension sees
+/// that a replay does not stand still, see [`Tape::gives_up`].
 pub(super) struct Turn {
     voice: Arc<Voice>,
     key: Key,
     id: Option<u64>,
-    patience: Option<Pin<Box<Sleep>>>,
-    progress: u64,
 }
 
 impl Drop for Turn {
@@ -406,57 +399,23 @@ impl Future for Turn {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let tape = this.voice.tape.clone();
-        let mut floor = tape.floor();
+        let mut floor = this.voice.tape.floor();
         if let Some(failed) = floor.failed() {
             return Poll::Ready(Err(ends(failed.clone())));
         }
+        // Before anything is looked at: a grant from here on wakes this.
+        let id = *this
+            .id
+            .get_or_insert_with(|| floor.wait(this.voice.actor, this.key, context.waker().clone()));
         if this.voice.is_over() && this.voice.replays() {
             return Poll::Pending;
         }
-        let id = match this.id {
-            Some(id) => id,
-            None => {
-                let id = floor.wait(this.voice.actor, this.key, context.waker().clone());
-                this.id = Some(id);
-                id
-            }
-        };
-        if let Some(brought) = floor.pass(id, context.waker()) {
-            this.id = None;
-            let gave_up = match &floor.side {
-                Side::Replay(player) => player.gave_up,
-                Side::Idle | Side::Record(_) => 0,
-            };
-            drop(floor);
-            tape.0.given_up.send_if_modified(|known| {
-                let changed = *known != gave_up;
-                *known = gave_up;
-                changed
-            });
-            return Poll::Ready(Ok(this.voice.passed(brought)));
-        }
-        // A recording waits for the world; a replay for what is on its tape, and that does not take long.
-        let due = match &floor.side {
-            Side::Replay(player) => player.brings(this.key),
-            Side::Idle | Side::Record(_) => false,
-        };
-        if !due {
-            return Poll::Pending;
-        }
-        loop {
-            let progress = floor.progress;
-            let patience = this.patience.get_or_insert_with(|| {
-                this.progress = progress;
-                Box::pin(tokio::time::sleep(PATIENCE))
-            });
-            if patience.as_mut().poll(context).is_pending() {
-                return Poll::Pending;
-            }
-            if this.progress == progress {
-                return Poll::Ready(Err(ends(floor.stuck())));
-            }
-            this.patience = None;
-        }
+        let brought = ready!(floor.pass(id, context.waker()));
+        this.id = None;
+        drop(floor);
+        Poll::Ready(match brought {
+            Ok(brought) => Ok(this.voice.passed(brought)),
+            Err(why) => Err(ends(why)),
+        })
     }
 }
