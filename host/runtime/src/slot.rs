@@ -259,12 +259,13 @@ impl Slot {
         let mut reply = actor.order(owner.clone(), job).await;
         let end = tokio::select! {
             biased;
+            // Before the answer: an extension answers in a moment to what a tape gives up.
+            end = self.taped_end(&owner) => end,
             answer = &mut reply => return self.answered(actor, &owner, answer).await,
             () = cancel.cancelled() => End::Cancelled,
             // A tape knows what was too late when it was recorded.
             () = until(owner.deadline()), if !replays => End::TimedOut,
             () = self.stop.cancelled() => End::Stopped,
-            end = self.taped_end(&owner) => end,
         };
         let started = owner.take_started();
         if let Some(tape) = &self.services.tape {

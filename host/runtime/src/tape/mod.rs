@@ -307,13 +307,14 @@ impl Tape {
         }
         // From before the first look on, so that no change is missed.
         let mut changes = self.floor().changed.subscribe();
-        let mut before = None;
+        let (mut before, mut late) = (None, false);
         loop {
-            let progress = {
+            {
                 let mut floor = self.floor();
-                if before == Some(floor.progress) {
+                if late && before == Some(floor.progress) {
                     floor.stuck();
                 }
+                before = Some(floor.progress);
                 if floor.failed().is_some() {
                     break;
                 }
@@ -322,12 +323,10 @@ impl Tape {
                 {
                     return *end;
                 }
-                floor.progress
-            };
-            before = match tokio::time::timeout(PATIENCE, changes.changed()).await {
-                Ok(_) => None,
-                Err(_) => Some(progress),
-            };
+            }
+            late = tokio::time::timeout(PATIENCE, changes.changed())
+                .await
+                .is_err();
         }
         // The extension's instance ends with the reason, if it is in the tape's hands.
         tokio::time::sleep(GRACE).await;
