@@ -20,7 +20,7 @@ pub(super) enum Side {
     /// No session yet.
     Idle,
     Record(Box<Recorder>),
-    Replay(Player),
+    Replay(Box<Player>),
 }
 
 /// One instance.

@@ -160,7 +160,7 @@ impl Tape {
             Line::Tape { started, seed, .. } => (*started, seed.clone()),
             _ => (0, String::new()),
         };
-        let floor = Floor::new(Side::Replay(floor::Player::new(&path, tape)));
+        let floor = Floor::new(Side::Replay(Box::new(floor::Player::new(&path, tape))));
         Ok(Self::new(path, true, started, seed, floor))
     }
 

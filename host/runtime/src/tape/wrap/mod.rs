@@ -152,7 +152,7 @@ impl Asked {
         real: impl Future<Output = wasmtime::Result<R>> + Send,
     ) -> wasmtime::Result<R> {
         if self.replayed().is_some() {
-            return self.from_tape().await;
+            return self.replay().await;
         }
         let result = self.real(real).await?;
         self.taped(&result).await?;
@@ -194,7 +194,7 @@ impl Asked {
     }
 
     /// The tape's answer, at its turn.
-    async fn from_tape<R: DeserializeOwned>(&self) -> wasmtime::Result<R> {
+    async fn replay<R: DeserializeOwned>(&self) -> wasmtime::Result<R> {
         let Some(voice) = &self.voice else {
             return Err(wasmtime::Error::msg("there is no tape"));
         };
@@ -251,16 +251,17 @@ fn tell(
     }
 }
 
+/// A stream, and what comes of it.
+type Streamed<T, R> = (StreamReader<T>, FutureReader<Result<R, Error>>);
+
 /// A function that answers at once with a stream and what comes of it.
 fn streamed<T, R>(
     mut access: Access<'_, Guest, Taped>,
     function: &str,
     with: Map<String, Value>,
-    real: impl FnOnce(
-        Access<'_, Guest, Has>,
-    ) -> wasmtime::Result<(StreamReader<T>, FutureReader<Result<R, Error>>)>,
+    real: impl FnOnce(Access<'_, Guest, Has>) -> wasmtime::Result<Streamed<T, R>>,
     replayed: impl FnOnce(Access<'_, Guest, Has>, Tap) -> wasmtime::Result<StreamReader<T>>,
-) -> wasmtime::Result<(StreamReader<T>, FutureReader<Result<R, Error>>)>
+) -> wasmtime::Result<Streamed<T, R>>
 where
     R: ComponentType + Lift + Lower + DeserializeOwned + Send + Sync + 'static,
 {

@@ -94,7 +94,7 @@ impl shell::HostWithStore<Guest> for Taped {
         }
         let real = accessor.with_getter::<Has>(super::guest);
         let spawn = <Has as shell::HostWithStore<Guest>>::spawn(&real, vm, command, stdin);
-        super::system::spawned(accessor, &asked, spawn).await
+        super::system::spawned(accessor, &asked, Box::pin(spawn)).await
     }
 
     fn follow(
@@ -122,7 +122,7 @@ impl shell::HostWithStore<Guest> for Taped {
             arguments!(vm, remote, local),
         )?;
         if asked.replayed().is_some() {
-            return match asked.from_tape::<Result<(), Error>>().await? {
+            return match asked.replay::<Result<(), Error>>().await? {
                 Ok(()) => accessor.with(|mut access| {
                     let forward = Forward::replayed(asked.n);
                     Ok(Ok(access.get().0.table.push(forward)?))

@@ -61,7 +61,7 @@ impl files::HostWithStore<Guest> for Taped {
         let asked = Asked::of(accessor, "files.write", arguments!(at, options))?;
         if let Some(tap) = asked.replayed() {
             compare(accessor, tap, Some(data))?;
-            return asked.from_tape().await;
+            return asked.replay().await;
         }
         let real = accessor.with_getter::<Has>(super::guest);
         asked
@@ -251,7 +251,7 @@ pub(super) async fn adopted(
     accessor: &Accessor<Guest, Taped>,
     asked: &Asked,
 ) -> wasmtime::Result<Result<Resource<Child>, Error>> {
-    match asked.from_tape::<Result<(), Error>>().await? {
+    match asked.replay::<Result<(), Error>>().await? {
         Ok(()) => accessor.with(|mut access| {
             let child = Child::replayed(asked.n);
             Ok(Ok(access.data_mut().table.push(child)?))
@@ -274,7 +274,7 @@ impl process::HostWithStore<Guest> for Taped {
         }
         let real = accessor.with_getter::<Has>(super::guest);
         let spawn = <Has as process::HostWithStore<Guest>>::spawn(&real, command, stdin);
-        spawned(accessor, &asked, spawn).await
+        spawned(accessor, &asked, Box::pin(spawn)).await
     }
 }
 
@@ -314,7 +314,7 @@ impl http::HostWithStore<Guest> for Taped {
         let asked = Asked::of(accessor, "http.send", written(&request, body.is_some()))?;
         if let Some(tap) = asked.replayed() {
             compare(accessor, tap.clone(), body)?;
-            let head = match asked.from_tape::<Result<Head, Error>>().await? {
+            let head = match asked.replay::<Result<Head, Error>>().await? {
                 Ok(head) => head,
                 Err(why) => return Ok(Err(why)),
             };
