@@ -29,6 +29,8 @@ Environment:
                      keys for agents: handed on where the policy lets them
   VERS_AGENT_DEPTH   how many agents stand above this one (default 0)
   PI_VERS_AUDIT      a file that keeps what extensions were allowed and denied
+  PI_VERS_RECORD, PI_VERS_REPLAY
+                     the tape that a session is written to, or replayed from
   PI_VERS_LOG        what to log, for example debug or audit=info (default warn)
   NO_COLOR           no colour
   XDG_CONFIG_HOME, XDG_STATE_HOME, XDG_CACHE_HOME
@@ -218,6 +220,12 @@ pub(crate) struct Loading {
     /// Append a line to this file for each thing an extension is allowed or denied (default: PI_VERS_AUDIT; none)
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
+    /// Write all that reaches the extensions of this session to this file, for --replay (default: PI_VERS_RECORD; none)
+    #[arg(long, value_name = "FILE", conflicts_with = "replay")]
+    pub(crate) record: Option<PathBuf>,
+    /// Run a recorded session again, without a platform; ends with 9 at the first difference (default: PI_VERS_REPLAY; none)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) replay: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

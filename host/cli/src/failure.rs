@@ -11,6 +11,7 @@
 //! | 6 | cancelled |
 //! | 7 | an extension is broken: no component, another world, a crash |
 //! | 8 | this machine: a directory, the engine, the local platform |
+//! | 9 | a replay differs from its recording |
 //!
 //! Codes and the `kind` words are stable; the sentences may change.
 
@@ -30,6 +31,7 @@ pub(crate) enum Code {
     Cancelled = 6,
     Extension = 7,
     Internal = 8,
+    Differs = 9,
 }
 
 /// A failure: how to end, one line that says what and why, and what to do next.
@@ -197,6 +199,7 @@ impl From<Error> for Failure {
             Error::Clash { .. } => Self::new(Code::Usage, "clash", message),
             Error::Policy(_) => Self::new(Code::Usage, "policy", message),
             Error::Platform(_) => Self::new(Code::Usage, "settings", message),
+            Error::Tape(why) => why.into(),
         }
     }
 }

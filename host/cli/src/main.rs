@@ -30,6 +30,7 @@ mod session;
 mod setup;
 mod shipped;
 mod ssh;
+mod tape;
 mod terminal;
 mod tools;
 mod whoami;
@@ -73,9 +74,12 @@ fn start(terminal: &Arc<Terminal>, command: Command) -> Result<Code, Failure> {
     // A thread that waits for standard input or a lock is not waited for, nor is a task that stops a process politely.
     runtime.shutdown_background();
     pi_vers_system::process::kill_all();
+    let taped = tape::finish(terminal);
     if !audit::finish() {
         terminal.note("pi-vers: the end of the audit log could not be written: is the disk full?");
     }
+    // Why the session did not go as recorded says more than what it came to.
+    taped?;
     result
 }
 

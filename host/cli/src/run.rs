@@ -16,6 +16,7 @@ use crate::interrupt::Interrupts;
 use crate::local::Local;
 use crate::session::Stored;
 use crate::setup;
+use crate::tape;
 use crate::terminal::Terminal;
 
 /// Most bytes of a script or of arguments that come from a file.
@@ -37,7 +38,8 @@ fn no_arguments() -> Value {
 /// Runs the calls. What is wrong with the input is told before anything is started.
 pub(crate) async fn run(terminal: Arc<Terminal>, options: Run) -> Result<Code, Failure> {
     let calls = calls(&options)?;
-    let local = match options.local {
+    // A replay needs no platform, also where the recording had one of its own.
+    let local = match options.local && !tape::replays(&options.loading)? {
         true => Some(Local::attach(&terminal, options.state.as_deref()).await?),
         false => None,
     };

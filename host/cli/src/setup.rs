@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::future::join_all;
 use pi_vers_host::policy::{Error as PolicyError, Policy};
 use pi_vers_host::secrets::Secrets;
-use pi_vers_host::{Error, Extension, Harness, Host, Session};
+use pi_vers_host::{Error, Extension, Harness, Host, Session, Tape};
 use vers_client::{Environment, Overrides, Settings};
 
 use crate::args::Loading;
@@ -15,6 +15,7 @@ use crate::dirs;
 use crate::failure::Failure;
 use crate::registry;
 use crate::shipped::{self, SCRIPT_RUNNER, SHIPPED};
+use crate::tape;
 
 /// The project's policy, in its directory.
 pub(crate) const PROJECT: &str = "pi-vers.toml";
@@ -98,7 +99,7 @@ pub(crate) async fn secrets(settings: &Settings) -> Arc<Secrets> {
 
 /// A host with this policy, for this platform, and the audit log that the environment names.
 pub(crate) async fn host(policy: Policy, settings: Settings) -> Result<Host, Failure> {
-    audited(policy, settings, &Loading::default(), Path::new("")).await
+    audited(policy, settings, &Loading::default(), Path::new(""), None).await
 }
 
 /// The same, with the audit log and the files that the command line names, for the project in this directory.
@@ -107,11 +108,15 @@ async fn audited(
     settings: Settings,
     loading: &Loading,
     directory: &Path,
+    tape: Option<Tape>,
 ) -> Result<Host, Failure> {
     let audit = loading.audit.as_deref();
     let mut builder = Host::builder().guarded(guarded(loading, directory)?);
     if let Some(log) = audit::log(audit)? {
         builder = builder.audit(log);
+    }
+    if let Some(tape) = tape {
+        builder = builder.tape(tape);
     }
     let host = builder
         .cache(dirs::cache()?.join("compiled"))
@@ -133,7 +138,7 @@ fn guarded(loading: &Loading, directory: &Path) -> Result<Vec<PathBuf>, Failure>
     ];
     let audit = loading.audit.clone();
     let audit = audit.or_else(|| std::env::var_os(audit::VARIABLE).map(PathBuf::from));
-    let all = named.into_iter().chain(audit);
+    let all = named.into_iter().chain(audit).chain(tape::file(loading)?);
     all.filter(|path| !path.as_os_str().is_empty())
         .map(|path| {
             std::path::absolute(&path)
@@ -157,7 +162,8 @@ pub(crate) async fn load_in(
     directory: &Path,
 ) -> Result<(Host, Vec<Extension>), Failure> {
     let policy = policy_in(loading.policy.as_deref(), directory)?;
-    let host = audited(policy, settings, loading, directory).await?;
+    let tape = tape::tape(loading)?;
+    let host = audited(policy, settings, loading, directory, tape).await?;
     // Without a directory of its own, a session is in the process's.
     let here = match directory.as_os_str().is_empty() {
         true => Path::new("."),

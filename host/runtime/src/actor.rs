@@ -30,6 +30,7 @@ use crate::engine::{Engine, Overdue, Pulse, Ticker, watch};
 use crate::extension::Extension;
 use crate::guest::Guest;
 use crate::owner::Owner;
+use crate::tape::Voice;
 use publications::Publications;
 pub(crate) use publications::{Found, Wanted};
 use turn::Turn;
@@ -280,6 +281,7 @@ impl Life {
     /// Serves the queue until it closes (`None`) or the guest crashes (the reason).
     async fn run(self, guest: Guest, mut queue: mpsc::Receiver<Order>) -> Option<String> {
         let slice = Duration::from_millis(guest.limits.cpu_slice);
+        let voice = guest.voice.clone();
         let handles = usize::try_from(guest.limits.handles).unwrap_or(usize::MAX);
         let mut store = Store::new(self.engine.wasm(), guest);
         store.limiter(|guest| &mut guest.limiter);
@@ -291,6 +293,7 @@ impl Life {
             Metered {
                 work: pin!(work),
                 ticker: self.engine.ticker(),
+                voice: voice.as_deref(),
             }
             .await
         };
@@ -308,6 +311,11 @@ impl Life {
         let exports = Arc::new(Exports::find(&mut *store, &instance, &self.extension)?);
         let (events, mut event_queue) = mpsc::channel::<Order>(QUEUE);
         let (pulse, memory) = (self.pulse.clone(), self.memory.clone());
+        let replays = store
+            .data()
+            .voice
+            .as_ref()
+            .is_some_and(|voice| voice.replays());
         store
             .run_concurrent(async move |accessor| {
                 let in_order = async {
@@ -326,7 +334,8 @@ impl Life {
                         accessor.with(|mut access| {
                             memory.store(access.get().limiter.memory(), Ordering::Relaxed)
                         });
-                        if matches!(order.job, Job::Event(_)) {
+                        // A replay takes their order from its tape: whoever waited for his turn behind another would wait for ever.
+                        if matches!(order.job, Job::Event(_)) && !replays {
                             // A guest that does not keep up loses events rather than memory.
                             if let Err(full) = events.try_send(order) {
                                 tracing::warn!("an event was dropped: {full}");
@@ -423,8 +432,18 @@ impl AccessorTask<Guest> for Serve {
     async fn run(self, accessor: &Accessor<Guest>) -> wasmtime::Result<()> {
         let Self {
             exports,
-            order: Order { owner, job, answer },
+            order:
+                Order {
+                    owner,
+                    mut job,
+                    answer,
+                },
         } = self;
+        let voice = accessor.with(|mut access| access.get().voice.clone());
+        let told = owner.clone();
+        if let Some(voice) = &voice {
+            voice.enter(&owner, &mut job).await?;
+        }
         let reply = match job {
             Job::Tool(call) => {
                 let call = accessor.with(|mut access| access.get().table.push(call))?;
@@ -466,6 +485,9 @@ impl AccessorTask<Guest> for Serve {
                 .await?
                 .map(|()| Reply::Done(Ok(()))),
         };
+        if let Some(voice) = &voice {
+            voice.returned(&told, reply.as_ref().ok())?;
+        }
         // Nobody may be waiting any more: the call was given up.
         let _ = answer.send(reply);
         Ok(())
@@ -528,6 +550,8 @@ pub(crate) fn crash(why: &wasmtime::Error, guest: &Guest) -> String {
 struct Metered<'a, F> {
     work: Pin<&'a mut F>,
     ticker: &'a Ticker,
+    /// To be told when the guest rests.
+    voice: Option<&'a Voice>,
 }
 
 impl<F: Future> Future for Metered<'_, F> {
@@ -535,7 +559,10 @@ impl<F: Future> Future for Metered<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
         let _running = self.ticker.enter();
-        self.work.as_mut().poll(context)
+        match self.voice {
+            None => self.work.as_mut().poll(context),
+            Some(voice) => voice.polled(context, |context| self.work.as_mut().poll(context)),
+        }
     }
 }
 

@@ -7,6 +7,9 @@ use crate::types::ToolOutput;
 /// A host, an extension or a session could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The session can't be recorded or replayed.
+    #[error(transparent)]
+    Tape(#[from] crate::tape::TapeError),
     /// The Wasm engine could not be configured.
     #[error("the Wasm engine did not start: {0}")]
     Engine(String),

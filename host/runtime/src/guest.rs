@@ -19,6 +19,7 @@ use crate::owner::Owner;
 use crate::rate::Rate;
 use crate::services::Services;
 use crate::stderr::Stderr;
+use crate::tape::{Clocks, Voice};
 
 /// How the binding reaches the store's data.
 pub(crate) type Has = HasSelf<Guest>;
@@ -45,6 +46,8 @@ pub(crate) struct Guest {
     root: Arc<Owner>,
     /// The end of what it wrote to standard error.
     pub(crate) stderr: Stderr,
+    /// Where its session is recorded or replayed.
+    pub(crate) voice: Option<Arc<Voice>>,
     wasi: WasiCtx,
 }
 
@@ -64,6 +67,17 @@ impl Guest {
         wasi.stderr(stderr.clone());
         if let Some(script) = script {
             wasi.args(&script.arguments());
+        }
+        let tape = services
+            .as_ref()
+            .and_then(|services| services.tape.as_ref());
+        let voice = tape.map(|tape| Voice::new(tape, name.clone()));
+        if let Some(voice) = &voice {
+            wasi.wall_clock(Clocks(voice.clone()));
+            wasi.monotonic_clock(Clocks(voice.clone()));
+            wasi.secure_random(voice.chance("secure"));
+            wasi.insecure_random(voice.chance("insecure"));
+            wasi.insecure_random_seed(voice.seed());
         }
         let mut table = ResourceTable::new();
         table.set_max_capacity(usize::try_from(limits.handles).unwrap_or(usize::MAX));
@@ -87,6 +101,7 @@ impl Guest {
             owners: HashMap::new(),
             root,
             stderr,
+            voice,
             wasi: wasi.build(),
         }
     }

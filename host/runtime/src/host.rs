@@ -21,6 +21,7 @@ use crate::harness::Harness;
 use crate::services::{Message, Services};
 use crate::session::Session;
 use crate::stand_in::StandIn;
+use crate::tape::Tape;
 use crate::types::FlagValue;
 
 /// A host. Cheap to clone.
@@ -38,6 +39,7 @@ struct Inner {
     secrets: Arc<Secrets>,
     audit: Option<Arc<dyn Audit>>,
     stand_in: Option<Arc<dyn StandIn>>,
+    tape: Option<Tape>,
     state: PathBuf,
     /// Where no extension writes, whatever it is granted.
     guarded: Arc<[PathBuf]>,
@@ -65,6 +67,7 @@ pub struct HostBuilder {
     audit: Option<Arc<dyn Audit>>,
     guarded: Vec<PathBuf>,
     stand_in: Option<Arc<dyn StandIn>>,
+    tape: Option<Tape>,
     script_runner: Option<Cow<'static, [u8]>>,
 }
 
@@ -136,6 +139,14 @@ impl HostBuilder {
         self
     }
 
+    /// Records this host's session on a tape, or replays the one on it: then no extension reaches the world, whatever the policy grants. A
+    /// tape is good for one session. Without it: neither.
+    #[must_use]
+    pub fn tape(mut self, tape: Tape) -> Self {
+        self.tape = Some(tape);
+        self
+    }
+
     /// The component that runs scripts, for example `script-runner` of this project. Without it: a script is refused.
     #[must_use]
     pub fn script_runner(mut self, wasm: impl Into<Cow<'static, [u8]>>) -> Self {
@@ -149,7 +160,7 @@ impl HostBuilder {
     /// When the engine, the cache or the client can't be set up.
     pub fn build(self) -> Result<Host, Error> {
         let engine = Engine::new()?;
-        let linker = capability::linker(&engine)?;
+        let linker = capability::linker(&engine, self.tape.is_some())?;
         let mut guarded = self.guarded;
         guarded.extend(self.cache.clone());
         let cache = self
@@ -186,6 +197,7 @@ impl HostBuilder {
             secrets,
             audit: self.audit,
             stand_in: self.stand_in,
+            tape: self.tape,
             state,
             guarded: guarded.into(),
             script_runner: self.script_runner,
@@ -271,13 +283,17 @@ impl Host {
     /// first call.
     ///
     /// # Errors
-    /// When two extensions claim the same tool or command.
+    /// When two extensions claim the same tool or command, or the host's [tape](HostBuilder::tape) can't be begun.
     pub fn session(
         &self,
         harness: Arc<dyn Harness>,
         extensions: Vec<Extension>,
     ) -> Result<Session, Error> {
-        Session::new(self.clone(), harness, extensions)
+        let session = Session::new(self.clone(), harness, extensions)?;
+        if let Some(tape) = &self.0.tape {
+            tape.begin(&self.0.secrets, session.extensions())?;
+        }
+        Ok(session)
     }
 
     /// What the policy says of an extension.
@@ -330,6 +346,7 @@ impl Host {
             flags,
         );
         services.stand_in = inner.stand_in.clone();
+        services.tape = inner.tape.clone();
         (services, messages)
     }
 }

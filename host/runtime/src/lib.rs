@@ -45,6 +45,7 @@ mod session;
 mod slot;
 mod stand_in;
 mod stderr;
+mod tape;
 mod types;
 
 pub use audit::{Audit, AuditFile, AuditFileError, AuditRecord};
@@ -64,6 +65,7 @@ pub use stand_in::{
     Refused, StandIn, StandInCommand, StandInEnd, StandInRequest, StandInResponse, StandInRun,
     StandInValue,
 };
+pub use tape::{Tape, TapeError};
 pub use types::{
     Command, Completion, CustomMessage, Delivery, ExtensionInfo, Flag, FlagValue, Hints, Line,
     Progress, Role, Severity, Shortcut, Span, StartReason, Tool, ToolOutput, Update, visible,

@@ -50,6 +50,8 @@ pub(crate) struct Owner {
     what: String,
     /// The front end's id of it.
     call: Option<String>,
+    /// By which a tape knows it, and whose it is.
+    number: OnceLock<(u64, Arc<str>)>,
     token: CancellationToken,
     end: OnceLock<End>,
     deadline: Option<Instant>,
@@ -80,6 +82,7 @@ impl Owner {
         Arc::new(Self {
             what,
             call,
+            number: OnceLock::new(),
             token: parent.child_token(),
             end: OnceLock::new(),
             deadline,
@@ -95,6 +98,14 @@ impl Owner {
 
     pub(crate) fn call(&self) -> Option<&str> {
         self.call.as_deref()
+    }
+
+    pub(crate) fn number(&self) -> Option<&(u64, Arc<str>)> {
+        self.number.get()
+    }
+
+    pub(crate) fn set_number(&self, number: u64, by: Arc<str>) {
+        let _ = self.number.set((number, by));
     }
 
     pub(crate) fn token(&self) -> &CancellationToken {

@@ -18,6 +18,7 @@ use crate::bindings::vers::harness::types::Error as WitError;
 use crate::budget::Budget;
 use crate::harness::Harness;
 use crate::stand_in::StandIn;
+use crate::tape::Tape;
 use crate::types::FlagValue;
 
 /// Variables that every process started here gets, if the host has them: where things are and which
@@ -47,6 +48,8 @@ pub(crate) struct Services {
     pub(crate) bus: Bus,
     /// Takes the world's place in a test.
     pub(crate) stand_in: Option<Arc<dyn StandIn>>,
+    /// Records the session, or replays one.
+    pub(crate) tape: Option<Tape>,
     audit: Option<Arc<dyn Audit>>,
     state: PathBuf,
     /// Where no extension writes.
@@ -80,6 +83,7 @@ impl Services {
             fleet,
             secrets,
             stand_in: None,
+            tape: None,
             audit,
             state,
             guarded,

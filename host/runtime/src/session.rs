@@ -448,7 +448,8 @@ impl Session {
                 continue;
             }
             let request = pi_vers_policy::Request::Event { name: event.name() };
-            if !slot.grants.decide(&request).is_allowed() {
+            let job = Job::Event((&event).into());
+            if !slot.may_have(&request, &job) {
                 tracing::info!(target: "audit", extension = slot.name(), event = event.name(), "not delivered: not granted");
                 continue;
             }
@@ -462,7 +463,7 @@ impl Session {
                 Some(Instant::now() + EVENT),
                 None,
             );
-            let given = self.give(cause, slot, owner, Job::Event((&event).into()));
+            let given = self.give(cause, slot, owner, job);
             let answer = match given.await {
                 Ok(Ended {
                     reply: Some(Reply::Answer(answer)),
@@ -911,12 +912,9 @@ async fn deliver(
             for slot in &slots {
                 let wants = message.from.as_deref() != Some(slot.name())
                     && slot.extension.info().topics.contains(topic);
-                if !wants
-                    || !slot
-                        .grants
-                        .decide(&pi_vers_policy::Request::Bus { topic })
-                        .is_allowed()
-                {
+                let request = pi_vers_policy::Request::Bus { topic };
+                let job = Job::Event((&event).into());
+                if !wants || !slot.may_have(&request, &job) {
                     continue;
                 }
                 let owner = Owner::new(
@@ -925,14 +923,7 @@ async fn deliver(
                     Some(Instant::now() + EVENT),
                     None,
                 );
-                if let Err(why) = slot
-                    .run(
-                        owner,
-                        Job::Event((&event).into()),
-                        &CancellationToken::new(),
-                    )
-                    .await
-                {
+                if let Err(why) = slot.run(owner, job, &CancellationToken::new()).await {
                     tracing::warn!(extension = slot.name(), "{why}");
                 }
             }

@@ -18,6 +18,7 @@ use crate::extension::Extension;
 use crate::guest::Guest;
 use crate::owner::{End, Owner};
 use crate::services::Services;
+use crate::tape::Tape;
 use crate::types::{Severity, StartReason};
 use pi_vers_policy::Grants;
 
@@ -108,6 +109,13 @@ impl Slot {
         &self.stop
     }
 
+    /// Whether the extension is granted this event. In a replay: whether it had it then.
+    pub(crate) fn may_have(&self, request: &pi_vers_policy::Request<'_>, job: &Job) -> bool {
+        let tape = self.services.tape.as_ref();
+        tape.and_then(|tape| tape.grants(self.name(), job))
+            .unwrap_or_else(|| self.grants.decide(request).is_allowed())
+    }
+
     /// Why the session started, for the first start of the extension.
     pub(crate) fn set_reason(&self, reason: StartReason) {
         let _ = self.reason.set(reason);
@@ -140,6 +148,12 @@ impl Slot {
     pub(crate) async fn actor(&self) -> Result<Arc<Actor>, CallError> {
         if self.stop.is_cancelled() {
             return Err(CallError::Closed);
+        }
+        if let Some(why) = self.services.tape.as_ref().and_then(Tape::failed) {
+            return Err(CallError::Crashed {
+                extension: self.name().into(),
+                why: why.to_string(),
+            });
         }
         if let Some(actor) = self.running() {
             return Ok(actor);
@@ -241,15 +255,22 @@ impl Slot {
         cancel: &CancellationToken,
     ) -> Result<Ended, CallError> {
         let overdue = owner.deadline().map(|at| actor.overdue(at));
+        let replays = self.services.tape.as_ref().is_some_and(Tape::replays);
         let mut reply = actor.order(owner.clone(), job).await;
         let end = tokio::select! {
             biased;
+            // Before the answer: an extension answers in a moment to what a tape gives up.
+            end = self.taped_end(&owner) => end,
             answer = &mut reply => return self.answered(actor, &owner, answer).await,
             () = cancel.cancelled() => End::Cancelled,
-            () = until(owner.deadline()) => End::TimedOut,
+            // A tape knows what was too late when it was recorded.
+            () = until(owner.deadline()), if !replays => End::TimedOut,
             () = self.stop.cancelled() => End::Stopped,
         };
         let started = owner.take_started();
+        if let Some(tape) = &self.services.tape {
+            tape.gave_up(&owner, end);
+        }
         owner.finish(end);
         let give_up = Instant::now() + GRACE;
         let hurry = match &overdue {
@@ -279,6 +300,14 @@ impl Slot {
             end: Some(end),
             stopped,
         })
+    }
+
+    /// Waits until the tape that is replayed gives this order up.
+    async fn taped_end(&self, owner: &Owner) -> End {
+        match &self.services.tape {
+            Some(tape) => tape.gives_up(owner).await,
+            None => std::future::pending().await,
+        }
     }
 
     async fn answered(

@@ -15,9 +15,7 @@ use tokio::time::{Duration, Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vers_client::transfer::{self, Options, Progress, Side};
 use wasmtime::StoreContextMut;
-use wasmtime::component::{
-    Access, Destination, FutureReader, StreamProducer, StreamReader, StreamResult,
-};
+use wasmtime::component::{Access, Destination, StreamProducer, StreamReader, StreamResult};
 
 use super::files::{Place, place};
 use super::streams;
@@ -25,6 +23,7 @@ use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::files::{CopyOptions, CopyProgress, CopySummary, Location};
 use crate::guest::{Ask, Guest, Has};
 use crate::owner::Stoppable;
+use crate::tape::Tap;
 use pi_vers_policy::Access as Want;
 
 /// No more than one step is told in this time: people read them.
@@ -64,20 +63,24 @@ pub(super) fn start(
         let step = progress.borrow_and_update().clone();
         Some((step, (progress, Instant::now() + STEP)))
     });
-    let steps = Steps(steps.map(CopyProgress::from).boxed());
+    let steps = steps.map(CopyProgress::from).boxed();
+    let steps = Steps(match Tap::of(access.get()) {
+        Some(tap) => tap.items(steps),
+        None => steps,
+    });
     let progress = StreamReader::new(&mut access, steps)?;
     let guard = Guard {
         _cancel: running.cancel.clone().drop_guard(),
         _running: running,
     };
-    let done = FutureReader::new(&mut access, async move {
+    let done = streams::done(&mut access, async move {
         // Dropped by the guest, or with its store, it stops the copy.
         let _guard = guard;
         let result = outcome.await.unwrap_or(Err(Error::Cancelled));
-        wasmtime::Result::<_>::Ok(match result {
+        match result {
             Err(Error::Cancelled) => Err(owner.error()),
             result => result,
-        })
+        }
     })?;
     Ok((progress, done))
 }

@@ -22,7 +22,27 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// The resource behind `forward`.
 #[allow(unreachable_pub, reason = "the bindings re-export it")]
-pub struct Forward(Arc<Open>);
+pub struct Forward {
+    /// None: of a tape.
+    open: Option<Arc<Open>>,
+    /// By which a tape knows it.
+    number: u64,
+}
+
+impl Forward {
+    /// A port of a tape: nothing is open.
+    pub(crate) fn replayed(number: u64) -> Self {
+        Self { open: None, number }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.number = number;
+    }
+}
 
 struct Open {
     what: String,
@@ -50,7 +70,8 @@ impl Stoppable for Open {
 
 impl HostForward for Guest {
     fn local_port(&mut self, forward: Resource<Forward>) -> wasmtime::Result<u16> {
-        Ok(self.table.get(&forward)?.0.forward.local_port())
+        let open = self.table.get(&forward)?.open.as_ref();
+        Ok(open.map_or(0, |open| open.forward.local_port()))
     }
 
     fn drop(&mut self, forward: Resource<Forward>) -> wasmtime::Result<()> {
@@ -84,5 +105,8 @@ pub(super) async fn open(
         _lease: lease,
     });
     ask.owner.started(&open);
-    Ok(Forward(open))
+    Ok(Forward {
+        open: Some(open),
+        number: 0,
+    })
 }

@@ -19,7 +19,7 @@ use wasmtime::component::{Accessor, FutureReader, HasSelf, StreamReader};
 
 use super::{stand_in, streams};
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::http::{
+use crate::bindings::web::vers::system::http::{
     HeaderValue, Host, HostWithStore, Request as WitRequest, Response,
 };
 use crate::connections::Lease;

@@ -20,7 +20,7 @@ mod session;
 mod shell;
 mod stand_in;
 mod store;
-mod streams;
+pub(crate) mod streams;
 mod timers;
 mod ui;
 mod vms;
@@ -35,14 +35,21 @@ use crate::guest::{Guest, Has};
 pub(crate) use streams::Buffers;
 use vers::harness::types::Error as WitError;
 
-/// Links every interface of the contract, and WASI with nothing behind it.
-pub(crate) fn linker(engine: &Engine) -> Result<Linker<Guest>, Error> {
+/// Links every interface of the contract, and WASI with nothing behind it. `taped`: for a session that is recorded or replayed.
+pub(crate) fn linker(engine: &Engine, taped: bool) -> Result<Linker<Guest>, Error> {
     let mut linker = Linker::new(engine.wasm());
+    if taped {
+        let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
+            .and_then(|()| crate::tape::wrap::link(&mut linker));
+        return linked.map(|()| linker).map_err(|why| unlinked(&why));
+    }
     let linked = wasmtime_wasi::p2::add_to_linker_async(&mut linker)
         .and_then(|()| Publisher::add_to_linker::<_, Has>(&mut linker, |guest| guest));
-    linked
-        .map_err(|why| Error::Engine(format!("the capabilities could not be linked: {why:#}")))?;
-    Ok(linker)
+    linked.map(|()| linker).map_err(|why| unlinked(&why))
+}
+
+fn unlinked(why: &wasmtime::Error) -> Error {
+    Error::Engine(format!("the capabilities could not be linked: {why:#}"))
 }
 
 impl vers::harness::types::Host for Guest {}

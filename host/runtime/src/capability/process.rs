@@ -41,6 +41,40 @@ pub struct Child {
     running: Option<Arc<Running>>,
     stdout: Option<Output>,
     stderr: Option<Output>,
+    /// By which a tape knows it.
+    number: u64,
+}
+
+impl Child {
+    /// A process of a tape: nothing runs.
+    pub(crate) fn replayed(number: u64) -> Self {
+        Self {
+            running: None,
+            stdout: None,
+            stderr: None,
+            number,
+        }
+    }
+
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(crate) fn set_number(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    /// Whether an output can be taken still.
+    pub(crate) fn has_output(&self, stdout: bool) -> Result<(), Error> {
+        let (output, name) = match stdout {
+            true => (&self.stdout, "stdout"),
+            false => (&self.stderr, "stderr"),
+        };
+        match output {
+            Some(_) => Ok(()),
+            None => Err(taken(name)),
+        }
+    }
 }
 
 /// A process somewhere.
@@ -157,6 +191,7 @@ pub(super) fn adopt(
             running: Some(running),
             stdout,
             stderr,
+            number: 0,
         })?)
     })
 }

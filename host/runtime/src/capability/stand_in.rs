@@ -19,10 +19,10 @@ use super::process::{Child, Place, Running, adopt, name};
 use super::streams::{Incoming, Output};
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
-use crate::bindings::vers::system::http::HeaderValue;
 use crate::bindings::vers::system::process::{
     Command, EnvValue, Exit, OutputMode, Program, Signal, Stopped,
 };
+use crate::bindings::web::vers::system::http::HeaderValue;
 use crate::error::Refusal;
 use crate::guest::{Ask, Guest, Has};
 use crate::stand_in::{

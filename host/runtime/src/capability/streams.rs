@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::stream::{BoxStream, Stream, StreamExt};
+use serde::Serialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use wasmtime::component::{
     Access, ComponentType, Destination, FutureReader, Lift, Lower, Source, StreamConsumer,
@@ -20,6 +21,7 @@ use crate::audit::Tally;
 use crate::bindings::vers::harness::types::Error as WitError;
 use crate::guest::{Guest, Has};
 use crate::owner::Owner;
+use crate::tape::{TakenTap, Tap};
 use std::sync::Arc;
 
 /// The most that moves in one step.
@@ -35,13 +37,14 @@ const ITEMS: usize = 16;
 pub(super) type Checkable<T = u8, R = ()> = (StreamReader<T>, FutureReader<Result<R, WitError>>);
 
 /// Bytes for a guest.
-pub(super) type Output = BoxStream<'static, Bytes>;
+pub(crate) type Output = BoxStream<'static, Bytes>;
 
 /// Gives the guest a stream to read.
-pub(super) fn outgoing(
+pub(crate) fn outgoing(
     mut access: Access<'_, Guest, Has>,
     source: Output,
 ) -> wasmtime::Result<StreamReader<u8>> {
+    let source = taped(access.get(), source);
     StreamReader::new(
         &mut access,
         Producer {
@@ -60,10 +63,11 @@ pub(super) fn outgoing_checked<E: Into<WitError> + Send + 'static>(
     source: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
 ) -> wasmtime::Result<Checkable> {
     let (source, outcome) = checked(owner, source);
+    let source = taped(access.get(), source.boxed());
     let stream = StreamReader::new(
         &mut access,
         Producer {
-            source: source.boxed(),
+            source,
             current: Bytes::new(),
         },
     )?;
@@ -78,16 +82,39 @@ pub(super) fn items_checked<T, E: Into<WitError> + Send + 'static>(
     source: impl Stream<Item = Result<T, E>> + Send + 'static,
 ) -> wasmtime::Result<Checkable<T>>
 where
-    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+    T: ComponentType + Lift + Lower + Serialize + Unpin + Send + Sync + 'static,
 {
     let (source, outcome) = checked(owner, source);
+    let source = match Tap::of(access.get()) {
+        Some(tap) => tap.items(source),
+        None => source.boxed(),
+    };
+    let stream = items(&mut access, source)?;
+    Ok((stream, verdict(&mut access, ready, outcome)?))
+}
+
+/// Items for a guest.
+pub(crate) fn items<T>(
+    access: &mut Access<'_, Guest, Has>,
+    source: BoxStream<'static, T>,
+) -> wasmtime::Result<StreamReader<T>>
+where
+    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
+{
     let producer = Items {
-        source: source.boxed(),
+        source,
         held: Vec::new(),
         over: false,
     };
-    let stream = StreamReader::new(&mut access, producer)?;
-    Ok((stream, verdict(&mut access, ready, outcome)?))
+    StreamReader::new(access, producer)
+}
+
+/// The same bytes, on the tape of the session if it has one.
+fn taped(guest: &Guest, source: Output) -> Output {
+    match Tap::of(guest) {
+        Some(tap) => tap.bytes(source),
+        None => source,
+    }
 }
 
 /// The same stream, whose bytes are counted for the audit log until it ends or is dropped.
@@ -120,13 +147,28 @@ fn verdict(
     ready: impl Future<Output = Result<(), WitError>> + Send + 'static,
     outcome: Outcome,
 ) -> wasmtime::Result<FutureReader<Result<(), WitError>>> {
-    FutureReader::new(access, async move {
-        if let Err(why) = ready.await {
-            return wasmtime::Result::<_>::Ok(Err(why));
-        }
+    done(access, async move {
+        ready.await?;
         // The sender is gone when the guest dropped the stream before its end.
-        wasmtime::Result::<_>::Ok(outcome.await.unwrap_or(Err(WitError::Cancelled)))
+        outcome.await.unwrap_or(Err(WitError::Cancelled))
     })
+}
+
+/// What comes of a stream, on the tape of the session if it has one.
+pub(super) fn done<R>(
+    access: &mut Access<'_, Guest, Has>,
+    outcome: impl Future<Output = Result<R, WitError>> + Send + 'static,
+) -> wasmtime::Result<FutureReader<Result<R, WitError>>>
+where
+    R: ComponentType + Lift + Lower + Serialize + Send + Sync + 'static,
+{
+    match Tap::of(access.get()) {
+        Some(tap) => FutureReader::new(access, tap.done(outcome)),
+        None => FutureReader::new(
+            access,
+            async move { wasmtime::Result::<_>::Ok(outcome.await) },
+        ),
+    }
 }
 
 /// A stream that failed before it began, with the future that says so.
@@ -135,14 +177,14 @@ pub(super) fn failed<T, R>(
     why: WitError,
 ) -> wasmtime::Result<Checkable<T, R>>
 where
-    T: ComponentType + Lift + Lower + Unpin + Send + Sync + 'static,
-    R: ComponentType + Lift + Lower + Send + Sync + 'static,
+    T: ComponentType + Lift + Lower + Serialize + Unpin + Send + Sync + 'static,
+    R: ComponentType + Lift + Lower + Serialize + Send + Sync + 'static,
 {
-    let stream = StreamReader::new(&mut access, Vec::<T>::new())?;
-    let future = FutureReader::new(
-        &mut access,
-        async move { wasmtime::Result::<_>::Ok(Err(why)) },
-    )?;
+    let stream = match Tap::of(access.get()) {
+        Some(tap) => items(&mut access, tap.items(futures::stream::empty()))?,
+        None => StreamReader::new(&mut access, Vec::<T>::new())?,
+    };
+    let future = done(&mut access, async move { Err(why) })?;
     Ok((stream, future))
 }
 
@@ -198,6 +240,8 @@ pub(super) fn incoming(
         to,
         buffers,
         room: None,
+        held: None,
+        tap: Tap::of(access.get()).map(Tap::taken),
     };
     reader.pipe(&mut access, consumer)?;
     Ok(Incoming(from))
@@ -341,6 +385,9 @@ struct Consumer {
     to: mpsc::Sender<Held>,
     buffers: Buffers,
     room: Option<Pin<Box<dyn Future<Output = Room> + Send>>>,
+    /// Room that was found, or that nobody takes more, while the tape has not come to this yet.
+    held: Option<Room>,
+    tap: Option<TakenTap>,
 }
 
 impl StreamConsumer<Guest> for Consumer {
@@ -356,33 +403,59 @@ impl StreamConsumer<Guest> for Consumer {
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
         let (to, buffers) = (self.to.clone(), self.buffers.clone());
-        let room = self.room.get_or_insert_with(|| {
-            Box::pin(async move {
-                // The place first: who waits for it must not keep bytes from others.
-                let place = to.reserve_owned().await.ok()?;
-                Some((place, buffers.room().await?))
-            })
-        });
-        match room.as_mut().poll(context) {
-            Poll::Pending if finish => Poll::Ready(Ok(StreamResult::Cancelled)),
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(None) => Poll::Ready(Ok(StreamResult::Dropped)),
-            Poll::Ready(Some((place, mut bytes_room))) => {
-                self.room = None;
-                let mut direct = source.as_direct(store);
-                let bytes = direct.remaining();
-                let count = bytes.len().min(bytes_room.num_permits());
-                // What is not needed is for others.
-                drop(bytes_room.split(bytes_room.num_permits() - count));
-                let chunk = bytes
-                    .get(..count)
-                    .map_or_else(Bytes::new, Bytes::copy_from_slice);
-                direct.mark_read(count);
-                if !chunk.is_empty() {
-                    place.send((chunk, bytes_room));
+        let room = match self.held.take() {
+            Some(held) => Poll::Ready(held),
+            None => {
+                let room = self.room.get_or_insert_with(|| {
+                    Box::pin(async move {
+                        // The place first: who waits for it must not keep bytes from others.
+                        let place = to.reserve_owned().await.ok()?;
+                        Some((place, buffers.room().await?))
+                    })
+                });
+                room.as_mut().poll(context)
+            }
+        };
+        let room = match room {
+            Poll::Pending if finish => return Poll::Ready(Ok(StreamResult::Cancelled)),
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(room) => room,
+        };
+        self.room = None;
+        let mut at = 0;
+        if let Some(tap) = &mut self.tap {
+            match tap.poll(context) {
+                Poll::Ready(passed) => at = passed?,
+                Poll::Pending => {
+                    self.held = Some(room);
+                    return match finish {
+                        true => Poll::Ready(Ok(StreamResult::Cancelled)),
+                        false => Poll::Pending,
+                    };
                 }
-                Poll::Ready(Ok(StreamResult::Completed))
             }
         }
+        let Some((place, mut bytes_room)) = room else {
+            if let Some(tap) = &self.tap {
+                tap.took(None, at);
+            }
+            return Poll::Ready(Ok(StreamResult::Dropped));
+        };
+        let mut direct = source.as_direct(store);
+        let bytes = direct.remaining();
+        let count = bytes.len().min(bytes_room.num_permits());
+        // What is not needed is for others.
+        drop(bytes_room.split(bytes_room.num_permits() - count));
+        let chunk = bytes
+            .get(..count)
+            .map_or_else(Bytes::new, Bytes::copy_from_slice);
+        direct.mark_read(count);
+        if let Some(tap) = &self.tap {
+            tap.took(Some(&chunk), at);
+        }
+        if !chunk.is_empty() {
+            place.send((chunk, bytes_room));
+        }
+        Poll::Ready(Ok(StreamResult::Completed))
     }
 }

@@ -97,6 +97,9 @@ pub(crate) fn watch(
         if hogged > slice || in_vain || (hogged > HOG.min(slice) && overdue.is_past()) {
             return Ok(UpdateDeadline::Interrupt);
         }
+        if let Some(voice) = &context.data().voice {
+            voice.gives_way();
+        }
         Ok(UpdateDeadline::YieldCustom(
             1,
             Box::pin(tokio::task::yield_now()),
