@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::line::{Data, Line};
 use super::read::LONGEST_LINE;
-use crate::session::redact_json;
+use crate::outgoing::clean_json;
 
 /// See the module.
 pub(super) struct Recorder {
@@ -33,7 +33,7 @@ const FEWEST_BYTES: usize = 6;
 
 /// Takes the values of secrets out of all texts, and out of lists of bytes.
 pub(super) fn clean(secrets: &Arc<Secrets>, value: &mut Value) {
-    redact_json(secrets, value);
+    clean_json(secrets, value);
     bytes(secrets, value);
 }
 
