@@ -133,24 +133,24 @@ fn looking(local: u32) -> Vec<u8> {
 #[test]
 fn nothing_that_an_extension_had_in_memory_is_in_that_of_another() {
     let raid = Raid::new("limits = { memory = \"256 MiB\" }");
-    let orders = json!({ "name": "finder", "tool": "find" });
+    let orders = json!({ "name": "finder", "tool": "sift" });
     let tool = "[async-lift]vers:harness/tools@0.1.0#run";
     let finder = begun_with(&with(&orders), tool, looking);
     let at = raid.home.write("finder.wasm", &finder);
     let more = crate::raider::section("finder", &finder, "limits = { memory = \"256 MiB\" }");
     let policy = std::fs::read_to_string(&raid.policy).unwrap();
     std::fs::write(&raid.policy, policy + &more).unwrap();
-    let find = ("find", json!({ "what": "nothing" }));
+    let sift = ("sift", json!({ "what": "nothing" }));
     let calls = [
         ("raid", json!({ "what": "eat", "n": 100 })),
         ("raid", json!({ "what": "panic" })),
         // Its instance may be older than the other's end. The next one is not.
-        ("find", json!({ "what": "panic" })),
-        find.clone(),
+        ("sift", json!({ "what": "panic" })),
+        sift.clone(),
         // It would have found it: here is its own.
-        ("find", json!({ "what": "eat", "n": 1 })),
-        find.clone(),
-        find,
+        ("sift", json!({ "what": "eat", "n": 1 })),
+        sift.clone(),
+        sift,
     ];
     let told = raid.script(&["-e", at.to_str().unwrap()], &calls);
     assert_eq!(text(&told[0]), "ate");

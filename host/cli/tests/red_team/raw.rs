@@ -109,7 +109,7 @@ pub(crate) fn destroying(code: &[u8]) -> Vec<u8> {
         ),
     ];
     let built_in = [
-        b"\x01\x02",
+        b"\x01\x01\x02",
         &name("n")[..],
         b"\x00\x01",
         &name("d"),
