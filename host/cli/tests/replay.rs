@@ -30,6 +30,12 @@ fn run(home: &Home, more: &[&str], input: &str) -> Ran {
     home.run_with_input(&all.concat(), input)
 }
 
+/// What it said to people, without the log: that is about this machine.
+fn said(ran: &Ran) -> Vec<&str> {
+    let lines = ran.err.lines();
+    lines.filter(|line| line.starts_with("pi-vers:")).collect()
+}
+
 #[test]
 fn a_session_with_vms_is_replayed_without_a_platform() {
     let mut home = Home::new();
@@ -86,7 +92,7 @@ fn a_session_with_vms_is_replayed_without_a_platform() {
         let replayed = run(&home, &["--replay", tape], &told);
         assert_eq!(replayed.code, recorded.code, "{replayed:?}");
         assert_eq!(replayed.out, recorded.out);
-        assert_eq!(replayed.err, recorded.err);
+        assert_eq!(said(&replayed), said(&recorded));
     }
     let other = run(&home, &["--replay", tape], &calls("echo something else"));
     assert_eq!(other.code, 9, "{other:?}");
