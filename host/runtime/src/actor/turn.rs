@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::task::AtomicWaker;
-use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
+
+use crate::engine::computed;
 
 /// Polls in one turn of a giver of orders: a reply takes two or three.
 const ROUNDS: usize = 8;
@@ -150,12 +151,6 @@ impl Turn {
             self.task.wake();
         }
     }
-}
-
-/// Processor time of this thread so far.
-fn computed() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Lets go when dropped, be it by a panic.

@@ -6,12 +6,14 @@
 
 mod cache;
 mod compiled;
+mod processor;
 mod ticker;
 mod watchdog;
 
 use std::path::Path;
 
 pub(crate) use cache::Cache;
+pub(crate) use processor::computed;
 pub(crate) use ticker::Ticker;
 pub(crate) use watchdog::{Overdue, Pulse, watch};
 

@@ -5,10 +5,12 @@
 //! tick. It yields each time, so that other tasks of the thread get their turn, and interrupts the
 //! guest when
 //!
-//! - it has run longer than its CPU slice without the actor's loop getting a turn, or
-//! - it has run a quarter of a second so, and some call of the extension is past its deadline, or
-//! - it has run a quarter of a second so, for a call that was given up meanwhile: who waits for something learns of that by
+//! - it has computed longer than its CPU slice without the actor's loop getting a turn, or
+//! - it has computed a quarter of a second so, and some call of the extension is past its deadline, or
+//! - it has computed a quarter of a second so, for a call that was given up meanwhile: who waits for something learns of that by
 //!   the end of the wait, and who only computes never would.
+//!
+//! What counts is processor time: on a busy machine a guest loses its core for seconds and has done nothing wrong.
 //!
 //! A guest that computes for long but yields in between is never interrupted: its loop gets turns.
 
@@ -18,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use wasmtime::{Store, UpdateDeadline};
 
+use super::processor::computed;
 use super::ticker::TICK;
 use crate::guest::Guest;
 
@@ -75,26 +78,33 @@ pub(crate) fn watch(
     overdue: Arc<Overdue>,
 ) {
     let mut last = u64::MAX;
-    let mut since = Instant::now();
-    // Since when the computing is known to be for a call that was given up.
-    let mut for_nobody: Option<Instant> = None;
+    // What it has computed since the loop's last turn, and how much of that is known to be for a call that was given up.
+    let mut hogged = Duration::ZERO;
+    let mut in_vain: Option<Duration> = None;
+    // What the guest's thread had computed when the guest went on: it may be another one each time.
+    let resumed = Arc::new(AtomicU64::new(0));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(move |mut context| {
         let beats = pulse.beats();
-        if beats != last {
-            last = beats;
-            since = Instant::now();
-            for_nobody = None;
-        }
+        let step = match beats == last {
+            true => {
+                computed().saturating_sub(Duration::from_nanos(resumed.load(Ordering::Relaxed)))
+            }
+            // When it began to run is not known: within the tick.
+            false => {
+                (last, hogged, in_vain) = (beats, Duration::ZERO, None);
+                TICK
+            }
+        };
+        hogged += step;
         // Whose computing it is: another call of the extension that was given up is no reason to end this one.
         let oldest = context.async_call_stack().ok().and_then(Iterator::last);
         match context.data().was_given_up(oldest) {
-            true => drop(for_nobody.get_or_insert_with(Instant::now)),
-            false => for_nobody = None,
+            true => in_vain = Some(in_vain.map_or(Duration::ZERO, |before| before + step)),
+            false => in_vain = None,
         }
-        let hogged = since.elapsed() + TICK;
-        let in_vain = for_nobody.is_some_and(|at| at.elapsed() > HOG);
-        if hogged > slice || in_vain || (hogged > HOG.min(slice) && overdue.is_past()) {
+        let vain = in_vain.is_some_and(|computed| computed > HOG);
+        if hogged > slice || vain || (hogged > HOG.min(slice) && overdue.is_past()) {
             return Ok(UpdateDeadline::Interrupt);
         }
         if let Some(voice) = &context.data().voice {
@@ -102,7 +112,14 @@ pub(crate) fn watch(
         }
         Ok(UpdateDeadline::YieldCustom(
             1,
-            Box::pin(tokio::task::yield_now()),
+            Box::pin(resume(resumed.clone())),
         ))
     });
+}
+
+/// Lets others of the thread have their turn, and notes when the guest goes on.
+async fn resume(resumed: Arc<AtomicU64>) {
+    tokio::task::yield_now().await;
+    let now = u64::try_from(computed().as_nanos()).unwrap_or(u64::MAX);
+    resumed.store(now, Ordering::Relaxed);
 }
