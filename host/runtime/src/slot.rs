@@ -397,7 +397,13 @@ impl Slot {
 
     /// Tells the instance that the session ends, and drops it.
     pub(crate) async fn stop(&self) {
-        if let Some(actor) = self.running() {
+        // One that was just starting then is seen through here as well: its stop is on the tape.
+        let taped = self.services.tape.as_ref();
+        let actor = match taped.is_some_and(|tape| tape.stops(self.name())) {
+            true => self.actor().await.ok(),
+            false => self.running(),
+        };
+        if let Some(actor) = actor {
             let owner = Owner::new(
                 format!("stop of extension {}", self.name()),
                 &CancellationToken::new(),

@@ -446,6 +446,14 @@ impl Player {
         }
     }
 
+    /// Whether the recording told this extension that the session ends, and the replay has not yet.
+    pub(super) fn stops(&self, of: &str) -> bool {
+        self.items.iter().any(|item| {
+            !item.met
+                && matches!(&item.line, Line::Enter { by, job, .. } if by == of && job == "stop")
+        })
+    }
+
     /// Whether an extension had such an event then. A message on the bus has to be the same and still to come: the last ones of a session may
     /// have come too late to be delivered, and whether they were sent is compared where they are sent.
     pub(super) fn has_event(&self, of: &str, mut job: Value) -> bool {

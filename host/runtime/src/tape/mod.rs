@@ -338,6 +338,11 @@ impl Tape {
         self.floor().failed().cloned()
     }
 
+    /// Whether a replay is to tell this extension that the session ends.
+    pub(crate) fn stops(&self, of: &str) -> bool {
+        matches!(&self.floor().side, Side::Replay(player) if player.stops(of))
+    }
+
     /// Whether an extension was granted an event such as this, if a replay can tell.
     pub(crate) fn grants(&self, of: &str, job: &Job) -> Option<bool> {
         let Side::Replay(player) = &self.floor().side else {
