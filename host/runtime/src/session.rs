@@ -514,6 +514,9 @@ impl Session {
     /// Returns when that is done, after seconds at most.
     pub async fn end(self) {
         let inner = &self.0;
+        if let Some(tape) = &inner.services.tape {
+            tape.played().await;
+        }
         inner.give_up.cancel();
         inner.calls.close();
         let stops = inner.slots.iter().map(|slot| slot.stop());

@@ -50,7 +50,7 @@ pub(super) struct Floor {
     /// Grows with each thing that passes.
     pub(super) progress: u64,
     failed: Option<TapeError>,
-    /// Told when the tape gives up calls, and when the replay has failed.
+    /// Told when the tape gives up calls, when somebody has come to rest or is gone, and when the replay has failed.
     pub(super) changed: watch::Sender<()>,
 }
 
@@ -88,6 +88,15 @@ impl Floor {
         why
     }
 
+    /// Replaying: whether all of the tape was brought, and everybody has come to rest after it.
+    pub(super) fn is_played(&self) -> bool {
+        let Side::Replay(player) = &self.side else {
+            return true;
+        };
+        let rests = |place: &Place| place.rests && place.granted.is_none();
+        player.next().is_none() && self.places.values().all(rests)
+    }
+
     /// The guest computes.
     pub(super) fn computes(&mut self) {
         self.progress += 1;
@@ -107,12 +116,14 @@ impl Floor {
             waiter.live = false;
         }
         self.grant();
+        self.changed.send_replace(());
     }
 
     pub(super) fn gone(&mut self, actor: u64) {
         self.places.remove(&actor);
         self.waiters.retain(|waiter| waiter.actor != actor);
         self.grant();
+        self.changed.send_replace(());
     }
 
     pub(super) fn wait(&mut self, actor: u64, key: Key, waker: Waker) -> u64 {
@@ -270,6 +281,22 @@ fn kind(job: &Value) -> Option<(&str, Option<&Value>)> {
     }
 }
 
+/// Without what an extension did once it was told that the session ends: how much of it that was is chance.
+fn until_stopped(items: Vec<Item>) -> Vec<Item> {
+    let mut stopped = HashSet::new();
+    let mut kept = items;
+    kept.retain(|item| {
+        let Some(by) = item.line.by() else {
+            return true;
+        };
+        if matches!(&item.line, Line::Enter { job, .. } if job == "stop") {
+            stopped.insert(by.to_owned());
+        }
+        !stopped.contains(by)
+    });
+    kept
+}
+
 /// What makes two asks the same.
 pub(super) fn same(by: &str, what: &str, with: &Value) -> String {
     format!("{by}\0{what}\0{with}")
@@ -280,7 +307,7 @@ impl Player {
         let mut this = Self {
             path: path.to_owned(),
             head: tape.head,
-            items: tape.items,
+            items: until_stopped(tape.items),
             whole: tape.whole,
             cursor: 0,
             secrets: Arc::default(),
@@ -444,14 +471,6 @@ impl Player {
                 self.items.last().map_or(1, |item| item.number)
             ),
         }
-    }
-
-    /// Whether the recording told this extension that the session ends, and the replay has not yet.
-    pub(super) fn stops(&self, of: &str) -> bool {
-        self.items.iter().any(|item| {
-            !item.met
-                && matches!(&item.line, Line::Enter { by, job, .. } if by == of && job == "stop")
-        })
     }
 
     /// Whether an extension had such an event then. A message on the bus has to be the same and still to come: the last ones of a session may

@@ -338,9 +338,28 @@ impl Tape {
         self.floor().failed().cloned()
     }
 
-    /// Whether a replay is to tell this extension that the session ends.
-    pub(crate) fn stops(&self, of: &str) -> bool {
-        matches!(&self.floor().side, Side::Replay(player) if player.stops(of))
+    /// The session is about to end: a replay first waits until all that the tape has was brought. One that stands still has failed.
+    pub(crate) async fn played(&self) {
+        // From before the first look on, so that no change is missed.
+        let mut changes = self.floor().changed.subscribe();
+        let mut before = None;
+        loop {
+            let progress = {
+                let floor = self.floor();
+                if floor.failed().is_some() || floor.is_played() {
+                    return;
+                }
+                floor.progress
+            };
+            let still = tokio::time::timeout(PATIENCE, changes.changed())
+                .await
+                .is_err();
+            if still && before == Some(progress) {
+                self.floor().stuck();
+                return;
+            }
+            before = Some(progress);
+        }
     }
 
     /// Whether an extension was granted an event such as this, if a replay can tell.
