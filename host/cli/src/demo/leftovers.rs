@@ -1,6 +1,7 @@
 //! What a platform left behind, looked for from outside: in the kernel's own tables, not in the platform's records.
 
 use std::path::Path;
+use std::time::Duration;
 
 use vers_local::Endpoint;
 
@@ -34,6 +35,18 @@ pub(super) fn of(state: &Path, endpoint: Option<&Endpoint>) -> Vec<String> {
         }
     }
     left
+}
+
+/// Waits until the server's process is gone, two seconds at most: its lock is free a moment before. It is not our child, so no event
+/// tells of its end.
+pub(super) async fn server_gone(server: &Endpoint) {
+    let process = Path::new("/proc").join(server.pid.to_string());
+    let gone = async {
+        while server.pid != std::process::id() && !is_dead(&process) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(2), gone).await;
 }
 
 /// A zombie has ended and waits for its parent, which may be an init that is slow.

@@ -175,6 +175,9 @@ async fn end(ground: Ground, endpoint: Option<Endpoint>) -> Result<board::Told, 
         Failure::internal(format!("{} can't be removed: {why}", path.display()))
             .next("remove it by hand")
     })?;
+    if let Some(endpoint) = &endpoint {
+        leftovers::server_gone(endpoint).await;
+    }
     let left = leftovers::of(&ground.state, endpoint.as_ref());
     if !left.is_empty() {
         return Err(

@@ -49,6 +49,9 @@ pub(crate) use voice::Voice;
 /// How long a call of a replay waits while nothing happens.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long the end of a replay waits for what is still on its way: a message on the bus, an instance that starts.
+const LAST: Duration = Duration::from_secs(5);
+
 /// The contract whose calls are on the tape.
 const CONTRACT: &str = "0.1.0";
 
@@ -338,11 +341,11 @@ impl Tape {
         self.floor().failed().cloned()
     }
 
-    /// The session is about to end: a replay first waits until all that the tape has was brought. One that stands still has failed.
+    /// The session is about to end: a replay first waits until all that the tape has was brought, as long as anything happens.
+    /// [`Tape::finish`] says what was not.
     pub(crate) async fn played(&self) {
         // From before the first look on, so that no change is missed.
         let mut changes = self.floor().changed.subscribe();
-        let mut before = None;
         loop {
             let progress = {
                 let floor = self.floor();
@@ -351,14 +354,10 @@ impl Tape {
                 }
                 floor.progress
             };
-            let still = tokio::time::timeout(PATIENCE, changes.changed())
-                .await
-                .is_err();
-            if still && before == Some(progress) {
-                self.floor().stuck();
+            let still = tokio::time::timeout(LAST, changes.changed()).await;
+            if still.is_err() && self.floor().progress == progress {
                 return;
             }
-            before = Some(progress);
         }
     }
 
