@@ -154,7 +154,10 @@ async fn the_first_difference_is_named() {
     let more = [calls[0].clone(), ("count", json!({}))];
     play(&replay, &more).await;
     let why = replay.finish().unwrap_err().to_string();
-    assert!(why.contains("now unruly is called"), "{why}");
+    assert!(
+        why.contains("the recording is over, and unruly is called"),
+        "{why}"
+    );
 }
 
 /// Calls, events and messages that race, with streams both ways, one of which nobody reads to its end.
