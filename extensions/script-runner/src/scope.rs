@@ -183,6 +183,8 @@ impl Scope {
                     if let Err(why) | Ok(Err(why)) = settled {
                         ops::warn(&format!("an answer did not reach the script: {why}"));
                     }
+                    // A stream that always has more would never let others have their turn, and the host would end this as a loop.
+                    wit_bindgen::yield_async().await;
                 },
             }
         };

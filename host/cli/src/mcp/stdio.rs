@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use rustix::fs::FileType;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::pipe;
 
 pub(crate) type Input = Box<dyn AsyncRead + Send + Unpin>;
@@ -24,7 +24,7 @@ pub(crate) fn input() -> Input {
     let stdin = io::stdin();
     match kind(stdin.as_fd()) {
         Some(FileType::Socket) => {
-            if let Ok(socket) = Socket::of(stdin.as_fd()) {
+            if let Ok(socket) = Receiver::of(stdin.as_fd()) {
                 return Box::new(socket);
             }
         }
@@ -44,8 +44,8 @@ pub(crate) fn output() -> Output {
     let stdout = io::stdout();
     match kind(stdout.as_fd()) {
         Some(FileType::Socket) => {
-            if let Ok(socket) = Socket::of(stdout.as_fd()) {
-                return Box::new(socket);
+            if let Ok(socket) = stdout.as_fd().try_clone_to_owned() {
+                return Box::new(Sender { socket, full: None });
             }
         }
         Some(FileType::Fifo) => {
@@ -64,20 +64,24 @@ fn kind(descriptor: BorrowedFd<'_>) -> Option<FileType> {
     Some(FileType::from_raw_mode(stat.st_mode))
 }
 
-struct Socket(AsyncFd<OwnedFd>);
+/// Waits for one side of a socket.
+fn wait(socket: OwnedFd, what: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    #[allow(
+        deprecated,
+        reason = "deprecated for types that may change their descriptor: `OwnedFd` does not, and the other way is unsafe"
+    )]
+    AsyncFd::with_interest(socket, what)
+}
 
-impl Socket {
+struct Receiver(AsyncFd<OwnedFd>);
+
+impl Receiver {
     fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
-        #[allow(
-            deprecated,
-            reason = "deprecated for types that may change their descriptor: `OwnedFd` does not, and the other way is unsafe"
-        )]
-        let socket = AsyncFd::new(descriptor.try_clone_to_owned()?)?;
-        Ok(Self(socket))
+        wait(descriptor.try_clone_to_owned()?, Interest::READABLE).map(Self)
     }
 }
 
-impl AsyncRead for Socket {
+impl AsyncRead for Receiver {
     fn poll_read(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -99,19 +103,40 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+/// A socket tells of room each time its peer has read something, and each time the thread would be woken for nothing: so room is
+/// waited for only while there is none.
+struct Sender {
+    socket: OwnedFd,
+    full: Option<AsyncFd<OwnedFd>>,
+}
+
+impl AsyncWrite for Sender {
     fn poll_write(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = ready!(self.0.poll_write_ready(context))?;
+        let Self { socket, full } = self.get_mut();
+        let send = |socket: &OwnedFd| {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let tried =
-                guard.try_io(|socket| Ok(rustix::net::send(socket.get_ref(), bytes, flags)?));
-            if let Ok(sent) = tried {
-                return Poll::Ready(sent);
+            rustix::net::send(socket, bytes, flags).map_err(io::Error::from)
+        };
+        loop {
+            match full {
+                None => match send(socket) {
+                    Err(why) if why.kind() == io::ErrorKind::WouldBlock => {
+                        *full = Some(wait(socket.try_clone()?, Interest::WRITABLE)?);
+                    }
+                    sent => return Poll::Ready(sent),
+                },
+                Some(waiting) => {
+                    let mut guard = ready!(waiting.poll_write_ready(context))?;
+                    if let Ok(sent) = guard.try_io(|socket| send(socket.get_ref())) {
+                        drop(guard);
+                        *full = None;
+                        return Poll::Ready(sent);
+                    }
+                }
             }
         }
     }
