@@ -169,7 +169,7 @@ pub fn spawn(command: Command) -> Result<Child, Error> {
         let child = std_command.spawn().map_err(io)?;
         Ok(Arc::new(Shared::new(Group::new(child.id())?)))
     };
-    let shared = living::born(start, Arc::downgrade)?;
+    let shared = living::born(start)?;
     // Our copies of the child's ends go now: the outputs end when the last process that has them does.
     drop(std_command);
 

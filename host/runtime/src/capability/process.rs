@@ -407,6 +407,14 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     }
 }
 
+/// A script runs as what it is, for the policy and for the kernel: a shell with arguments.
+pub(super) fn argv(program: Program) -> Vec<String> {
+    match program {
+        Program::Argv(argv) => argv,
+        Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script],
+    }
+}
+
 async fn start(
     ask: &Ask,
     command: Command,
@@ -420,11 +428,7 @@ async fn start(
         .stand_in
         .as_ref()
         .map(|stand_in| (stand_in, Asked::of(&command, None)));
-    // A script runs as what it is, for the policy and for the kernel: a shell with arguments.
-    let argv = match command.program {
-        Program::Argv(argv) => argv,
-        Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script],
-    };
+    let argv = argv(command.program);
     let (program, arguments) = argv
         .split_first()
         .ok_or_else(|| Error::Invalid("the argument vector is empty: name a program".into()))?;

@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Accessor, Resource};
 
 use super::files::Place as FilePlace;
-use super::process::{Child, Place, Running, adopt, name};
+use super::process::{Child, Place, Running, adopt, argv, name};
 use super::streams::{Incoming, Output};
 use super::vms::facts;
 use crate::bindings::vers::harness::types::Error;
 use crate::bindings::vers::system::process::{
-    Command, EnvValue, Exit, OutputMode, Program, Signal, Stopped,
+    Command, EnvValue, Exit, OutputMode, Signal, Stopped,
 };
 use crate::bindings::web::vers::system::http::HeaderValue;
 use crate::error::Refusal;
@@ -139,10 +139,6 @@ pub(super) struct Asked {
 impl Asked {
     /// For this VM, or for this machine.
     pub(super) fn of(command: &Command, vm: Option<String>) -> Self {
-        let argv = match &command.program {
-            Program::Argv(argv) => argv.clone(),
-            Program::Shell(script) => vec!["/bin/sh".into(), "-c".into(), script.clone()],
-        };
         let env = command.env.iter().map(|variable| {
             let value = match &variable.value {
                 EnvValue::Plain(value) => StandInValue::Plain(value.clone()),
@@ -153,7 +149,7 @@ impl Asked {
         Self {
             command: StandInCommand {
                 vm,
-                argv,
+                argv: argv(command.program.clone()),
                 env: env.collect(),
                 directory: command.working_directory.clone(),
             },

@@ -407,9 +407,6 @@ impl Future for Turn {
         let id = *this
             .id
             .get_or_insert_with(|| floor.wait(this.voice.actor, this.key, context.waker().clone()));
-        if this.voice.is_over() && this.voice.replays() {
-            return Poll::Pending;
-        }
         let brought = ready!(floor.pass(id, context.waker()));
         this.id = None;
         drop(floor);

@@ -3,7 +3,7 @@
 //! A group is stopped by its supervisor, a task, and by the last handle to it. A program that ends while its runtime still
 //! works runs neither: [`kill_all`] is the last thing it does, and after that nothing starts.
 
-use std::sync::{Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 
 use rustix::process::Signal;
 
@@ -15,10 +15,9 @@ static ENDS: RwLock<bool> = RwLock::new(false);
 static LIVING: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
 
 /// Starts a process and notes its group, unless the program ends.
-pub(super) fn born<T>(
-    start: impl FnOnce() -> Result<T, Error>,
-    group: impl FnOnce(&T) -> Weak<Shared>,
-) -> Result<T, Error> {
+pub(super) fn born(
+    start: impl FnOnce() -> Result<Arc<Shared>, Error>,
+) -> Result<Arc<Shared>, Error> {
     let ends = ENDS.read().unwrap_or_else(PoisonError::into_inner);
     if *ends {
         return Err(Error::new(Kind::Other, "this program is about to end"));
@@ -26,7 +25,7 @@ pub(super) fn born<T>(
     let started = start()?;
     let mut living = LIVING.lock().unwrap_or_else(PoisonError::into_inner);
     living.retain(|group| group.strong_count() > 0);
-    living.push(group(&started));
+    living.push(Arc::downgrade(&started));
     Ok(started)
 }
 
