@@ -101,7 +101,26 @@ pub async fn outlasting<T: 'static>(
     done
 }
 
-/// The same for work that is better finished than dropped, such as looking for something: given up, it goes on, too.
+/// Asks for something that has to be given back if nobody takes it, such as a new VM: the answer is awaited also when whoever asks
+/// is dropped meanwhile, and is then dropped, too. So `T` gives back in its `Drop`.
+///
+/// Without this an answer that arrives just before its call is given up belongs to nobody: the host has handed it over, and the
+/// future that would have read it is gone.
+///
+/// # Errors
+/// The request's own, or `Error::Cancelled`: the call it was made in is over.
+pub async fn claimed<T: 'static>(
+    ask: impl Future<Output = Result<T, Error>> + 'static,
+) -> Result<T, Error> {
+    let (tell, told) = oneshot::channel();
+    task::spawn(async move {
+        // Nobody may be there any more.
+        let _ = tell.send(ask.await);
+    });
+    told.await.unwrap_or(Err(Error::Cancelled))
+}
+
+/// As [`outlasting`], for work that is better finished than dropped, such as looking for something: given up, it goes on, too.
 ///
 /// # Errors
 /// `Error::Cancelled`: the call was given up.
@@ -120,4 +139,52 @@ pub async fn regardless<T: 'static>(
     });
     let told = async { told.await.map_err(|_| Error::Cancelled) };
     call::patiently(call, told).await
+}
+
+#[cfg(all(test, not(target_family = "wasm")))]
+mod tests {
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    use futures::poll;
+
+    use super::*;
+    use crate::declare::Declaration;
+    use crate::testing::Kit;
+
+    struct Vm(Rc<Cell<u32>>);
+
+    impl Drop for Vm {
+        fn drop(&mut self) {
+            self.0.set(self.0.get() + 1);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_nobody_waits_for_any_more_is_given_back() {
+        let kit = Kit::new(Declaration::new("x", "1", "X"));
+        let given_back = Rc::new(Cell::new(0));
+        for is_read_late in [false, true] {
+            let vm = Vm(given_back.clone());
+            kit.run(async move {
+                let (answer, answered) = oneshot::channel::<()>();
+                let mut ask = Box::pin(claimed(async move {
+                    let _ = answered.await;
+                    Ok(vm)
+                }));
+                assert!(poll!(&mut ask).is_pending());
+                task::yield_now().await;
+                let _ = answer.send(());
+                if is_read_late {
+                    // The answer has arrived by then, and nobody reads it.
+                    task::yield_now().await;
+                }
+            });
+            kit.settle();
+        }
+        assert_eq!(given_back.get(), 2);
+        let vm = Vm(given_back.clone());
+        let read = kit.run(claimed(async move { Ok(vm) }));
+        assert!(read.is_ok() && given_back.get() == 2);
+    }
 }

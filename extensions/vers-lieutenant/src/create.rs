@@ -16,8 +16,7 @@ use pi_vers_sdk::agent::{self, Agent, Home, Inbox, Kind, Launch, Role, labels};
 use pi_vers_sdk::declare::{JsonSchema, schemars};
 use pi_vers_sdk::harness::{bus, session, timers, ui};
 use pi_vers_sdk::platform::fleet::{self, Member};
-use pi_vers_sdk::platform::shell;
-use pi_vers_sdk::platform::vms::{self, Origin};
+use pi_vers_sdk::platform::{shell, vms};
 use pi_vers_sdk::system::store;
 use pi_vers_sdk::{Error, ToolCall, ToolError, ToolResult, background, call, outcome};
 use serde::Deserialize;
@@ -294,15 +293,9 @@ async fn on_vm(call: &ToolCall, args: &Args, one: &Rc<Lieutenant>) -> Result<Mad
         }
     };
     call::show(call, format!("Restoring a VM from commit {commit} …"));
-    let vm = vms::restore(Origin::Commit(commit.clone()))
-        .await
-        .map_err(|error| {
-            outcome::ended(&format!("Cannot restore a VM from commit {commit}"), error)
-        })?;
-    one.change(|record| {
-        record.vm = Some(vm.clone());
-        record.commit = Some(commit.clone());
-    });
+    let vm = one.restore(commit.clone()).await.map_err(|error| {
+        outcome::ended(&format!("Cannot restore a VM from commit {commit}"), error)
+    })?;
     keep::save(one).await;
     vms::set_labels(vm.clone(), label(&one.record()))
         .await

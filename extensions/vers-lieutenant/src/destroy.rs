@@ -190,6 +190,9 @@ pub(crate) fn doom(one: &Rc<Lieutenant>) {
     let one = one.clone();
     background::spawn(async move {
         keep::save(&one).await;
+        if one.made().await {
+            keep::save(&one).await;
+        }
         let mut pause = PAUSES.0;
         loop {
             let deleted = match one.record().vm {

@@ -11,7 +11,9 @@ use futures::lock::Mutex;
 use pi_vers_sdk::agent::{Agent, Status};
 use pi_vers_sdk::bell::{Bell, Ring};
 use pi_vers_sdk::harness::timers;
+use pi_vers_sdk::platform::vms::{self, Origin};
 use pi_vers_sdk::turns::{Turn, Turns};
+use pi_vers_sdk::{Error, background};
 
 use crate::announce::Untold;
 use crate::record::{Phase, Record};
@@ -33,6 +35,8 @@ pub(crate) struct Lieutenant {
     pub(crate) news: Untold,
     /// A call is giving it a message, and says itself what becomes of that.
     pub(crate) sending: Cell<bool>,
+    /// Its VM is being made.
+    making: Cell<bool>,
 }
 
 struct Live {
@@ -80,6 +84,7 @@ impl Lieutenant {
             stored: RefCell::new(stored),
             news: Untold::default(),
             sending: Cell::new(false),
+            making: Cell::new(false),
         });
         ALL.with_borrow_mut(|all| all.insert(name, lieutenant.clone()));
         changed();
@@ -96,6 +101,40 @@ impl Lieutenant {
         change(&mut self.live.borrow_mut().record);
         self.bell.ring();
         changed();
+    }
+
+    /// Gives it a VM. Also when whoever asks is gone meanwhile: then whoever deletes it has to know of the VM.
+    ///
+    /// # Errors
+    /// The platform's.
+    pub(crate) async fn restore(self: &Rc<Self>, commit: String) -> Result<String, Error> {
+        let one = self.clone();
+        one.making.set(true);
+        background::claimed(async move {
+            let made = vms::restore(Origin::Commit(commit.clone())).await;
+            one.making.set(false);
+            one.change(|record| {
+                if let Ok(vm) = &made {
+                    record.vm = Some(vm.clone());
+                    record.commit = Some(commit);
+                }
+            });
+            made
+        })
+        .await
+    }
+
+    /// Waits until its VM is there, or will not be. Says whether that was still open.
+    pub(crate) async fn made(&self) -> bool {
+        let mut waited = false;
+        loop {
+            let change = self.bell.next();
+            if !self.making.get() {
+                return waited;
+            }
+            waited = true;
+            change.await;
+        }
     }
 
     /// It is so, with what is wrong.

@@ -18,8 +18,27 @@ const TRIES: u32 = 4;
 const BACKOFF: u64 = 1_000;
 
 thread_local! {
-    static DELETING: Cell<usize> = const { Cell::new(0) };
-    static DELETED: Bell = const { Bell::new() };
+    static UNDER_WAY: Cell<usize> = const { Cell::new(0) };
+    static OVER: Bell = const { Bell::new() };
+}
+
+/// A VM that is being made or deleted. The session's end waits for it.
+struct UnderWay(());
+
+impl UnderWay {
+    fn new() -> Self {
+        UNDER_WAY.set(UNDER_WAY.get() + 1);
+        Self(())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        UNDER_WAY.set(UNDER_WAY.get().saturating_sub(1));
+        if UNDER_WAY.get() == 0 {
+            OVER.with(Bell::ring);
+        }
+    }
 }
 
 /// A new VM. Dropped, it is deleted.
@@ -29,6 +48,18 @@ pub(crate) struct Doomed(Option<String>);
 impl Doomed {
     pub(crate) fn new(vm: String) -> Self {
         Self(Some(vm))
+    }
+
+    /// Makes one from a commit. Given up, the VM is deleted as soon as there is one.
+    pub(crate) async fn restored(commit: String) -> Result<Self, Error> {
+        let under_way = UnderWay::new();
+        background::claimed(async move {
+            let made = vms::restore(vms::Origin::Commit(commit)).await;
+            let made = made.map(Self::new);
+            drop(under_way);
+            made
+        })
+        .await
     }
 
     pub(crate) fn vm(&self) -> &str {
@@ -59,8 +90,7 @@ impl Doomed {
 impl Drop for Doomed {
     fn drop(&mut self) {
         if let Some(vm) = self.0.take() {
-            DELETING.set(DELETING.get() + 1);
-            background::spawn(insist(vm));
+            background::spawn(insist(vm, UnderWay::new()));
         }
     }
 }
@@ -81,7 +111,7 @@ pub(crate) async fn delete(vm: &str) -> Result<(), Error> {
     }
 }
 
-async fn insist(vm: String) {
+async fn insist(vm: String, _under_way: UnderWay) {
     for tried in 0..TRIES {
         match delete(&vm).await {
             Ok(()) => break,
@@ -98,10 +128,6 @@ async fn insist(vm: String) {
             }
         }
     }
-    DELETING.set(DELETING.get().saturating_sub(1));
-    if DELETING.get() == 0 {
-        DELETED.with(Bell::ring);
-    }
 }
 
 fn left(vm: &str, why: &str) {
@@ -114,7 +140,7 @@ fn left(vm: &str, why: &str) {
 
 /// Waits until all that is to be deleted is.
 pub(crate) async fn all_deleted() {
-    while DELETING.get() > 0 {
-        DELETED.with(Bell::next).await;
+    while UNDER_WAY.get() > 0 {
+        OVER.with(Bell::next).await;
     }
 }

@@ -329,9 +329,8 @@ async fn make(
 async fn one(label: &str, order: &Order, show: &dyn Fn(&str)) -> Result<Ready, Failed> {
     show("restoring the commit");
     let commit = &order.commit;
-    let restored = vms::restore(vms::Origin::Commit(commit.clone())).await;
-    let vm = match restored {
-        Ok(vm) => Doomed::new(vm),
+    let vm = match Doomed::restored(commit.clone()).await {
+        Ok(vm) => vm,
         Err(error) => {
             let why = outcome::explain(&error);
             return Err(Failed {

@@ -11,6 +11,7 @@ use pi_vers_system::secrets::Secrets;
 use pi_vers_system::store::Store;
 use serde_json::Value;
 use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
 use vers_client::{Api, Fleet, Ssh};
 
 use crate::audit::{Audit, Auditor};
@@ -58,6 +59,8 @@ pub(crate) struct Services {
     flags: HashMap<String, BTreeMap<String, FlagValue>>,
     tools: OnceLock<Vec<String>>,
     pub(crate) budget: Budget,
+    /// VMs that are being made, and those that are being deleted: with the process they would be left as they are.
+    pub(crate) vm_changes: TaskTracker,
     stores: Mutex<HashMap<Arc<str>, Store>>,
 }
 
@@ -90,6 +93,7 @@ impl Services {
             flags,
             tools: OnceLock::new(),
             budget: Budget::default(),
+            vm_changes: TaskTracker::new(),
             stores: Mutex::new(HashMap::new()),
         };
         (services, messages)

@@ -40,6 +40,9 @@ const HEARD: Duration = Duration::from_secs(1);
 /// How long completions may take.
 const COMPLETE: Duration = Duration::from_secs(5);
 
+/// How long the end waits for VMs that are being made or deleted.
+const VMS: Duration = Duration::from_secs(5);
+
 /// The longest message of an error that a guest hands on, in characters.
 const LONGEST_MESSAGE: usize = 4_000;
 
@@ -511,7 +514,7 @@ impl Session {
     }
 
     /// Ends the session: open calls are given up, every extension is told and then dropped with all it holds.
-    /// Returns when that is done, after seconds at most.
+    /// A VM that was being made for a call that is given up is deleted. Returns when all that is done, after seconds at most.
     pub async fn end(self) {
         let inner = &self.0;
         if let Some(tape) = &inner.services.tape {
@@ -523,6 +526,20 @@ impl Session {
         futures::future::join_all(stops).await;
         inner.end.cancel();
         inner.calls.wait().await;
+        let changes = &inner.services.vm_changes;
+        changes.close();
+        if tokio::time::timeout(VMS, changes.wait()).await.is_err() {
+            tracing::warn!(
+                "the platform is slow: a VM may be left that was being made for a call that was given up, or was to be deleted; list the VMs"
+            );
+        }
+    }
+
+    /// Whether a VM is being made or deleted. A process that ends now may leave one that nobody asked for any more:
+    /// [`Session::end`] waits for it.
+    #[must_use]
+    pub fn changes_vms(&self) -> bool {
+        !self.0.services.vm_changes.is_empty()
     }
 
     #[allow(

@@ -174,7 +174,13 @@ impl Home {
         }
     }
 
-    /// The same for a process that goes on: nobody waits, and a session that is still being opened ends, too.
+    /// Whether VMs are being made or deleted.
+    pub(crate) fn changes_vms(&self) -> bool {
+        self.standing()
+            .is_some_and(|house| house.session.changes_vms())
+    }
+
+    /// The same as [`Home::end`] for a process that goes on: nobody waits, and a session that is still being opened ends, too.
     pub(crate) fn retire(self: Arc<Self>) {
         let main = self.site.main.clone();
         main.spawn(async move {

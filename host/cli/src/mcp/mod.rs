@@ -39,6 +39,7 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt as _;
 use rmcp::ServiceExt as _;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -58,6 +59,9 @@ use crate::wire::{Outbox, Signals};
 
 /// How long the end of what was under way may take.
 const END: Duration = Duration::from_millis(120);
+/// How much longer it may take while a VM is being made or deleted that would be left otherwise. Clients send SIGKILL four
+/// seconds after they closed the input.
+const VMS: Duration = Duration::from_secs(3);
 /// How long the last lines may take.
 const FLUSH: Duration = Duration::from_millis(20);
 
@@ -153,7 +157,8 @@ async fn stdio(site: Arc<Site>, signals: &mut Signals) -> Result<(), Failure> {
             }
         }
     });
-    let writing = outbox.write(stdio::output());
+    // Fused: it may have ended before it is waited for once more.
+    let writing = outbox.write(stdio::output()).fuse();
     tokio::pin!(writing, serving);
     tokio::select! {
         biased;
@@ -163,16 +168,30 @@ async fn stdio(site: Arc<Site>, signals: &mut Signals) -> Result<(), Failure> {
         () = &mut writing => {}
         _ = &mut serving => {}
     }
+    let over = CancellationToken::new();
     let ending = async {
-        if timeout(END, home.end()).await.is_err() {
+        let end = home.end();
+        tokio::pin!(end);
+        let mut ended = timeout(END, &mut end).await;
+        if ended.is_err() && home.changes_vms() {
+            ended = timeout(VMS, &mut end).await;
+        }
+        if ended.is_err() {
             tracing::warn!("an extension did not end in time");
         }
         service.cancel();
         outbox.finish();
+        over.cancel();
     };
-    let ((), written) = tokio::join!(ending, timeout(END + FLUSH, &mut writing));
-    if written.is_err() {
-        tracing::debug!("the client did not read the last lines");
+    let no_longer = async {
+        over.cancelled().await;
+        tokio::time::sleep(FLUSH).await;
+    };
+    tokio::select! {
+        biased;
+        // The answers that the end brings are written meanwhile.
+        _ = async { tokio::join!(ending, &mut writing) } => {}
+        () = no_longer => tracing::debug!("the client did not read the last lines"),
     }
     Ok(())
 }

@@ -107,7 +107,8 @@ impl Drop for Unclaimed {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        runtime.spawn(async move {
+        let changes = services.vm_changes.clone();
+        let delete = async move {
             for vm in vms {
                 tracing::info!(%vm, "deleting a VM whose call was given up");
                 if let Err(why) = services.api.delete_vm(vm).await {
@@ -115,12 +116,13 @@ impl Drop for Unclaimed {
                 }
             }
             drop(room);
-        });
+        };
+        changes.spawn_on(delete, &runtime);
     }
 }
 
 /// Makes VMs within the extension's limits. The request itself goes on when the call is given up, because
-/// the platform would; what comes of it is then deleted, and keeps its room until it is.
+/// the platform would; what comes of it is then deleted, and keeps its room until it is. The session's end waits for that.
 async fn made(
     ask: &Ask,
     count: u64,
@@ -129,7 +131,7 @@ async fn made(
     let room = budget::room(&ask.services, &ask.name, &ask.limits, count)?;
     let (done, outcome) = oneshot::channel();
     let services = ask.services.clone();
-    tokio::spawn(async move {
+    ask.services.vm_changes.spawn(async move {
         let made = make.await.map(|vms| Unclaimed {
             services,
             vms,
@@ -265,7 +267,8 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let (ask, id) = on_vm(accessor, &id, VmVerb::Delete).await?;
-            ask.race(ask.services.api.delete_vm(id)).await?;
+            let delete = ask.race(ask.services.api.delete_vm(id));
+            ask.services.vm_changes.track_future(delete).await?;
             ask.services.budget.gone(id);
             ask.services.ssh.disconnect(id).await;
             Ok(())

@@ -190,6 +190,29 @@ async fn room_for_a_vm_is_free_again_when_its_call_was_given_up_and_it_is_delete
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_ends_while_a_vm_is_made_leaves_none() {
+    let (stub, base) = Stub::start(Duration::from_millis(300)).await;
+    let bench = bench(&base, ALL, &[]).await;
+    let mut vms = stub.vms.subscribe();
+    let mut calls = [(); 3].map(|()| bench.session.call("create-vm", json!({})));
+    let under_way = vms.wait_for(|vms| vms.asked == calls.len());
+    drop(
+        tokio::time::timeout(SOON, under_way)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
+    assert!(bench.session.changes_vms());
+    // Neither a call that was given up before nor those that the end gives up.
+    calls[0].canceller().cancel();
+    calls[0].outcome().await.unwrap_err();
+    bench.session.clone().end().await;
+    let vms = stub.vms.borrow();
+    assert_eq!((vms.made, vms.states.len()), (3, 0));
+    assert!(!bench.session.changes_vms());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn agents_below_the_limit_depth_make_no_vms() {
     let (stub, base) = Stub::start(Duration::ZERO).await;
     let at =
