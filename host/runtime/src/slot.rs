@@ -238,11 +238,12 @@ impl Slot {
                 owner.finish(End::Cancelled);
                 return Ok(Ended { reply: None, end: Some(End::Cancelled), stopped: Vec::new() });
             }
+            actor = self.actor() => actor?,
+            // Last: a clock that is set wakes the thread that waits for the clocks, and most calls need none.
             () = until(owner.deadline()) => {
                 owner.finish(End::TimedOut);
                 return Ok(Ended { reply: None, end: Some(End::TimedOut), stopped: Vec::new() });
             }
-            actor = self.actor() => actor?,
         };
         self.drive(&actor, owner, job, cancel).await
     }

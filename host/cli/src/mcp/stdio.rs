@@ -11,7 +11,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use rustix::fs::FileType;
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::io::Errno;
+use rustix::net::sockopt::socket_type;
+use rustix::net::{RecvFlags, SendFlags, SocketType};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::unix::pipe;
@@ -23,7 +25,7 @@ pub(crate) type Output = Box<dyn AsyncWrite + Send + Unpin>;
 pub(crate) fn input() -> Input {
     let stdin = io::stdin();
     match kind(stdin.as_fd()) {
-        Some(FileType::Socket) => {
+        Some(FileType::Socket) if socket_type(&stdin) == Ok(SocketType::STREAM) => {
             if let Ok(socket) = Receiver::of(stdin.as_fd()) {
                 return Box::new(socket);
             }
@@ -73,11 +75,21 @@ fn wait(socket: OwnedFd, what: Interest) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(socket, what)
 }
 
-struct Receiver(AsyncFd<OwnedFd>);
+/// Bytes that are taken from a socket at once.
+const PIECE: usize = 64 << 10;
+
+struct Receiver {
+    socket: AsyncFd<OwnedFd>,
+    /// Read into here: the reader's own buffer is not initialized, and to do that each time takes longer than to copy a message.
+    piece: Box<[u8]>,
+}
 
 impl Receiver {
     fn of(descriptor: BorrowedFd<'_>) -> io::Result<Self> {
-        wait(descriptor.try_clone_to_owned()?, Interest::READABLE).map(Self)
+        Ok(Self {
+            socket: wait(descriptor.try_clone_to_owned()?, Interest::READABLE)?,
+            piece: vec![0; PIECE].into_boxed_slice(),
+        })
     }
 }
 
@@ -87,17 +99,24 @@ impl AsyncRead for Receiver {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        let Self { socket, piece } = self.get_mut();
+        let most = piece.len().min(buffer.remaining());
+        let piece = piece.get_mut(..most).unwrap_or_default();
         loop {
-            let mut guard = ready!(self.0.poll_read_ready(context))?;
-            let unfilled = buffer.initialize_unfilled();
-            let tried = guard.try_io(|socket| {
-                let (read, _) =
-                    rustix::net::recv(socket.get_ref(), &mut *unfilled, RecvFlags::DONTWAIT)?;
-                Ok(read)
-            });
-            if let Ok(read) = tried {
-                buffer.advance(read?);
-                return Poll::Ready(Ok(()));
+            let mut guard = ready!(socket.poll_read_ready(context))?;
+            match rustix::net::recv(guard.get_inner(), &mut *piece, RecvFlags::DONTWAIT) {
+                Ok((read, _)) => {
+                    // Less than there was room for: the next read would only be told that there is nothing. What comes from
+                    // now on, the end too, is told of anew.
+                    if (1..most).contains(&read) {
+                        guard.clear_ready();
+                    }
+                    buffer.put_slice(piece.get(..read).unwrap_or_default());
+                    return Poll::Ready(Ok(()));
+                }
+                Err(Errno::WOULDBLOCK) => guard.clear_ready(),
+                Err(Errno::INTR) => {}
+                Err(why) => return Poll::Ready(Err(why.into())),
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pi_vers_policy::{Grants, Limits};
 use tokio_util::sync::CancellationToken;
@@ -18,8 +19,12 @@ use crate::guest::Guest;
 use crate::owner::Owner;
 use crate::types::{ExtensionInfo, fits_name as name, visible};
 
-/// A description takes microseconds; a guest that takes longer than this is looping.
-const DEADLINE: std::time::Duration = std::time::Duration::from_secs(2);
+/// A description takes microseconds; a guest that computes for longer than this is looping.
+const COMPUTES: Duration = Duration::from_secs(2);
+
+/// How long it may take by the clock on the wall. On a busy machine a guest gets a small part of a core, and one that
+/// describes itself at its first turn is not to be refused for that.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// More tools than this help no model.
 const MOST: usize = 256;
@@ -68,7 +73,7 @@ pub(super) async fn describe(
     store.set_max_component_handles(usize::try_from(limits.handles).unwrap_or(usize::MAX));
     watch(
         &mut store,
-        DEADLINE,
+        COMPUTES,
         Arc::new(Pulse::default()),
         Arc::new(Overdue::new()),
     );
@@ -82,7 +87,7 @@ pub(super) async fn describe(
             .run_concurrent(async move |accessor| guest.call_describe(accessor).await)
             .await?
     };
-    let answer = tokio::time::timeout(DEADLINE * 2, run).await;
+    let answer = tokio::time::timeout(DEADLINE, run).await;
     let info = match answer {
         Ok(Ok(info)) => info,
         Ok(Err(why)) => return Err(wrong(crash(&why, store.data()))),
