@@ -374,4 +374,5 @@ async fn numbers_beyond_the_documents_types_are_refused() {
     assert!(answer.status().is_client_error(), "{}", answer.status());
     let most = json!({"command": ["true"], "timeout_secs": i64::MAX});
     assert_eq!(api.exec(&vm, most).await["exit_code"], 0);
+    lab.end().await;
 }

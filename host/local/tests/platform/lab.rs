@@ -60,6 +60,16 @@ impl Lab {
     }
 }
 
+impl Drop for Lab {
+    /// One that is forgotten leaves its VMs running.
+    fn drop(&mut self) {
+        assert!(
+            self.platform.is_none() || std::thread::panicking(),
+            "a test ends its lab"
+        );
+    }
+}
+
 pub(crate) fn names(dir: &Path) -> Vec<String> {
     let all = std::fs::read_dir(dir).into_iter().flatten().flatten();
     all.map(|e| e.file_name().to_string_lossy().into_owned())
