@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pi_vers_policy::{Request, Vm as PolicyVm, VmVerb};
 use tokio::sync::oneshot;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use vers_client::api::{self, SetState, VmState};
 use vers_client::{CommitId, VmId};
 use wasmtime::component::{Accessor, HasSelf};
@@ -95,29 +96,29 @@ struct Unclaimed {
     services: Arc<Services>,
     vms: Vec<VmId>,
     room: Option<Room>,
+    /// From the request to the deletion, whoever holds it in between.
+    change: TaskTrackerToken,
 }
 
 impl Drop for Unclaimed {
     fn drop(&mut self) {
         let (services, vms) = (self.services.clone(), std::mem::take(&mut self.vms));
-        let room = self.room.take();
+        let (room, change) = (self.room.take(), self.change.clone());
         if vms.is_empty() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else {
             return;
         };
-        let changes = services.vm_changes.clone();
-        let delete = async move {
+        runtime.spawn(async move {
             for vm in vms {
                 tracing::info!(%vm, "deleting a VM whose call was given up");
                 if let Err(why) = services.api.delete_vm(vm).await {
                     tracing::warn!("a VM nobody asked for any more is left: {why}");
                 }
             }
-            drop(room);
-        };
-        changes.spawn_on(delete, &runtime);
+            drop((room, change));
+        });
     }
 }
 
@@ -131,11 +132,13 @@ async fn made(
     let room = budget::room(&ask.services, &ask.name, &ask.limits, count)?;
     let (done, outcome) = oneshot::channel();
     let services = ask.services.clone();
-    ask.services.vm_changes.spawn(async move {
+    let change = services.vm_changes.token();
+    tokio::spawn(async move {
         let made = make.await.map(|vms| Unclaimed {
             services,
             vms,
             room: Some(room),
+            change,
         });
         // A receiver that is gone gives the VMs back, and dropping them deletes them.
         let _ = done.send(made);
@@ -267,8 +270,9 @@ impl HostWithStore<Guest> for HasSelf<Guest> {
     ) -> wasmtime::Result<Result<(), Error>> {
         Ok(async {
             let (ask, id) = on_vm(accessor, &id, VmVerb::Delete).await?;
-            let delete = ask.race(ask.services.api.delete_vm(id));
-            ask.services.vm_changes.track_future(delete).await?;
+            let change = ask.services.vm_changes.token();
+            ask.race(ask.services.api.delete_vm(id)).await?;
+            drop(change);
             ask.services.budget.gone(id);
             ask.services.ssh.disconnect(id).await;
             Ok(())
